@@ -1,0 +1,18 @@
+"""A made-up catalogue with a known hierarchy and next-item rule, of any size.
+
+    python dataset_prep/synthetic.py --n_users=1000 --n_items=500 --n_interactions=20000 --dataset=made-up
+
+Run it with --help for all keys; the logic is in recbole_tiger/preparation.
+"""
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+if (CHECKOUT / "recbole_tiger").is_dir():  # from a checkout; else the installed package is used
+    sys.path.insert(0, str(CHECKOUT))
+
+from recbole_tiger.preparation.command_line import synthetic  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(synthetic())

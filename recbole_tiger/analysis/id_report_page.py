@@ -1,0 +1,413 @@
+"""The report on Semantic IDs for readers: tables for a terminal, JSON for programs, one HTML page for everybody.
+
+In comes the dict of `id_report`; out go text and files. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from recbole_tiger import plots
+from recbole_tiger.cache import atomic_write_text
+
+#: Group sizes that share a bar in the histogram of collisions: up to and including each.
+_BINS = (2, 3, 4, 5, 10, 20, 40)
+
+
+def write_json(report: Mapping[str, Any], path: str | Path) -> None:
+    """Write the report as JSON."""
+    atomic_write_text(path, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------- the screen
+
+
+def format_report(report: Mapping[str, Any], *, n_examples: int = 3) -> str:
+    """The report as tables of plain text.
+
+    Args:
+        report: from `id_report`.
+        n_examples: prefixes of each set to show items of.
+    """
+    parts = [tabulate(_overview(report), headers="keys", disable_numparse=True, tablefmt="simple")]
+    parts.append("Levels\n" + tabulate(list(_level_rows(report)), headers="keys", disable_numparse=True))
+    depths = list(_depth_rows(report))
+    parts.append("Prefixes, (shuffled)\n" + tabulate(depths, headers="keys", disable_numparse=True))
+    histogram = [
+        {
+            "IDs": name,
+            **{f"{label} item{'s' * (label != '1')}": f"{groups:,}" for label, groups, _ in _bins(ids["collisions"])},
+        }
+        for name, ids in report["sets"].items()
+    ]
+    parts.append("IDs shared by\n" + tabulate(histogram, headers="keys", disable_numparse=True))
+    for name, ids in report["sets"].items():
+        if ids["examples"] and n_examples:
+            lines = [
+                f"  {_prefix(example['prefix'])} ({example['size']} items)\n"
+                + "\n".join(f"    {_short(title, 90)}" for title in example["titles"][:3])
+                for example in ids["examples"][:n_examples]
+            ]
+            parts.append(f"Items of some prefixes, {name}\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _overview(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row per ID set."""
+    rows = []
+    for name, ids in report["sets"].items():
+        found = ids["collisions"]
+        rows.append(
+            {
+                "IDs": name,
+                "items": f"{ids['n_items']:,}",
+                "codebooks": " × ".join(map(str, ids["codebook_sizes"])),
+                "distinct IDs": f"{found['distinct']:,}",
+                "items colliding": f"{found['colliding_items'] / ids['n_items']:.1%}",
+                "largest group": f"{found['largest_group']:,}",
+            }
+        )
+    return rows
+
+
+def _level_rows(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    reconstructed = any(ids["reconstruction"] for ids in report["sets"].values())
+    for name, ids in report["sets"].items():
+        for level in ids["levels"]:
+            row = {
+                "IDs": name,
+                "level": str(level["level"]),
+                "codewords": f"{level['codebook_size']:,}",
+                "used": f"{level['used']:,}",
+                "usage": f"{level['usage']:.1%}",
+                "entropy (bits)": f"{level['entropy']:.2f}",
+                "perplexity": f"{level['perplexity']:,.1f}",
+            }
+            if reconstructed:
+                errors = ids["reconstruction"]
+                row["variance left"] = f"{errors[level['level']]:.1%}" if errors else "–"
+            yield row
+
+
+def _depth_rows(report: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    for name, ids in report["sets"].items():
+        for index, prefix in enumerate(ids["prefixes"]):
+            row = {
+                "IDs": name,
+                "codes": str(prefix["depth"]),
+                "prefixes": f"{prefix['count']:,}",
+                "largest": f"{prefix['largest']:,}",
+            }
+            for kind, values in (ids["categories"] or {}).items():
+                at = values[index]
+                row[f"{kind} purity"] = _against(at["purity"], at["purity_shuffled"])
+                row[f"{kind} NMI"] = _against(at["nmi"], at["nmi_shuffled"])
+            if ids["neighbors"]:
+                at = ids["neighbors"][index]
+                row["neighbours kept"] = _against(at["kept"], at["shuffled"], "{:.1%}")
+            yield row
+
+
+def _against(value: float, shuffled: float, form: str = "{:.3f}") -> str:
+    return f"{form.format(value)} ({form.format(shuffled)})"
+
+
+def _bins(found: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Label, number of groups and number of items of each bar of the histogram."""
+    bins, below = [], 0
+    for upper in (1, *_BINS, None):
+        inside = [
+            (size, count) for size, count in found["histogram"] if size > below and (upper is None or size <= upper)
+        ]
+        if upper is None:
+            label = f"{below + 1}+"
+        else:
+            label = str(upper) if upper == below + 1 else f"{below + 1}–{upper}"
+        bins.append((label, sum(count for _, count in inside), sum(size * count for size, count in inside)))
+        below = upper or below
+    return bins
+
+
+def _prefix(codes: Sequence[int]) -> str:
+    return f"({', '.join(map(str, codes))}, …)"
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+# --------------------------------------------------------------------------------------------------- the page
+
+
+def write_html(report: Mapping[str, Any], path: str | Path, *, title: str = "Semantic IDs") -> None:
+    """Write the report as one page that needs no other file.
+
+    Args:
+        report: from `id_report`.
+        path: of the page.
+        title: of the page.
+    """
+    sections = [
+        _overview_section(report),
+        _usage_section(report),
+        _collision_section(report),
+        _reconstruction_section(report),
+        _category_section(report),
+        _neighbor_section(report),
+        _figure_4a_section(report),
+        _figure_4b_section(report),
+        _example_section(report),
+    ]
+    count = len(report["sets"])
+    subtitle = f"{count} ID set{'s' * (count > 1)} of {report['n_items']:,} items"
+    atomic_write_text(path, plots.page(title, [section for section in sections if section], subtitle=subtitle))
+
+
+def _overview_section(report: Mapping[str, Any]) -> plots.Section:
+    text = [
+        "A Semantic ID is a list of codewords, one per level. Good IDs use their codebooks, tell items apart, and "
+        "give similar items the same first codewords. Numbers in brackets are those of the same IDs dealt out at "
+        "random."
+    ]
+    if not all(ids["codebook_sizes_known"] for ids in report["sets"].values()):
+        text.append("Where codebook sizes were not given, the largest code of each level plus one is taken.")
+    rows: dict[str, list[str]] = {}
+    for overview, ids in zip(_overview(report), report["sets"].values(), strict=True):
+        column = {name: value for name, value in overview.items() if name != "IDs"}
+        column["usage per level"] = " · ".join(f"{level['usage']:.0%}" for level in ids["levels"])
+        column["perplexity per level"] = " · ".join(f"{level['perplexity']:.0f}" for level in ids["levels"])
+        if ids["reconstruction"]:
+            column["variance left"] = f"{ids['reconstruction'][-1]:.1%}"
+        if ids["categories"]:
+            leaf = ids["categories"]["leaf"][0]
+            column["leaf purity, first code"] = _against(leaf["purity"], leaf["purity_shuffled"])
+            column["leaf NMI, first code"] = _against(leaf["nmi"], leaf["nmi_shuffled"])
+        if ids["neighbors"]:
+            first = ids["neighbors"][0]
+            column["neighbours kept, first code"] = _against(first["kept"], first["shuffled"], "{:.1%}")
+        for name, value in column.items():
+            rows.setdefault(name, ["–"] * len(report["sets"]))[list(report["sets"]).index(overview["IDs"])] = value
+    table = plots.Table(["", *report["sets"]], [[name, *values] for name, values in rows.items()])
+    return plots.Section("Overview", text, [table])
+
+
+def _usage_section(report: Mapping[str, Any]) -> plots.Section:
+    def per_level(value: str) -> dict[str, list[float]]:
+        return {name: [level[value] for level in ids["levels"]] for name, ids in report["sets"].items()}
+
+    levels = _numbers(report, "level")
+    usage = plots.bars(levels, per_level("usage"), y_title="codewords used", percent=True)
+    usage.update_yaxes(range=[0, 1.02])
+    perplexity = plots.bars(levels, per_level("perplexity"), y_title="perplexity")
+    return plots.Section(
+        "How the codebooks are used",
+        "Perplexity is the number of codewords that would give the same entropy if all were used equally.",
+        [plots.Figure(usage, "Codebook usage"), plots.Figure(perplexity, "Perplexity")],
+    )
+
+
+def _collision_section(report: Mapping[str, Any]) -> plots.Section:
+    sets = report["sets"]
+    alone = ", ".join(
+        f"{name} {1 - ids['collisions']['colliding_items'] / ids['n_items']:.1%}" for name, ids in sets.items()
+    )
+    text = [f"Items that share their ID with no other: {alone}."]
+    bins = {name: _bins(ids["collisions"])[1:] for name, ids in sets.items()}
+    last = max((index for rows in bins.values() for index, (_, groups, _) in enumerate(rows) if groups), default=-1)
+    if last < 0:
+        return plots.Section("Collisions", [*text, "No two items share an ID."])
+    largest = ", ".join(f"{name} {ids['collisions']['largest_group']}" for name, ids in sets.items())
+    text.append(f"Largest group of items with one ID: {largest}.")
+    shares = {name: [items / sets[name]["n_items"] for _, _, items in rows[: last + 1]] for name, rows in bins.items()}
+    names = [label for label, _, _ in next(iter(bins.values()))[: last + 1]]
+    plot = plots.bars(names, shares, x_title="items with the same ID", y_title="share of all items", percent=True)
+    if max(map(max, shares.values())) < 0.05:
+        plot.update_yaxes(tickformat=".2%")
+    return plots.Section("Collisions", text, [plots.Figure(plot, "Items by the size of their group", wide=True)])
+
+
+def _reconstruction_section(report: Mapping[str, Any]) -> plots.Section | None:
+    errors = {name: ids["reconstruction"] for name, ids in report["sets"].items() if ids["reconstruction"]}
+    if not errors:
+        return None
+    depths = list(range(max(map(len, errors.values()))))
+    plot = plots.lines(depths, errors, x_title="levels used", y_title="variance left", percent=True)
+    plot.update_xaxes(dtick=1)
+    return plots.Section(
+        "Reconstruction",
+        "The squared distance between an embedding and what its first codewords stand for, as a share of the squared "
+        "distance to the mean. Methods whose codes stand for no embedding are left out.",
+        [plots.Figure(plot, "Variance left after each level", wide=True)],
+    )
+
+
+def _category_section(report: Mapping[str, Any]) -> plots.Section | None:
+    sets = {name: ids["categories"] for name, ids in report["sets"].items() if ids["categories"]}
+    if not sets:
+        return None
+    figures = []
+    for kind, words in (("leaf", "leaf category"), ("top", "top category")):
+        for value, name in (("purity", "Purity"), ("nmi", "Normalised mutual information")):
+            plot = plots.bars(
+                _numbers(report, "code"),
+                {key: [at[value] for at in values[kind]] for key, values in sets.items()},
+                chance={key: [at[f"{value}_shuffled"] for at in values[kind]] for key, values in sets.items()},
+                x_title="codes of the prefix",
+            )
+            plot.update_yaxes(range=[0, 1.02])
+            figures.append(plots.Figure(plot, f"{name}: {words}"))
+    levels = report["category_levels"]
+    text = (
+        "Purity is the share of items that have the most frequent category of their prefix. Small groups are pure by "
+        "chance, so every bar stands against the same IDs shuffled over the items. "
+        f"There are {levels['leaf']['count']:,} leaf categories and {levels['top']['count']:,} on level "
+        f"{levels['top']['level']} of the paths, the first that tells items apart."
+    )
+    left_out = max(levels["leaf"]["items_without"], levels["top"]["items_without"])
+    if left_out:
+        text += f" {left_out:,} items without a category are left out."
+    return plots.Section("Do prefixes follow the categories?", text, figures)
+
+
+def _neighbor_section(report: Mapping[str, Any]) -> plots.Section | None:
+    sets = {name: ids["neighbors"] for name, ids in report["sets"].items() if ids["neighbors"]}
+    if not sets:
+        return None
+    plot = plots.bars(
+        _numbers(report, "code"),
+        {name: [at["kept"] for at in values] for name, values in sets.items()},
+        chance={name: [at["shuffled"] for at in values] for name, values in sets.items()},
+        x_title="codes of the prefix",
+        y_title="with the same prefix",
+        percent=True,
+    )
+    asked = "every item" if report["n_queries"] == report["n_items"] else f"{report['n_queries']:,} random items"
+    return plots.Section(
+        "Are neighbours kept together?",
+        f"For {asked}, how many of the {report['n_neighbors']} items with the nearest embeddings (cosine) have the same "
+        "first codes.",
+        [plots.Figure(plot, "Neighbours kept", wide=True)],
+    )
+
+
+def _figure_4a_section(report: Mapping[str, Any]) -> plots.Section | None:
+    figures = []
+    for name, ids in report["sets"].items():
+        table = ids["figure_4a"]
+        if not table:
+            continue
+        all_shown = None not in table["codewords"]
+        figures.append(
+            plots.Figure(_stacked(table), name, _codewords_note(table, "first"), legend="first code", wide=all_shown)
+        )
+        if not all_shown:
+            figures.append(
+                plots.Figure(
+                    _majority(table),
+                    f"{name}, all codewords",
+                    f"{table['codewords_used']} codewords, each coloured by the category that most of its items have",
+                    legend="mostly",
+                )
+            )
+    if not figures:
+        return None
+    return plots.Section(
+        "Categories and first codewords (Figure 4a)",
+        "Items by top category, coloured by first codeword: where the first codeword carries the category, each "
+        "colour stands in one bar. Codewords are ordered by the category that most of their items have.",
+        figures,
+    )
+
+
+def _figure_4b_section(report: Mapping[str, Any]) -> plots.Section | None:
+    figures = []
+    for name, ids in report["sets"].items():
+        for table in ids["figure_4b"][: 4 if len(report["sets"]) <= 2 else 2]:
+            note = f"{table['size']:,} items; {_codewords_note(table, 'second')}"
+            plot = _stacked(table, horizontal=True)
+            figures.append(plots.Figure(plot, f"{name}: first code {table['first']}", note, legend="second code"))
+    if not figures:
+        return None
+    return plots.Section(
+        "Categories and second codewords (Figure 4b)",
+        "Within each of the most frequent first codewords, items by finer category, coloured by second codeword.",
+        figures,
+    )
+
+
+def _stacked(table: Mapping[str, Any], horizontal: bool = False) -> Any:
+    """Items by category and codeword; codewords beyond the most frequent are not drawn."""
+    series = {
+        str(word): counts for word, counts in zip(table["codewords"], table["counts"], strict=True) if word is not None
+    }
+    names = [_two_lines(name) if horizontal else plots.wrapped(name) for name in table["categories"]]
+    return plots.bars(
+        names, series, stacked=True, horizontal=horizontal, y_title="items", height=None if horizontal else 380
+    )
+
+
+def _majority(table: Mapping[str, Any]) -> Any:
+    """Items by category and by the category that most items of their codeword have."""
+    rows = zip(table["categories"], table["majority_codewords"], table["majority"], strict=True)
+    present = [(plots.color(i), f"{name} ({words})", counts) for i, (name, words, counts) in enumerate(rows) if words]
+    return plots.bars(
+        [plots.wrapped(name) for name in table["categories"]],
+        {name: counts for _, name, counts in present},
+        colors=[color for color, _, _ in present],
+        stacked=True,
+        y_title="items",
+        height=380,
+    )
+
+
+def _two_lines(path: str) -> str:
+    """The finer name, and in small letters below it where it belongs."""
+    above, _, name = path.rpartition(" > ")
+    if not above:
+        return plots.label(path)
+    return f"{plots.label(name)}<br><span style='font-size:10px;color:#5b6477'>{plots.label(above)}</span>"
+
+
+def _codewords_note(table: Mapping[str, Any], which: str) -> str:
+    if None not in table["codewords"]:
+        return f"all {len(table['codewords'])} {which} codewords in use"
+    share = 1 - sum(table["counts"][-1]) / table["items"]
+    return (
+        f"the {len(table['codewords']) - 1} most frequent of {table['codewords_used']} {which} codewords, with "
+        f"{share:.0%} of the items"
+    )
+
+
+def _example_section(report: Mapping[str, Any]) -> plots.Section | None:
+    tables = []
+    for name, ids in report["sets"].items():
+        rows = []
+        for example in ids["examples"]:
+            for index, item in enumerate(example["titles"]):
+                row = [_prefix(example["prefix"]) if index == 0 else "", f"{example['size']:,}" if index == 0 else ""]
+                row.append(_short(item, 140))
+                if example["categories"]:
+                    row.append(example["categories"][index])
+                rows.append(row)
+        if rows:
+            header = ["prefix", "items", "some of them", "leaf category"][: len(rows[0])]
+            tables.append(plots.Table(header, rows, title=name))
+    if not tables:
+        return None
+    return plots.Section(
+        "Items that share a prefix",
+        "The most frequent prefix of two codes under each of the most frequent first codewords.",
+        tables,
+    )
+
+
+def _numbers(report: Mapping[str, Any], word: str) -> list[str]:
+    longest = max(ids["id_length"] for ids in report["sets"].values())
+    if word == "level":
+        return [f"level {number}" for number in range(1, longest + 1)]
+    return [f"{number} {word}{'s' * (number > 1)}" for number in range(1, longest + 1)]

@@ -1,0 +1,432 @@
+"""The one cache helper: what was expensive to compute goes in, and comes out again only if it is whole.
+
+In come a name, a key made of all that a result depends on (`content_key`) and the function that computes it;
+out go the values, read from one `.npz` file per key. Every file of the project is written with the `atomic_*`
+helpers at the end: a reader sees the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import struct
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows: msvcrt has byte-range locks, which also end with their process
+    fcntl = None
+    import msvcrt
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_META = "meta.json"
+_CHUNK = 1 << 20
+
+
+class DamagedCacheError(ValueError):
+    """A cache file that is not what was written: it is named, never used and never silently recomputed."""
+
+
+class CacheFolderError(OSError, ValueError):
+    """The cache folder cannot be read or written: read-only, full, or not a folder at all."""
+
+
+# ------------------------------------------------------------------------------------------------------- keys
+
+
+def content_key(*parts: Any) -> str:
+    """Name a result by all that it depends on.
+
+    The key is the same in every process and under every version of numpy and pandas: it is made of types,
+    shapes and bytes, never of `hash()`, `repr()` or pickles.
+
+    Args:
+        *parts: None, bool, int, float, str, bytes, numpy scalars and arrays (dtype, shape and values count;
+            arrays of strings count as the strings they hold), `Path` (the *content* of the file, or of all
+            files of the folder with their relative names), and lists, tuples (same as lists) and dicts (in
+            any order) of these.
+
+    Returns:
+        32 hexadecimal digits (the first half of a SHA-256).
+
+    Raises:
+        TypeError: for anything else, since its bytes might differ from one process to the next.
+        FileNotFoundError: for a `Path` that does not exist.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, list(parts))
+    return digest.hexdigest()[:32]
+
+
+def _feed(digest, value: Any) -> None:
+    """Add `value` to `digest`, each piece with its type and length: ("ab", "c") and ("a", "bc") differ."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int)):
+        _feed_bytes(digest, type(value).__name__, repr(value).encode())
+    elif isinstance(value, float):
+        _feed_bytes(digest, "float", struct.pack("<d", value))
+    elif isinstance(value, str):
+        _feed_bytes(digest, "str", str(value).encode("utf-8", "surrogatepass"))
+    elif isinstance(value, (bytes, bytearray)):
+        _feed_bytes(digest, "bytes", bytes(value))
+    elif isinstance(value, Path):
+        _feed_path(digest, value)
+    elif isinstance(value, (list, tuple)) and value and all(type(entry) is str for entry in value):
+        # One pass for the common long case, a catalogue's sentences: all lengths, then all bytes.
+        encoded = [entry.encode("utf-8", "surrogatepass") for entry in value]
+        _feed_bytes(digest, "texts", np.array([len(entry) for entry in encoded], dtype="<i8").tobytes())
+        digest.update(b"".join(encoded))
+    elif isinstance(value, (list, tuple)):
+        _feed_bytes(digest, "list", str(len(value)).encode())
+        for entry in value:
+            _feed(digest, entry)
+    elif isinstance(value, Mapping):
+        _feed_bytes(digest, "dict", str(len(value)).encode())
+        entries = []
+        for name, entry in value.items():
+            inner = hashlib.sha256()
+            _feed(inner, name)
+            entries.append((inner.digest(), entry))
+        for name, entry in sorted(entries, key=lambda pair: pair[0]):
+            digest.update(name)
+            _feed(digest, entry)
+    elif isinstance(value, np.ndarray):
+        _feed_array(digest, value)
+    else:
+        raise TypeError(
+            f"a cache key cannot be made of {type(value).__module__}.{type(value).__qualname__}: give plain "
+            "types, numpy arrays or paths"
+        )
+
+
+def _feed_bytes(digest, kind: str, data: bytes) -> None:
+    digest.update(f"{kind}:{len(data)}:".encode())
+    digest.update(data)
+
+
+def _feed_array(digest, array: np.ndarray) -> None:
+    if array.dtype.kind in "USOT":  # how wide numpy stores text depends on the longest entry and on numpy's version
+        _feed_bytes(digest, "text array", str(array.shape).encode())
+        _feed(digest, array.ravel().tolist())
+        return
+    if array.dtype.kind not in "biufcmM":
+        raise TypeError(f"a cache key cannot be made of an array of dtype {array.dtype}")
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+    _feed_bytes(digest, "array", f"{array.dtype.str}{array.shape}".encode())
+    digest.update(_bytes_of(array))
+
+
+def _feed_path(digest, path: Path) -> None:
+    if path.is_dir():
+        files = sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file())
+        _feed_bytes(digest, "folder", str(len(files)).encode())
+        for relative, file in files:
+            _feed(digest, relative)
+            _feed_path(digest, file)
+        return
+    inner = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            inner.update(chunk)
+    _feed_bytes(digest, "file", inner.digest())
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, without a copy where it already has that order."""
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+# ------------------------------------------------------------------------------------------------------ cache
+
+
+class ArrayCache:
+    """A folder of results, one `<name>-<key>.npz` each, that several processes may share.
+
+    Args:
+        folder: where the files lie; made when the first result is written.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+
+    def path(self, name: str, key: str) -> Path:
+        """Where the result of this name and key lies, or would lie."""
+        if not re.fullmatch(r"[0-9A-Za-z]{8,128}", key):
+            raise ValueError(f"not a key from content_key: {key!r}")
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{key}.npz"
+
+    def get_or_compute(
+        self, name: str, key: str, compute: Callable[[], dict[str, Any]], *, describe: str | None = None
+    ) -> tuple[dict[str, Any], Path, bool]:
+        """Read a result, or compute and keep it.
+
+        Two processes that ask at once share one computation: the second waits and reads. A process that is
+        killed meanwhile leaves neither a lock nor half a file behind.
+
+        Args:
+            name: what it is, for the file's name (anything but letters, digits, `.`, `_`, `-` becomes `_`).
+            key: of all that the result depends on, from `content_key`.
+            compute: returns a dict of numpy arrays (no object arrays) and of values that JSON can hold. The
+                latter come back as JSON would return them (tuples as lists), on the first call as well.
+            describe: the thing in words, for the log.
+
+        Returns:
+            the values, the file they lie in, and True if they were read rather than computed.
+
+        Raises:
+            DamagedCacheError: the file is there but is not what was written.
+            CacheFolderError: the folder cannot be used.
+            TypeError: `compute` returned something that cannot be kept.
+        """
+        path = self.path(name, key)
+        describe = describe or name
+        if path.exists():
+            return self._load(path, key, describe), path, True
+        self._make_folder()
+        with self._locked(path, describe) as alone:
+            if path.exists():  # somebody else was first
+                return self._load(path, key, describe), path, True
+            if alone:
+                for orphan in self.folder.glob(f".{path.name}.*.tmp"):  # of a process killed while it wrote
+                    orphan.unlink(missing_ok=True)
+            arrays, plain = _split(compute(), describe)
+            try:
+                with atomic_file(path) as file:
+                    _write(file, key, arrays, plain)
+            except OSError as error:
+                raise self._folder_error("written", error) from error
+            logger.info("Kept %s in %s", describe, path)
+            return {**arrays, **plain}, path, False
+
+    def _load(self, path: Path, key: str, describe: str) -> dict[str, Any]:
+        try:
+            file = open(path, "rb")
+        except OSError as error:
+            raise self._folder_error("read", error) from error
+        with file:
+            try:
+                values = _read(file, key)
+            except MemoryError:
+                raise
+            except Exception as error:  # zip, zlib, JSON and numpy each have their own for a broken file
+                raise DamagedCacheError(
+                    f"the cache file {path} is damaged ({str(error) or type(error).__name__}): delete it, "
+                    "and it will be computed again"
+                ) from error
+        logger.info("Read %s from %s", describe, path)
+        return values
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._folder_error("made", error) from error
+
+    def _folder_error(self, verb: str, error: OSError) -> CacheFolderError:
+        reason = error.strerror or str(error) or type(error).__name__
+        return CacheFolderError(
+            f"the cache folder {self.folder} cannot be {verb} ({reason}): make room and rights there, or set "
+            "cache_dir to another folder"
+        )
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, describe: str) -> Iterator[bool]:
+        """Hold the lock of one cache file; the operating system gives it back when the holder dies.
+
+        Yields False where the file system has no locks.
+        """
+        lock_path = path.with_name(f".{path.name}.lock")
+        while True:
+            try:
+                file = open(lock_path, "a+b")
+            except OSError as error:
+                raise self._folder_error("written", error) from error
+            try:
+                alone = _lock(file, describe)
+                # If the holder before us deleted the lock file, what we hold is the lock of a file that
+                # nobody else will ever open: try again.
+                with contextlib.suppress(OSError):
+                    if os.path.samestat(os.fstat(file.fileno()), os.stat(lock_path)):
+                        break
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+        try:
+            yield alone
+        finally:
+            if fcntl is not None:  # Windows cannot delete an open file; there the empty file stays
+                lock_path.unlink(missing_ok=True)
+            else:
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            file.close()
+
+
+def _lock(file: IO[bytes], describe: str) -> bool:
+    """Wait for the lock of an open file; False where there are no locks."""
+    if fcntl is None:
+        _lock_windows(file, describe)
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("Another process is computing %s: waiting for it", describe)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        # Some network folders have no locks. Without one two processes may compute the same thing; each still
+        # writes a whole file, so nothing worse than lost time can happen.
+        logger.warning("This folder has no file locks (%s): %s may be computed twice", error, describe)
+        return False
+    return True
+
+
+def _lock_windows(file: IO[bytes], describe: str) -> None:
+    waiting = False
+    while True:
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # tries for ten seconds
+            return
+        except OSError:
+            if not waiting:
+                logger.info("Another process is computing %s: waiting for it", describe)
+            waiting = True
+
+
+def _split(values: dict[str, Any], describe: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Separate what `compute` returned into arrays and JSON values, and refuse what neither can hold."""
+    arrays: dict[str, np.ndarray] = {}
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
+            raise TypeError(f"{describe}: a cached value needs a plain name, not {name!r}")
+        if isinstance(value, np.ndarray):
+            if value.dtype.hasobject or value.dtype.kind not in "biufcmMUS":
+                raise TypeError(f"{describe}: array {name!r} of dtype {value.dtype} cannot be cached")
+            arrays[name] = value
+        else:
+            try:
+                plain[name] = json.loads(json.dumps(value, default=_plain_number))
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{describe}: value {name!r} cannot be cached: {error}") from error
+    return arrays, plain
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__qualname__} is neither a plain value nor an array")
+
+
+def _write(file: IO[bytes], key: str, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
+    described = {
+        name: {
+            "dtype": a.dtype.str,
+            "shape": list(a.shape),
+            "sha256": hashlib.sha256(_bytes_of(a)).hexdigest(),
+        }
+        for name, a in arrays.items()
+    }
+    meta = {"format": _FORMAT, "key": key, "arrays": described, "plain": plain}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_META, json.dumps(meta))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+
+
+def _read(file: IO[bytes], key: str) -> dict[str, Any]:
+    """Read and check one cache file. Any exception means damage."""
+    with zipfile.ZipFile(file) as archive:
+        meta = json.loads(archive.read(_META))  # reading a member to its end checks its CRC
+        if meta["format"] != _FORMAT:
+            raise ValueError(f"format {meta['format']}, not {_FORMAT}")
+        if meta["key"] != key:
+            raise ValueError(f"it holds key {meta['key']}")
+        if sorted(archive.namelist()) != sorted([_META, *(f"{name}.npy" for name in meta["arrays"])]):
+            raise ValueError("its list of arrays is not the one written")
+        values: dict[str, Any] = {}
+        for name, told in meta["arrays"].items():
+            with archive.open(f"{name}.npy") as member:
+                # The header is compared before anything is allocated: a flipped digit must not ask for a
+                # petabyte.
+                if np.lib.format.read_magic(member) != (1, 0):
+                    raise ValueError(f"array {name!r} has an unknown header")
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+                if fortran or list(shape) != told["shape"] or dtype.str != told["dtype"]:
+                    raise ValueError(f"array {name!r} has another shape or type")
+            with archive.open(f"{name}.npy") as member:
+                array = np.lib.format.read_array(member, allow_pickle=False)
+            if hashlib.sha256(_bytes_of(array)).hexdigest() != told["sha256"]:
+                raise ValueError(f"the checksum of array {name!r} is wrong")
+            values[name] = array
+    return {**values, **meta["plain"]}
+
+
+# --------------------------------------------------------------------------------------------- atomic writing
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A binary file that takes its place at `path` only when it is complete and on the disk.
+
+    It is written beside its target under a temporary name (`.<name>.<random>.tmp`), flushed to the disk and
+    renamed. On any failure, also on Ctrl-C, the temporary file is removed and what lay at `path` before is
+    untouched.
+    """
+    path = Path(os.path.realpath(path))  # through a symbolic link to the file it stands for
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut, on the systems where a folder can be synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write `data` to `path`; the old file stays whole until the new one is."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def atomic_write_text(path: str | os.PathLike, text: str, encoding: str = "utf-8") -> None:
+    """Write `text` to `path`, line ends as they are; the old file stays whole until the new one is."""
+    atomic_write_bytes(path, text.encode(encoding))
+
+
+def atomic_torch_save(path: str | os.PathLike, obj: Any) -> None:
+    """`torch.save(obj)` to `path`; the old checkpoint stays whole until the new one is."""
+    import torch
+
+    with atomic_file(path) as file:
+        torch.save(obj, file)

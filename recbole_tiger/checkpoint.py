@@ -1,0 +1,119 @@
+"""Checkpoints of plain values and tensors: opening one runs no code, a broken one is named.
+
+Comes in: a trainer's state. Goes out: a file that ``torch.load(weights_only=True)`` reads, and back.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_tiger.cache import atomic_torch_save
+
+FORMAT = "recbole_tiger checkpoint"
+FORMAT_VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file."""
+
+
+def plain(value):
+    """A copy of nested containers with numpy scalars and arrays as Python numbers and tensors.
+
+    Raises:
+        TypeError: for anything that ``weights_only=True`` would refuse to load.
+    """
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+        # Subclasses (numpy's float64 is a float) would be pickled by reference to their class.
+        return value if type(value) in (bool, int, float, str, bytes, type(None)) else _base(value)
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    if isinstance(value, (list, set)):
+        return [plain(item) for item in value]
+    raise TypeError(f"a checkpoint holds plain values and tensors only, not {type(value).__name__}")
+
+
+def _base(value):
+    for kind in (bool, int, float, str, bytes):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(type(value).__name__)
+
+
+def save_checkpoint(path: str | Path, state: dict) -> None:
+    """Write a state whole or not at all (temporary name, then rename)."""
+    atomic_torch_save(path, {"format": FORMAT, "format_version": FORMAT_VERSION, **plain(state)})
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
+    """Read a checkpoint of this package.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or not ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at '{path}': give the path of a .pth file that a run wrote")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"the checkpoint '{path}' is damaged or was not written by recbole_tiger ({first}); use another one, or train again"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"'{path}' is not a checkpoint of recbole_tiger; RecBole's own are read by RecBole")
+    if state["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"the checkpoint '{path}' has format version {state['format_version']}, this version reads {FORMAT_VERSION}; "
+            "read it with the version of recbole_tiger that wrote it"
+        )
+    return state
+
+
+def is_safe_checkpoint(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of this package (a damaged file raises, a foreign one is False)."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        if "damaged" in str(error) and isinstance(error.__cause__, pickle.UnpicklingError):
+            return False  # RecBole's own checkpoints pickle a Config
+        if "is not a checkpoint of" in str(error):
+            return False
+        raise
+    return True
+
+
+def random_state() -> dict:
+    """The states of all global generators, as plain values."""
+    version, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [version, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict) -> None:
+    """Put all global generators back."""
+    random.setstate(tuple(tuple(x) if isinstance(x, (list, tuple)) else x for x in state["python"]))
+    version, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((version, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

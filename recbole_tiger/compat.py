@@ -1,0 +1,202 @@
+"""Repairs of RecBole 1.2.1, one small function each, applied once by ``recbole_tiger.register``.
+
+Comes in: RecBole's modules as installed. Goes out: the same modules, able to run on current numpy, pandas, torch and
+CUDA set-ups. A repair does nothing where it is not needed, and none changes a result that RecBole computes correctly.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import torch
+
+RECBOLE_VERSION = "1.2.1"
+
+
+def check_recbole_version() -> None:
+    """Refuse a RecBole that these repairs were not written for."""
+    installed = version("recbole")
+    if installed != RECBOLE_VERSION:
+        raise ImportError(
+            f"recbole_tiger repairs and extends RecBole {RECBOLE_VERSION}, but RecBole {installed} is installed; "
+            f"install recbole=={RECBOLE_VERSION}"
+        )
+
+
+def restore_numpy_aliases() -> None:
+    """Give numpy 2 the alias names that every ``Config()`` reads (RecBole issues 1604 and 2187).
+
+    The aliases ``np.float``, ``np.int`` … are set by RecBole itself from these.
+    """
+    for name, value in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
+        if name not in np.__dict__:
+            setattr(np, name, value)
+    # Dataset code runs before the first Config when a user builds one by hand; Config sets the same value.
+    if "float" not in np.__dict__:
+        np.float = np.float64
+
+
+def repair_fill_nan() -> None:
+    """Make missing-value filling effective under pandas' copy-on-write (pandas 3).
+
+    ``feat[field].fillna(..., inplace=True)`` writes into a temporary there, so empty cells stay NaN: an empty
+    ``token_seq`` cell crashes the loader and an empty ``token`` cell is never padded.
+    """
+    from recbole.data.dataset import dataset as module
+    from recbole.utils import FeatureType
+
+    def _fill_nan(self):
+        for feat_name in self.feat_name_list:
+            feat = getattr(self, feat_name)
+            for field in feat:
+                ftype = self.field2type[field]
+                if ftype == FeatureType.TOKEN:
+                    feat[field] = feat[field].fillna(0)
+                elif ftype == FeatureType.FLOAT:
+                    feat[field] = feat[field].fillna(feat[field].mean())
+                else:
+                    dtype = np.int64 if ftype == FeatureType.TOKEN_SEQ else np.float64
+                    empty = np.array([], dtype=dtype)
+                    feat[field] = [empty if isinstance(x, float) else x for x in feat[field]]
+
+    module.Dataset._fill_nan = _fill_nan
+
+    class _Pandas:
+        """pandas as RecBole's loader sees it: sequence columns arrive without NaN."""
+
+        def __getattr__(self, name):
+            return getattr(pd, name)
+
+        @staticmethod
+        def read_csv(*args, **kwargs):
+            frame = pd.read_csv(*args, **kwargs)
+            for column in frame.columns:
+                if str(column).endswith("_seq"):
+                    frame[column] = frame[column].fillna("")
+            return frame
+
+    module.pd = _Pandas()
+
+
+def guard_download_barrier() -> None:
+    """Let a single process download: RecBole calls ``torch.distributed.barrier()`` always (issues 1989 and 2050)."""
+    from recbole.data.dataset import dataset as module
+
+    class _Distributed:
+        def __getattr__(self, name):
+            return getattr(torch.distributed, name)
+
+        @staticmethod
+        def barrier(*args, **kwargs):
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.barrier(*args, **kwargs)
+
+    class _Torch:
+        distributed = _Distributed()
+
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+    module.torch = _Torch()
+
+
+def respect_cuda_visible_devices() -> None:
+    """Keep ``CUDA_VISIBLE_DEVICES`` as the user or a scheduler set it (issue 1955).
+
+    RecBole overwrites it with ``gpu_id`` ('0' by default), which moves every Ray trial onto the first card.
+    """
+    from recbole.config import Config
+
+    original = Config._init_device
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # now: the first Config writes its own value there
+
+    @functools.wraps(original)
+    def _init_device(self):
+        if visible and "gpu_id" not in self.external_config_dict:
+            self.final_config_dict["gpu_id"] = visible
+        original(self)
+
+    Config._init_device = _init_device
+
+
+def keep_anomaly_detection_off() -> None:
+    """Undo ``torch.autograd.set_detect_anomaly(True)``, which RecBole's SINE sets when it is imported.
+
+    Looking up any sequential model imports all of them, so every run records a traceback and checks for NaN at every
+    operation: more than twice the time of a step. The loss is checked for NaN anyway.
+    """
+    before = torch.is_anomaly_enabled()
+    import recbole.model.sequential_recommender  # noqa: F401
+
+    torch.autograd.set_detect_anomaly(before)
+
+
+def repair_collector_of_counts() -> None:
+    """Let metrics of whole lists (ItemCoverage, GiniIndex, ...) work: the collector calls ``.cpu()`` on plain numbers."""
+    from recbole.evaluator.collector import Collector, DataStruct
+
+    def get_data_struct(self):
+        collected = DataStruct()
+        for name, value in self.data_struct._data_dict.items():
+            collected.set(name, value.cpu() if isinstance(value, torch.Tensor) else value)
+        self.data_struct._data_dict = {
+            name: value
+            for name, value in collected._data_dict.items()
+            if not name.startswith("rec.") and name != "data.label"
+        }
+        return collected
+
+    Collector.get_data_struct = get_data_struct
+
+
+def read_settings_without_eval() -> None:
+    """Read string settings as literals: RecBole runs ``eval`` on each, so that opening a checkpoint could run code."""
+    from recbole.config import Config
+
+    from recbole_tiger.config import parse_value
+
+    def _convert_config_dict(self, config_dict):
+        for key, value in config_dict.items():
+            if isinstance(value, str):
+                config_dict[key] = parse_value(value)
+        return config_dict
+
+    Config._convert_config_dict = _convert_config_dict
+
+
+def extend_argument_lists() -> None:
+    """Keep RecBole's module-level argument list from growing with every ``Config`` (it is appended to in place)."""
+    from recbole.config import Config
+
+    original = Config._init_parameters_category
+
+    @functools.wraps(original)
+    def _init_parameters_category(self):
+        original(self)
+        self.parameters = {category: list(names) for category, names in self.parameters.items()}
+
+    Config._init_parameters_category = _init_parameters_category
+
+
+_applied = False
+
+
+def apply() -> None:
+    """Apply all repairs, once per process."""
+    global _applied
+    if _applied:
+        return
+    check_recbole_version()
+    restore_numpy_aliases()
+    repair_fill_nan()
+    guard_download_barrier()
+    respect_cuda_visible_devices()
+    keep_anomaly_detection_off()
+    repair_collector_of_counts()
+    read_settings_without_eval()
+    extend_argument_lists()
+    _applied = True

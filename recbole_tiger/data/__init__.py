@@ -1,0 +1,1 @@
+"""From RecBole's interactions to token tensors."""

@@ -1,0 +1,528 @@
+"""Beam search over a prefix trie: per-level logits of any decoder come in, ranked items with
+log-probabilities go out.
+
+All users and beams advance together; there is no loop over either. `beam_search` stays inside the trie, so
+every result is an item; `free_beam_search` does not, and tells which of its semantic IDs exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.nn.seq2seq import IncrementalDecoder, Seq2Seq
+
+# A level whose table of children by codeword has at most so many cells is looked up densely on an
+# accelerator.
+_DENSE_CELLS = 2**22
+
+
+class StepDecoder(Protocol):
+    """What a search needs of a model: logits over one level's codebook, for B users and K beams of each."""
+
+    def begin(self) -> Tensor:
+        """Logits `[B, 1, V_0]` of the first level."""
+
+    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        """Logits `[B, K, V_level]` of `level`, after the choice of the level before.
+
+        Args:
+            parents: `[B, K]`, the beam of the previous step that each beam continues.
+            codes: `[B, K]`, the codeword chosen for it at `level - 1`.
+        """
+
+
+@dataclass(frozen=True)
+class BeamResult:
+    """Ranked items of each user: highest score first, equal scores by item number.
+
+    Attributes:
+        items: `[B, k]` int64 item numbers, 0 where there are fewer than k.
+        scores: `[B, k]` float32 log-probabilities of their semantic IDs, `-inf` there.
+    """
+
+    items: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class FreeBeamResult:
+    """Ranked semantic IDs of each user from an unconstrained search.
+
+    Attributes:
+        codes: `[B, k, depth]` int64.
+        scores: `[B, k]` float32 log-probabilities, `-inf` where there are fewer than k.
+        items: `[B, k]` int64, the (first) item of the ID, 0 for an ID that no item has.
+    """
+
+    codes: Tensor
+    scores: Tensor
+    items: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """bool `[B, k]`: does the ID belong to an item?"""
+        return self.items > 0
+
+
+class Seq2SeqStepDecoder:
+    """A `StepDecoder` of a `Seq2Seq` whose levels are ranges of its vocabulary.
+
+    Args:
+        model: in evaluation mode; nothing is dropped out.
+        memory: encoder output `[B, T, d_model]`.
+        mask: bool `[B, T]`, True at real tokens.
+        level_token_slices: token range of each level; codeword `c` is token `start + c`.
+        start_token: decoder start token.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        memory: Tensor,
+        mask: Tensor | None,
+        level_token_slices: Sequence[slice],
+        start_token: int = 0,
+    ) -> None:
+        self.model = model
+        self.level_token_slices = list(level_token_slices)
+        self.start_token = start_token
+        self._n_users = memory.shape[0]
+        self._decoder: IncrementalDecoder = model.incremental(memory, mask)
+
+    def begin(self) -> Tensor:
+        device = self.model.embedding.weight.device
+        start = torch.full((self._n_users, 1), self.start_token, dtype=torch.long, device=device)
+        return self.model.logits(self._decoder.step(start), self.level_token_slices[0])
+
+    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        hidden = self._decoder.step(codes + self.level_token_slices[level - 1].start, parents)
+        return self.model.logits(hidden, self.level_token_slices[level])
+
+    def fork(self) -> Seq2SeqStepDecoder:
+        """A decoder in the same state that advances on its own; nothing is copied."""
+        twin = object.__new__(Seq2SeqStepDecoder)
+        twin.__dict__.update(self.__dict__)
+        twin._decoder = self._decoder.fork()
+        return twin
+
+
+@dataclass(frozen=True)
+class _Beams:
+    """The K beams of each user after a level; all `[B, K]`. A dead beam has the score `-inf`."""
+
+    node: Tensor  # node of the trie
+    parent: Tensor  # beam of the level before
+    score: Tensor  # log-probability so far
+    legal: Tensor | None = None  # when sampling: log-probability over legal children only …
+    gumbel: Tensor | None = None  # … and the perturbed one that ranks the beams
+
+
+@dataclass(frozen=True)
+class _Options:
+    beam_size: int
+    legal: bool
+    sample: bool
+    generator: torch.Generator | None
+
+
+def beam_search(
+    decoder: StepDecoder,
+    trie: PrefixTrie,
+    *,
+    beam_size: int,
+    k: int | None = None,
+    excluded: Tensor | None = None,
+    temperature: float | Sequence[float] = 1.0,
+    normalise: Literal["level", "legal"] = "level",
+    sample: bool = False,
+    generator: torch.Generator | None = None,
+    windows: Literal["auto", "ragged", "fixed"] = "auto",
+) -> BeamResult:
+    """The `k` best items of each user among those that a beam of `beam_size` prefixes reaches.
+
+    Args:
+        decoder: fresh; `begin` has not been called.
+        trie: on the device of the decoder's logits.
+        beam_size: prefixes kept per level; at least `k`. As wide as the catalogue, the search is exhaustive.
+        k: items per user, by default `beam_size`.
+        excluded: `[B, S]` item numbers never to be returned, padded with 0. A prefix with nothing but
+            excluded items below is dropped where it appears, so that `k` items remain whenever the catalogue
+            has as many.
+        temperature: divides the logits; one for all levels, or one per level.
+        normalise: what a codeword's probability is relative to. `"level"`: the whole codebook of the level,
+            the model's own likelihood, with probability lost to codes that do not exist. `"legal"`: the
+            codewords that continue the prefix to some item, so that the probabilities of all semantic IDs sum
+            to 1.
+        sample: draw the items at random instead of taking the best: distinct semantic IDs, without
+            replacement, by probability over legal continuations at the given temperature, whatever
+            `normalise` says of the scores (Gumbel-top-k along the trie: Kool et al., "Stochastic Beams and
+            Where to Find Them", 2019).
+        generator: of the random numbers, on the trie's device; None: torch's global one.
+        windows: how children are laid out. `"ragged"` touches existing children only, with shapes that depend
+            on the data; `"fixed"` pads every node to the level's widest, with shapes that do not. The results
+            are the same; `"auto"` is ragged on the CPU and fixed elsewhere.
+
+    Returns:
+        Items sorted by score, ties by item number.
+
+    Raises:
+        ValueError: an impossible `beam_size`, `k`, `temperature`, `normalise` or `windows`.
+    """
+    k = _check_k(k, beam_size)
+    temperatures = _temperatures(temperature, trie.depth)
+    if normalise not in ("level", "legal"):
+        raise ValueError(f"normalise must be 'level' or 'legal', but it is {normalise!r}")
+    if windows not in ("auto", "ragged", "fixed"):
+        raise ValueError(f"windows must be 'auto', 'ragged' or 'fixed', but it is {windows!r}")
+    ragged = trie.device.type == "cpu" if windows == "auto" else windows == "ragged"
+    options = _Options(beam_size, normalise == "legal", sample, generator)
+    gone = None if excluded is None else _gone_nodes(trie, excluded)
+
+    beams: _Beams | None = None
+    for level in range(trie.depth):
+        if beams is None:
+            logits = decoder.begin()
+        else:
+            codes = trie.tokens[level - 1][beams.node].long()
+            logits = decoder.advance(level, beams.parent, codes)
+        logits = logits.float()
+        if temperatures[level] != 1:
+            logits = logits / temperatures[level]
+        if beams is None:
+            beams = _root(logits.shape[0], logits.device, sample)
+            children = _RootChildren(trie, logits.shape[0])
+        elif ragged:
+            children = _RaggedChildren(trie, level, beams)
+        else:
+            children = _FixedChildren(trie, level, beams)
+        beams = _expand(trie, level, beams, children, logits, options, None if gone is None else gone[level])
+    return _items_below(trie, beams, k, None if gone is None else gone[trie.depth], options)
+
+
+def free_beam_search(
+    decoder: StepDecoder,
+    level_sizes: Sequence[int],
+    trie: PrefixTrie,
+    *,
+    beam_size: int,
+    k: int | None = None,
+    temperature: float | Sequence[float] = 1.0,
+) -> FreeBeamResult:
+    """The `k` best semantic IDs of each user, items or not: beam search over all codes of every level.
+
+    The paper counts the IDs that no item has among them (section 4.5, Figure 6). Arguments as in
+    `beam_search`; `level_sizes` must be the trie's, on which the IDs are looked up. Ties are broken by the
+    ID, in ascending order.
+    """
+    k = _check_k(k, beam_size)
+    sizes = tuple(int(size) for size in level_sizes)
+    if sizes != trie.level_sizes:
+        raise ValueError(f"level_sizes are {sizes}, but the trie was built for {trie.level_sizes}")
+    temperatures = _temperatures(temperature, len(sizes))
+    score = ids = parent = None
+    for level, size in enumerate(sizes):
+        logits = decoder.begin() if level == 0 else decoder.advance(level, parent, ids[:, :, -1])
+        logits = logits.float()
+        if temperatures[level] != 1:
+            logits = logits / temperatures[level]
+        n_users, n_beams, _ = logits.shape
+        steps = logits - torch.logsumexp(logits, -1, keepdim=True)
+        total = (steps if score is None else score[:, :, None] + steps).reshape(n_users, n_beams * size)
+        # Beams are kept in lexicographic order of their codes, so the flat index breaks ties by the ID.
+        index = torch.arange(n_beams * size, device=logits.device)
+        best = _sort_keys(total, index).topk(min(beam_size, n_beams * size), dim=1).indices
+        if level + 1 < len(sizes):
+            best = best.sort(dim=1).values
+        score = total.gather(1, best)
+        parent = best // size
+        code = (best % size)[:, :, None]
+        ids = code if ids is None else torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, level)), code], 2)
+    ids, score = ids[:, :k], score[:, :k]
+    leaf = trie.find(ids)
+    items = torch.where(leaf >= 0, _first_item(trie, leaf.clamp(min=0)), 0)
+    missing = k - ids.shape[1]
+    if missing > 0:  # fewer IDs than k exist at all
+        ids = torch.nn.functional.pad(ids, (0, 0, 0, missing))
+        score = torch.nn.functional.pad(score, (0, missing), value=-torch.inf)
+        items = torch.nn.functional.pad(items, (0, missing))
+    return FreeBeamResult(ids, score, items)
+
+
+def rank_items(items: Tensor, scores: Tensor, k: int) -> BeamResult:
+    """The `k` best of candidates `[B, C]` by (score, item number); a score of `-inf` means no candidate."""
+    best = _sort_keys(scores, items).topk(min(k, items.shape[1]), dim=1).indices
+    scores = scores.gather(1, best)
+    items = torch.where(scores > -torch.inf, items.gather(1, best), 0)
+    missing = k - items.shape[1]
+    if missing > 0:
+        items = torch.nn.functional.pad(items, (0, missing))
+        scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
+    return BeamResult(items, scores)
+
+
+def _check_k(k: int | None, beam_size: int) -> int:
+    k = beam_size if k is None else k
+    if not 1 <= k <= beam_size:
+        raise ValueError(f"a beam search returns 1 to beam_size items, but k is {k} and beam_size is {beam_size}")
+    return k
+
+
+def _temperatures(temperature: float | Sequence[float], depth: int) -> list[float]:
+    values = [temperature] * depth if isinstance(temperature, (int, float)) else list(temperature)
+    if len(values) != depth:
+        raise ValueError(f"temperature names {len(values)} levels, but a semantic ID has {depth}")
+    if not all(value > 0 for value in values):
+        raise ValueError(f"temperature must be positive, but it is {temperature}")
+    return [float(value) for value in values]
+
+
+class _FixedChildren:
+    """Children of all beams in windows of one width, `[B, K, W]`: shapes depend on the trie, never on the beams."""
+
+    def __init__(self, trie: PrefixTrie, level: int, beams: _Beams) -> None:
+        n_above, width = trie.n_nodes[level - 1], trie.max_degree[level]
+        vocabulary = trie.level_sizes[level]
+        self.token: Tensor | None = None
+        if n_above * vocabulary <= _DENSE_CELLS and 2 * width >= vocabulary:
+            # A window of the whole codebook in the logits' own order needs no codewords and no gather.
+            child = trie.dense_children(level - 1)[beams.node].long()
+            self.exists = child >= 0
+            self.child = child.clamp(min=0)
+        else:
+            first, count = trie.children(level - 1, beams.node)
+            window = torch.arange(width, device=trie.device)
+            self.exists = window < count[:, :, None]
+            self.child = torch.where(self.exists, first[:, :, None] + window, 0)
+            self.token = trie.tokens[level][self.child].long()
+
+    @property
+    def user(self) -> Tensor:
+        """User of each candidate, in a shape that broadcasts with the candidates."""
+        return torch.arange(len(self.child), device=self.child.device)[:, None, None]
+
+    def take(self, logits: Tensor) -> Tensor:
+        """The candidates' logits out of `[B, K, V]`."""
+        taken = logits if self.token is None else logits.gather(2, self.token)
+        return torch.where(self.exists, taken, -torch.inf)
+
+    def spread(self, beams: Tensor) -> Tensor:
+        """Values of beams `[B, K]` at their candidates."""
+        return beams[:, :, None]
+
+    def highest(self, values: Tensor) -> Tensor:
+        """Largest value of each beam's candidates, `[B, K]`."""
+        return values.amax(-1)
+
+    def log_sum(self, values: Tensor) -> Tensor:
+        """`logsumexp` over each beam's candidates, `[B, K]`."""
+        return torch.logsumexp(values, -1)
+
+    def best(self, rank: Tensor, tie: Tensor, n: int) -> Tensor:
+        """Handles `[B, n]` of each user's `n` best candidates by (rank, tie)."""
+        keys = _sort_keys(rank, tie).flatten(1)
+        return keys.topk(min(n, keys.shape[1]), dim=1).indices
+
+    def pick(self, values: Tensor, best: Tensor) -> Tensor:
+        return values.flatten(1).gather(1, best)
+
+    def picked_score(self, values: Tensor, best: Tensor) -> Tensor:
+        return self.pick(values, best)
+
+    def picked_parent(self, best: Tensor) -> Tensor:
+        return best // self.child.shape[2]
+
+
+class _RootChildren(_FixedChildren):
+    """The nodes of level 0, for every user the same."""
+
+    def __init__(self, trie: PrefixTrie, n_users: int) -> None:
+        self.child = torch.arange(trie.n_nodes[0], device=trie.device).expand(n_users, 1, -1)
+        self.exists = torch.ones((), dtype=torch.bool, device=trie.device)
+        self.token = None
+        if trie.n_nodes[0] < trie.level_sizes[0]:
+            self.token = trie.tokens[0].long().expand(n_users, 1, -1)
+
+
+class _RaggedChildren:
+    """Children of all beams one after the other, `[M]`: nothing but what exists is touched."""
+
+    def __init__(self, trie: PrefixTrie, level: int, beams: _Beams) -> None:
+        first, count = trie.children(level - 1, beams.node)
+        self.n_users, self.n_beams = beams.node.shape
+        count = count.flatten()
+        ends = count.cumsum(0)
+        self.beam = torch.repeat_interleave(count)  # flat beam of each candidate
+        index = torch.arange(len(self.beam), device=self.beam.device)
+        self.child = index + (first.flatten() - ends + count)[self.beam]
+        self.token = trie.tokens[level][self.child].long()
+        user_ends = ends[self.n_beams - 1 :: self.n_beams]
+        self.user_count = user_ends.diff(prepend=user_ends.new_zeros(1))
+        self.user_first = user_ends - self.user_count
+        self.user = self.beam // self.n_beams
+        self.column = index - self.user_first[self.user]
+
+    def take(self, logits: Tensor) -> Tensor:
+        return logits.flatten(0, 1)[self.beam, self.token]
+
+    def spread(self, beams: Tensor) -> Tensor:
+        return beams.flatten()[self.beam]
+
+    def highest(self, values: Tensor) -> Tensor:
+        out = values.new_full((self.n_users * self.n_beams,), -torch.inf)
+        return out.scatter_reduce_(0, self.beam, values, "amax").view(self.n_users, self.n_beams)
+
+    def log_sum(self, values: Tensor) -> Tensor:
+        highest = self.highest(values)
+        total = values.new_zeros(self.n_users * self.n_beams)
+        total.index_add_(0, self.beam, (values - self.spread(highest)).exp())
+        return total.log().view_as(highest) + highest
+
+    def best(self, rank: Tensor, tie: Tensor, n: int) -> Tensor:
+        width = max(int(self.user_count.max()), n)
+        keys = torch.full((self.n_users, width), torch.iinfo(torch.int64).min, device=rank.device)
+        keys[self.user, self.column] = _sort_keys(rank, tie)
+        return keys.topk(n, dim=1).indices
+
+    def _flat(self, best: Tensor) -> Tensor:
+        return (self.user_first[:, None] + best).clamp(max=len(self.child) - 1)
+
+    def pick(self, values: Tensor, best: Tensor) -> Tensor:
+        return values[self._flat(best)]
+
+    def picked_score(self, values: Tensor, best: Tensor) -> Tensor:
+        """As `pick`, but `-inf` where a user has fewer candidates."""
+        return torch.where(best < self.user_count[:, None], self.pick(values, best), -torch.inf)
+
+    def picked_parent(self, best: Tensor) -> Tensor:
+        return self.beam[self._flat(best)] % self.n_beams
+
+
+def _root(n_users: int, device: torch.device, sample: bool) -> _Beams:
+    zero = torch.zeros((n_users, 1), device=device)
+    index = zero.long()
+    return _Beams(index, index, zero, zero if sample else None, zero if sample else None)
+
+
+def _expand(
+    trie: PrefixTrie,
+    level: int,
+    beams: _Beams,
+    children: _FixedChildren | _RaggedChildren,
+    logits: Tensor,
+    options: _Options,
+    gone: Tensor | None,
+) -> _Beams:
+    """The best children of all beams of a user as the beams of `level`."""
+    chosen = children.take(logits)
+    whole = legal_whole = torch.logsumexp(logits, -1)  # [B, K]
+    if options.legal or options.sample:
+        legal_whole = children.log_sum(chosen)
+    score = children.spread(beams.score - (legal_whole if options.legal else whole)) + chosen
+    legal = gumbel = None
+    if options.sample:
+        legal = children.spread(beams.legal - legal_whole) + chosen
+        gumbel = legal - _exponential(legal.shape, legal.device, options.generator).log()
+        gumbel = _condition(gumbel, children.spread(beams.gumbel), children.spread(children.highest(gumbel)))
+    if gone is not None:
+        kept = ~_is_in(children.user * (trie.n_nodes[level] + 1) + children.child, gone)
+        score = torch.where(kept, score, -torch.inf)
+    if options.sample:
+        # A dead beam's Gumbel is undefined; its children stay dead.
+        gumbel = torch.where(score > -torch.inf, gumbel, -torch.inf)
+    rank = score if gumbel is None else gumbel
+    last = level + 1 == trie.depth
+    tie = _first_item(trie, children.child) if last else children.child
+    best = children.best(rank, tie, min(options.beam_size, trie.n_nodes[level]))
+    return _Beams(
+        children.pick(children.child, best),
+        children.picked_parent(best),
+        children.picked_score(score, best),
+        None if legal is None else children.pick(legal, best),
+        None if gumbel is None else children.picked_score(gumbel, best),
+    )
+
+
+def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: Tensor | None, options: _Options) -> BeamResult:
+    """The items on the leaves of the last beams; equal scores by item number."""
+    n_users = len(beams.node)
+    first, count = trie.children(trie.depth - 1, beams.node)
+    # Excluded items may stand before the wanted ones of the same ID.
+    n_excluded = 0 if gone is None else len(gone) // n_users
+    width = min(trie.max_degree[trie.depth], k + n_excluded)
+    window = torch.arange(width, device=trie.device)
+    exists = window < count[:, :, None]
+    position = torch.where(exists, first[:, :, None] + window, 0)  # [B, K, W]
+    if gone is not None:
+        users = torch.arange(n_users, device=trie.device)[:, None, None]
+        exists &= ~_is_in(users * (trie.n_items + 1) + position, gone)
+    items = trie.items[position].long().flatten(1)
+    score = torch.where(exists, beams.score[:, :, None], -torch.inf).flatten(1)
+    if options.sample and beams.node.shape[1] > k:
+        # The first k drawn, not the k most probable of a larger draw.
+        gumbel = torch.where(exists, beams.gumbel[:, :, None], -torch.inf).flatten(1)
+        drawn = _sort_keys(gumbel, items).topk(min(k, items.shape[1]), dim=1).indices
+        items, score = items.gather(1, drawn), score.gather(1, drawn)
+    return rank_items(items, score, k)
+
+
+def _first_item(trie: PrefixTrie, leaf: Tensor) -> Tensor:
+    return trie.items[trie.children(trie.depth - 1, leaf)[0]].long()
+
+
+def _sort_keys(rank: Tensor, tie: Tensor) -> Tensor:
+    """int64 keys whose descending order is that of float32 `rank`, equal ranks by ascending `tie` (below
+    2**32).
+
+    With distinct keys a top-k has one answer, on every device and in every batch.
+    """
+    bits = (rank + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (ordered.long() << 32) | (0xFFFFFFFF - tie)
+
+
+def _is_in(keys: Tensor, sorted_keys: Tensor) -> Tensor:
+    place = torch.searchsorted(sorted_keys, keys).clamp_(max=len(sorted_keys) - 1)
+    return sorted_keys[place] == keys
+
+
+def _gone_nodes(trie: PrefixTrie, excluded: Tensor) -> list[Tensor]:
+    """Per level, and once more for items, what excluding `[B, S]` items leaves nothing of.
+
+    Each is a sorted vector `[B * S]` of `user * (N + 1) + node`; where nothing is to be said, node is N.
+    """
+    if excluded.dim() != 2:
+        raise ValueError(f"excluded must be [users, items], but its shape is {list(excluded.shape)}")
+    if excluded.shape[1] == 0:
+        excluded = excluded.new_zeros((len(excluded), 1))
+    position = trie.position(excluded).sort(1).values
+    repeated = torch.zeros_like(position, dtype=torch.bool)
+    repeated[:, 1:] = position[:, 1:] == position[:, :-1]
+    position = torch.where(repeated, trie.n_items, position).sort(1).values
+    users = torch.arange(len(excluded), device=excluded.device)[:, None]
+    gone = [(users * (trie.n_items + 1) + position).flatten()]
+    node = position
+    for level in range(trie.depth - 1, -1, -1):
+        node = trie.parent(level + 1, node)
+        n_nodes = trie.n_nodes[level]
+        inside = node < n_nodes
+        n_gone = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
+        low, high = trie.item_range(level, torch.where(inside, node, 0))
+        empty = torch.where(inside & (n_gone == high - low), node, n_nodes).sort(1).values
+        gone.append((users * (n_nodes + 1) + empty).flatten())
+    return gone[::-1]
+
+
+def _exponential(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor:
+    return torch.empty(shape, device=device).exponential_(generator=generator)
+
+
+def _condition(gumbel: Tensor, parent: Tensor, highest: Tensor) -> Tensor:
+    """Gumbels of siblings, given that their maximum equals the parent's (Kool et al. 2019, appendix B.3)."""
+    v = parent - gumbel + torch.log1p(-torch.exp(gumbel - highest))
+    return parent - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))

@@ -1,0 +1,90 @@
+"""Full-sort evaluation on ranked lists, without a score matrix where a model does not make one.
+
+Comes in: the top items of each user and the held-out item. Goes out: RecBole's metrics, computed by RecBole's own
+``Evaluator``, unrounded, and the rank of every user's held-out item.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from recbole.evaluator import Collector, Evaluator
+
+#: RecBole rounds metrics to `metric_decimal_place` before model selection, which makes ties; we round when printing.
+DECIMALS = 16
+
+
+def unrounded_evaluator(config) -> Evaluator:
+    """RecBole's evaluator with all digits kept."""
+    evaluator = Evaluator(config)
+    for metric in evaluator.metric_class.values():
+        metric.decimal_place = DECIMALS
+    return evaluator
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where each user's held-out item stood.
+
+    Attributes:
+        users: [n] internal user numbers, in evaluation order.
+        ranks: [n] position of the held-out item in the list, from 0; -1 where it is not among the top K.
+    """
+
+    users: np.ndarray
+    ranks: np.ndarray
+
+
+def collect_topk(collector: Collector, items: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Hand one batch of ranked lists to RecBole's collector and return the ranks of the targets.
+
+    Fills what RecBole's ``eval_batch_collect`` fills (``rec.topk``: hits at each place and the number of positives,
+    ``rec.items``: the lists) without its two ``[B, n_items]`` matrices.
+
+    Args:
+        items: [B, K] item numbers, best first, 0 where a list is shorter.
+        target: [B] the held-out item of each row, never 0.
+
+    Returns:
+        [B] rank from 0, -1 where the target is not in the list.
+    """
+    hits = items == target[:, None]
+    positives = torch.ones_like(target)[:, None]
+    collector.data_struct.update_tensor("rec.topk", torch.cat([hits.to(target.dtype), positives], dim=1))
+    if collector.register.need("rec.items"):
+        collector.data_struct.update_tensor("rec.items", items)
+    return torch.where(hits.any(dim=1), hits.int().argmax(dim=1), -1)
+
+
+def topk_of_scores(scores: torch.Tensor, k: int, excluded: torch.Tensor | None = None) -> torch.Tensor:
+    """The k best items of a dense score matrix [B, n_items]: [B, k], 0 where fewer than k have a finite score.
+
+    Args:
+        excluded: [B, S] items that must not appear, padded with 0.
+    """
+    scores[:, 0] = -torch.inf
+    if excluded is not None:
+        scores.scatter_(1, excluded, -torch.inf)
+    values, items = torch.topk(scores, min(k, scores.shape[1]), dim=1)
+    items = torch.where(torch.isneginf(values), 0, items)
+    return torch.nn.functional.pad(items, (0, k - items.shape[1]))
+
+
+def metrics_of_ranks(config, ranks: np.ndarray) -> OrderedDict:
+    """RecBole's top-k metrics of held-out items at the given ranks ([n], -1 for a miss), unrounded.
+
+    Metrics of whole lists (coverage, diversity) need more than ranks and are left out.
+    """
+    k = max(config["topk"])
+    hits = torch.from_numpy(np.asarray(ranks)[:, None] == np.arange(k)).long()
+    collector = Collector(config)
+    collector.data_struct.set("rec.topk", torch.cat([hits, torch.ones(len(hits), 1, dtype=torch.long)], dim=1))
+    evaluator = unrounded_evaluator(config)
+    result = OrderedDict()
+    for metric in evaluator.metric_class.values():
+        if set(metric.metric_need) <= {"rec.topk"}:
+            result.update(metric.calculate_metric(collector.data_struct))
+    return result

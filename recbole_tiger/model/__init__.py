@@ -1,0 +1,1 @@
+"""Recommenders in RecBole's form."""

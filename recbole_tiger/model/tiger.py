@@ -1,0 +1,231 @@
+"""TIGER: Transformer Index for GEnerative Recommenders.
+
+Reference:
+    Shashank Rajput et al. "Recommender Systems with Generative Retrieval." NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encoder_input
+from recbole_tiger.decoding.beam_search import BeamResult, Seq2SeqStepDecoder, beam_search
+from recbole_tiger.decoding.exact import exact_topk
+from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
+from recbole_tiger.preprocessing import PreparedIDs
+
+
+class TIGER(SequentialRecommender):
+    """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
+
+    The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
+    vocabulary, of which the other levels' codewords can never be right.
+    """
+
+    input_type = InputType.POINTWISE
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+
+        # load parameters info
+        self.beam_size = config["beam_size"]
+        self.scoring = config["scoring"]
+        self.likelihood = config["likelihood"]
+        self.temperature = config["temperature"]
+        self.decode_batch_size = config["decode_batch_size"]
+        self.label_smoothing = config["label_smoothing"]
+        self.user_buckets = config["user_buckets"]
+        self.encoder_mask = config["encoder_mask"]
+
+        # load dataset info
+        prepared: PreparedIDs = dataset.semantic_ids
+        user_ids = dataset.field2id_token[dataset.uid_field]
+
+        # define layers and loss
+        self.vocabulary = Vocabulary(prepared.table.level_sizes, self.user_buckets)
+        self.seq2seq = Seq2Seq(
+            T5Config(
+                vocab_size=self.vocabulary.size,
+                d_model=config["d_model"],
+                d_kv=config["d_kv"],
+                d_ff=config["d_ff"],
+                num_heads=config["num_heads"],
+                num_encoder_layers=config["num_encoder_layers"],
+                num_decoder_layers=config["num_decoder_layers"],
+                dropout_rate=config["dropout_rate"],
+                tie_word_embeddings=config["tie_word_embeddings"],
+                pad_token_id=PAD,
+            )
+        )
+        user_tokens = self.vocabulary.user_tokens(user_ids) if self.user_buckets else torch.zeros(0, dtype=torch.long)
+        self.register_buffer("user_tokens", user_tokens, persistent=False)  # [n_users]
+        self._use_semantic_ids(prepared)
+
+    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+        """Everything that follows from the Semantic IDs: tokens of every item and the trie of all IDs."""
+        table = prepared.table
+        if table.level_sizes != self.vocabulary.level_sizes:
+            raise ValueError(
+                f"the Semantic IDs have level sizes {table.level_sizes}, but the model was built for "
+                f"{self.vocabulary.level_sizes}"
+            )
+        self.prepared_ids = prepared
+        tokens = self.vocabulary.item_tokens(table.codes).to(self.user_tokens.device)
+        self.register_buffer("item_tokens", tokens, persistent=False)  # [n_items, L], row 0 padding
+        self.trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        self.trie = self.trie.to(self.item_tokens.device)
+        return self
+
+    def encode(self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor):
+        """Histories -> memory [B, T, d_model] and mask [B, T]. ``users`` None: no user token (a user never seen)."""
+        user_tokens = self.user_tokens[users] if self.user_buckets and users is not None else None
+        tokens, mask = encoder_input(self.item_tokens, history, lengths, user_tokens)
+        allowed = None
+        if self.encoder_mask == "block_causal":
+            allowed = block_causal_mask(
+                tokens.shape[1], self.vocabulary.length, user_tokens is not None, device=tokens.device
+            )
+        return self.seq2seq.encode(tokens, mask, attention_mask=allowed), mask
+
+    def forward(self, interaction, items: torch.Tensor) -> list[torch.Tensor]:
+        """Teacher-forced logits of the IDs of ``items`` [B]: one tensor [B, level size] per level."""
+        memory, mask = self.encode(
+            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        )
+        targets = self.item_tokens[items]  # [B, L]
+        hidden = self.seq2seq.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), memory, mask)  # [B, L, d_model]
+        return [
+            self.seq2seq.logits(hidden[:, level], self.vocabulary.level_slice(level))
+            for level in range(self.vocabulary.length)
+        ]
+
+    def calculate_loss(self, interaction):
+        """Mean cross-entropy of the target items' codewords; a batch of windows has several targets in each row."""
+        if "targets" in interaction:
+            return self._window_loss(interaction)
+        items = interaction[self.POS_ITEM_ID]
+        codes = self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)  # [B, L]
+        losses = [
+            F.cross_entropy(logits, codes[:, level], label_smoothing=self.label_smoothing)
+            for level, logits in enumerate(self.forward(interaction, items))
+        ]
+        return torch.stack(losses).mean()
+
+    def _window_loss(self, batch) -> torch.Tensor:
+        """The loss of all positions of block-causal windows (see ``data/batches.py``)."""
+        targets, context = batch["targets"], batch["context"]  # [B, J], [B, J] with 0 where there is no target
+        longest = int((context > 0).sum(1).max())
+        targets, context = targets[:, :longest], context[:, :longest]
+        memory, _ = self.encode(batch[self.USER_ID], batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN])
+        n_seen = context * self.vocabulary.length + int(bool(self.user_buckets))  # tokens before each target
+        visible = torch.arange(memory.shape[1], device=memory.device) < n_seen[:, :, None]  # [B, J, T]
+        tokens = self.item_tokens[targets]  # [B, J, L]
+        hidden = self.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0), value=PAD), memory, visible)
+        hidden, tokens = hidden[context > 0], tokens[context > 0]  # [N, L, d_model], [N, L]
+        losses = []
+        for level in range(self.vocabulary.length):
+            block = self.vocabulary.level_slice(level)
+            logits = self.seq2seq.logits(hidden[:, level], block)
+            losses.append(F.cross_entropy(logits, tokens[:, level] - block.start, label_smoothing=self.label_smoothing))
+        return torch.stack(losses).mean()
+
+    def predict(self, interaction):
+        """Log-likelihood of each row's item: [B]."""
+        items = interaction[self.ITEM_ID]
+        codes = self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)
+        return sum(
+            F.log_softmax(logits, dim=-1).gather(1, codes[:, level, None]).squeeze(1)
+            for level, logits in enumerate(self.forward(interaction, items))
+        )
+
+    def full_sort_predict(self, interaction):
+        """Scores [B, n_items]: log-likelihoods of the items in each user's beam, -inf elsewhere."""
+        result = self.recommend(
+            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], self.beam_size
+        )
+        scores = result.scores.new_full((len(result.items), self.n_items), -torch.inf)
+        scores.scatter_(1, result.items, result.scores)  # places without an item carry -inf into column 0
+        scores[:, 0] = -torch.inf
+        return scores
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        users: torch.Tensor | None,
+        history: torch.Tensor,
+        lengths: torch.Tensor,
+        k: int,
+        *,
+        excluded: torch.Tensor | None = None,
+        beam_size: int | None = None,
+        temperature: float | Sequence[float] | None = None,
+        sample: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BeamResult:
+        """The k most likely items after each history.
+
+        Args:
+            users: [B] internal user numbers, or None for users never seen.
+            history: [B, H] item numbers in time order, padded with 0 at the end.
+            lengths: [B] items of each history.
+            k: length of the lists.
+            excluded: [B, S] item numbers that must not appear, padded with 0.
+
+        Returns:
+            items [B, k] (0 where the beam holds fewer) and log-likelihoods [B, k] (-inf there), best first. The
+            histories are decoded in batches of `decode_batch_size`, sorted by length, so that short ones are not padded.
+        """
+        order = torch.argsort(lengths, stable=True)
+        parts = []
+        for rows in order.split(self.decode_batch_size):
+            memory, mask = self.encode(None if users is None else users[rows], history[rows], lengths[rows])
+            decoder = Seq2SeqStepDecoder(
+                self.seq2seq,
+                memory,
+                mask,
+                [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)],
+                start_token=PAD,
+            )
+            options = dict(
+                k=k,
+                excluded=None if excluded is None else excluded[rows],
+                temperature=self.temperature if temperature is None else temperature,
+                normalise=self.likelihood,
+            )
+            if self.scoring == "exact" and not sample:
+                parts.append(exact_topk(decoder, self.trie, **options))
+            else:
+                parts.append(
+                    beam_search(
+                        decoder,
+                        self.trie,
+                        beam_size=beam_size or self.beam_size,
+                        sample=sample,
+                        generator=generator,
+                        **options,
+                    )
+                )
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        return BeamResult(
+            items=torch.cat([part.items for part in parts])[back],
+            scores=torch.cat([part.scores for part in parts])[back],
+        )
+
+    def other_parameter(self):
+        """What a checkpoint needs beside the weights: table, quantizer and scaler, as plain values and tensors."""
+        return {"semantic_ids": self.prepared_ids.state_dict()}
+
+    def load_other_parameter(self, para):
+        if para:
+            self._use_semantic_ids(PreparedIDs.from_state_dict(para["semantic_ids"]))
+            self.trie = self.trie.to(self.item_tokens.device)

@@ -1,0 +1,81 @@
+"""Amazon review data of 2014, 2018 and 2023 as sources: the column names of each release.
+
+- 2014: `reviews_*_5.json.gz` (JSON lines, or Python literals in old copies), `meta_*.json.gz` (Python
+  literals); `categories` is a list of paths, `price` a number.
+- 2018: JSON lines; `category` is one path, `price` text such as `"$5.99 - $12.00"`, text full of entities and
+  tags.
+- 2023: JSON lines or Parquet; items are `parent_asin`, times milliseconds, the brand is called `store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole_tiger.preparation.errors import check_choice
+from recbole_tiger.preparation.rows import TextFormat
+from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource
+
+REVIEW_COLUMNS = {
+    "2014": InteractionColumns(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),
+    "2018": InteractionColumns(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),
+    "2023": InteractionColumns(user="user_id", item="parent_asin", time="timestamp", rating="rating"),
+}
+METADATA_COLUMNS = {
+    "2014": {
+        "item": "asin",
+        "title": "title",
+        "categories": "categories",
+        "brand": "brand",
+        "price": "price",
+    },
+    "2018": {"item": "asin", "title": "title", "categories": "category", "brand": "brand", "price": "price"},
+    "2023": {
+        "item": "parent_asin",
+        "title": "title",
+        "categories": "categories",
+        "brand": "store",
+        "price": "price",
+    },
+}
+
+
+def amazon_source(
+    version: str,
+    reviews: Sequence[str | Path],
+    metadata: Sequence[str | Path] = (),
+    description: bool = False,
+    category_paths: str = "all",
+    encodings: Sequence[str] = ("utf-8",),
+    progress: bool = True,
+) -> TableSource:
+    """The source for one release.
+
+    Args:
+        version: `2014`, `2018` or `2023`.
+        reviews, metadata: paths or glob patterns; `.json`, `.jsonl` (`.gz`) or `.parquet`.
+        description: write the items' descriptions too.
+        category_paths: `all` or `first`, see `clean.category_tokens`.
+        encodings: tried in turn for every line.
+
+    Raises:
+        PreparationError: an unknown version.
+    """
+    check_choice("version", version, tuple(REVIEW_COLUMNS))
+    text = TextFormat(encodings=encodings, progress=progress)
+    return TableSource(
+        interaction_files=reviews,
+        columns=REVIEW_COLUMNS[version],
+        item_files=metadata,
+        item_columns=ItemColumns(
+            **METADATA_COLUMNS[version],
+            text=("description",) if description else (),
+            category_separator="",
+            category_paths=category_paths,
+        )
+        if metadata
+        else None,
+        text=text,
+        item_text=TextFormat(encodings=encodings, progress=progress),
+        name_columns_strictly=False,
+    )

@@ -1,0 +1,152 @@
+"""RecBole's atomic files: written beside their place and moved there when whole; read; checksummed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from recbole_tiger.preparation.errors import PreparationError, shorten
+from recbole_tiger.preparation.interactions import Interactions
+from recbole_tiger.preparation.sources import Field
+
+ROWS_AT_ONCE = 1 << 17
+FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
+USER, ITEM, RATING, TIME = (
+    Field("user_id", "token"),
+    Field("item_id", "token"),
+    Field("rating", "float"),
+    Field("timestamp", "float"),
+)
+
+
+def check_dataset_name(dataset: str) -> None:
+    """A dataset's name is the name of one folder."""
+    if not dataset or dataset.startswith(".") or Path(dataset).name != dataset or "\\" in dataset:
+        raise PreparationError(f"dataset={dataset!r} must be the name of one folder, such as my-shop.")
+
+
+def refuse_existing(output: str | Path, dataset: str, overwrite: bool) -> None:
+    """Say before any work is done that a dataset of this name is already there.
+
+    Raises:
+        PreparationError: it is, and `overwrite` is false.
+    """
+    check_dataset_name(dataset)
+    place = Path(output) / dataset / f"{dataset}.inter"
+    if place.exists() and not overwrite:
+        raise PreparationError(f"{place} exists: choose another dataset name or output folder, or set overwrite.")
+
+
+@contextmanager
+def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder whose files become those of `<output>/<dataset>/` when the block ends without an
+    error.
+
+    A dataset that is not there yet appears whole or not at all. In one that is overwritten each file is
+    replaced whole, `.inter` last; other files in the folder stay. After an error nothing has changed.
+
+    Raises:
+        PreparationError: the dataset exists and `overwrite` is false.
+    """
+    refuse_existing(output, dataset, overwrite)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{dataset}.", suffix=".partial", dir=output))
+    try:
+        yield temporary
+        target = output / dataset
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
+        if target.is_dir() and any(target.iterdir()):
+            for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".inter"):
+                os.replace(path, target / path.name)
+        else:
+            if target.is_dir():
+                target.rmdir()
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def header(fields: Sequence[Field]) -> str:
+    """The first line of an atomic file."""
+    return "\t".join(map(str, fields)) + "\n"
+
+
+def read_header(line: str, path: Path) -> tuple[Field, ...]:
+    """The fields that the first line of an atomic file names.
+
+    Raises:
+        PreparationError: it is not of the form `name:type<tab>name:type…` with RecBole's types.
+    """
+    fields = []
+    for text in line.split("\t"):
+        name, _, type_ = text.partition(":")
+        if not name or type_ not in FIELD_TYPES:
+            raise PreparationError(
+                f"{path}, line 1: {shorten(text)} is no column of an atomic file; "
+                f"write name:type, the type one of {', '.join(FIELD_TYPES)}."
+            )
+        fields.append(Field(name, type_))
+    return tuple(fields)
+
+
+def write_interactions(
+    path: Path,
+    interactions: Interactions,
+    user_names: Sequence[str],
+    item_names: Sequence[str],
+    order: np.ndarray,
+) -> None:
+    """Write an `.inter` file: `user_id item_id [rating] timestamp`, the rows in the given order [n]."""
+    fields = [USER, ITEM, *([RATING] if interactions.ratings is not None else []), TIME]
+    numbers = [column for column in (interactions.ratings, interactions.times) if column is not None]
+    whole = [_are_whole(column) for column in numbers]
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(header(fields))
+        for start in range(0, len(order), ROWS_AT_ONCE):
+            rows = order[start : start + ROWS_AT_ONCE]
+            columns: list = [
+                map(user_names.__getitem__, interactions.users[rows].tolist()),
+                map(item_names.__getitem__, interactions.items[rows].tolist()),
+            ]
+            for column, integral in zip(numbers, whole, strict=True):
+                values = column[rows]
+                columns.append(map(str, (values.astype(np.int64) if integral else values).tolist()))
+            stream.write("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n")
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    """Whether a float column can be written without decimals and read back the same."""
+    return bool(np.all((values == np.rint(values)) & (np.abs(values) < 2**53)))
+
+
+def file_checksum(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def data_checksum(data_path: str | Path, dataset: str) -> str:
+    """SHA-256 over the `.inter` and, if there is one, the `.item` file of a dataset."""
+    digest = hashlib.sha256()
+    for suffix in (".inter", ".item"):
+        path = Path(data_path) / dataset / f"{dataset}{suffix}"
+        if path.exists():
+            digest.update(f"{suffix} {file_checksum(path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""The numbers of `check.check_dataset` in words: warnings, one sentence each, and the report as text."""
+
+from __future__ import annotations
+
+from recbole_tiger.preparation.clean import UNKNOWN_TOKEN
+
+TIE_SHARE = 0.01  # neighbours of equal time from which on we warn
+LEAK_SHARE = 0.05  # neighbours with consecutive numbers, beyond chance, from which on we warn
+TITLE_SHARE = 0.9  # items that should have a title
+TITLE_FIELDS = ("title", "movie_title", "name")
+
+
+def warnings_in_words(report: dict) -> list[str]:
+    """What a user of this dataset should know, one sentence each; empty for a sound dataset."""
+    warnings = []
+    if not report["has_times"]:
+        warnings.append("There is no time column: the order of the file decides, and RecBole needs TIME_FIELD.")
+    if report["users_below_3"]:
+        warnings.append(f"{report['users_below_3']:,} users have fewer than 3 interactions: too few for leave-one-out.")
+    ties = report["ties"]
+    if ties and ties["share"] > TIE_SHARE:
+        warnings.append(
+            f"{ties['share']:.1%} of the neighbours in a sequence have the same time ({ties['users']:,} "
+            "users): the order of the file decides there; compare tie_order=file with tie_order=shuffle."
+        )
+    if ties and ties["misordered"]:
+        warnings.append(
+            f"{ties['misordered']:,} neighbours are so close in time that stock RecBole's float32 times "
+            "cannot tell them apart, and stand in the wrong order in the file (recbole_tiger sorts by the "
+            "full times; for other programs write the file in time order)."
+        )
+    if report["duplicates"]:
+        warnings.append(
+            f"{report['duplicates']:,} interactions repeat an earlier pair of user and item; with "
+            "mask_seen_items such a repetition can never be a hit."
+        )
+    training = report["training"]
+    if training["items_never_in_training"]:
+        warnings.append(
+            f"{training['items_never_in_training']:,} items never occur in training; they are the target of "
+            f"{training['share_of_test_targets']:.2%} of the test users."
+        )
+    for which, leak in report["leak"].items():
+        if leak and leak["share"] > leak["shuffled"] + LEAK_SHARE:
+            what = "The item ids" if which == "ids" else "RecBole's internal item numbers"
+            warnings.append(
+                f"{what} follow the sequences: {leak['share']:.1%} of the neighbours have consecutive "
+                f"numbers, {leak['shuffled']:.1%} after a shuffle. A model that reads numbers as text (P5) "
+                "sees the answer (paper, Appendix A); use random numbers."
+            )
+    warnings += _item_warnings(report["item_table"])
+    table2 = report["table2"]
+    if table2 and not table2["same"]:
+        warnings.append(
+            f"{table2['ours']['users']:,} users and {table2['ours']['items']:,} items are not the paper's "
+            f"{table2['paper']['users']:,} and {table2['paper']['items']:,} (Table 2): take the 5-core."
+        )
+    return warnings
+
+
+def _item_warnings(table: dict | None) -> list[str]:
+    if table is None:
+        return ["There is no .item file: models that need item text, TIGER among them, cannot run."]
+    warnings = []
+    if table["interacted_without_row"]:
+        warnings.append(f"{table['interacted_without_row']:,} items have interactions but no row in the .item file.")
+    if table["repeated_rows"]:
+        warnings.append(f"{table['repeated_rows']:,} rows of the .item file repeat an item.")
+    title = next((name for name in TITLE_FIELDS if name in table["fields"]), None)
+    if title is None:
+        warnings.append(f"The .item file has none of the columns {', '.join(TITLE_FIELDS)}.")
+    elif table["fields"][title] < TITLE_SHARE:
+        warnings.append(f"Only {table['fields'][title]:.1%} of the items have a {title}.")
+    if table["same_text"]:
+        warnings.append(
+            f"{table['same_text']:,} items have the same text as another: their content embeddings, and so "
+            "their semantic IDs before the collision token, are equal."
+        )
+    if table["empty_sequence_cells"]:
+        warnings.append(
+            f"{table['empty_sequence_cells']:,} rows of the .item file have an empty token_seq cell, on "
+            f"which RecBole crashes under pandas 3: write a word such as {UNKNOWN_TOKEN}."
+        )
+    if table["cells_with_leading_quote"]:
+        warnings.append(
+            f"{table['cells_with_leading_quote']:,} rows of the .item file have a cell that begins with a "
+            "quote, which RecBole reads as a quoted cell: it drops the quotes, or swallows what follows."
+        )
+    return warnings
+
+
+def report_text(report: dict) -> str:
+    """The report as lines of text, warnings last."""
+    lengths, counts, training = report["user_lengths"], report["item_counts"], report["training"]
+    lines = [
+        f"dataset        {report['dataset']}",
+        f"users          {report['users']:,}",
+        f"items          {report['items']:,}",
+        f"interactions   {report['interactions']:,}",
+        f"density        {report['density']:.4%}",
+        *(
+            f"{name:<15}least {spread['least']:,}, mean {spread['mean']:.2f}, median {spread['median']:g}, "
+            f"largest {spread['largest']:,}"
+            for name, spread in (("user lengths", lengths), ("item counts", counts))
+        ),
+    ]
+    if report["ties"] is not None:
+        ties = report["ties"]
+        lines.append(f"ties           {ties['pairs']:,} neighbours ({ties['share']:.2%}), {ties['users']:,} users")
+    lines += [
+        f"duplicates     {report['duplicates']:,}",
+        f"never trained  {training['items_never_in_training']:,} items, target of "
+        f"{training['share_of_test_targets']:.2%} of {training['test_users']:,} test users",
+    ]
+    for which, leak in report["leak"].items():
+        if leak is not None:
+            lines.append(
+                f"leak check     {which}: {leak['share']:.2%} consecutive, {leak['shuffled']:.2%} after a shuffle"
+            )
+    table = report["item_table"]
+    if table is not None:
+        lines.append(
+            f"item rows      {table['rows']:,}, {table['interacted_without_row']:,} items without, "
+            f"{table['without_interactions']:,} without interactions"
+        )
+        lines += [f"  with {name}: {share:.1%}" for name, share in table["fields"].items()]
+        lines.append(f"same text      {table['same_text']:,} items")
+    if report["table2"] is not None:
+        verdict = "the same" if report["table2"]["same"] else "different"
+        paper = report["table2"]["paper"]
+        lines.append(f"paper, Table 2 {paper['users']:,} users, {paper['items']:,} items: {verdict}")
+    lines.append(f"checksum       {report['checksum']}")
+    lines += [f"WARNING: {warning}" for warning in report["warnings"]] or ["no warnings"]
+    return "\n".join(lines)

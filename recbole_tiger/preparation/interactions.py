@@ -1,0 +1,209 @@
+"""Interactions in compact form: ids become integer codes, columns are numpy arrays; duplicates, ties and
+order.
+
+Comes in: chunks of a source. Goes out: `Interactions`, some 20 bytes a row, and the vocabularies of users and
+items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from recbole_tiger.preparation.clean import check_identifier
+from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, check_choice
+from recbole_tiger.preparation.sources import InteractionChunk
+
+DUPLICATES = ("keep", "first", "last")
+TIES = ("file", "shuffle")
+ORDERS = ("time", "source")
+_UNUSABLE = -1
+
+
+class Vocabulary:
+    """Ids as codes 0, 1, 2, … in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self.names: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def code(self, name: str) -> int:
+        """The code of an id, -1 for one that never appeared."""
+        return self._codes.get(name, _UNUSABLE)
+
+    def encode(self, names: list[str]) -> np.ndarray:
+        """Codes int32 [n] of ids, new ones added; -1 for an id that cannot be written."""
+        codes = np.fromiter(map(self._codes.get, names, repeat(_UNUSABLE)), dtype=np.int32, count=len(names))
+        known = self._codes
+        for row in np.flatnonzero(codes == _UNUSABLE).tolist():
+            name = names[row]
+            codes[row] = known[name] if name in known else self._add(name)  # it may be new since a moment only
+        return codes
+
+    def _add(self, raw: str) -> int:
+        try:
+            name = check_identifier(raw)
+        except RowError:
+            return _UNUSABLE
+        code = self._codes.get(name)
+        if code is None:
+            code = self._codes[name] = len(self.names)
+            self.names.append(name)
+        if raw != name:
+            self._codes[raw] = code
+        return code
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Columns of n interactions: `users`, `items` int32 codes, `times` float64, `ratings` float64 or None."""
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray
+    ratings: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> Interactions:
+        """The interactions of a boolean mask or of row numbers, in that order; all of them are not copied."""
+        if rows.dtype == bool and rows.all():
+            return self
+        ratings = None if self.ratings is None else self.ratings[rows]
+        return Interactions(self.users[rows], self.items[rows], self.times[rows], ratings)
+
+
+class InteractionLog:
+    """Collects the chunks of a source.
+
+    Attributes:
+        users, items: the vocabularies.
+        rows_read: rows that came in, usable or not.
+    """
+
+    def __init__(self) -> None:
+        self.users, self.items = Vocabulary(), Vocabulary()
+        self.rows_read = 0
+        self._first_lines: list[tuple[Path, np.ndarray]] = []  # by chunk: where its new items stand
+        self._columns: dict[str, list[np.ndarray]] = {"users": [], "items": [], "times": [], "ratings": []}
+
+    def add(self, chunk: InteractionChunk, bad: BadRows) -> None:
+        """Take a chunk over; rows with an id that cannot be written go to `bad`."""
+        self.rows_read += len(chunk.lines)
+        known_items = len(self.items)
+        users, items = self.users.encode(chunk.users), self.items.encode(chunk.items)
+        fresh = np.flatnonzero(items >= known_items)
+        _, first = np.unique(items[fresh], return_index=True)
+        self._first_lines.append((chunk.path, chunk.lines[fresh[first]]))
+        good = (users != _UNUSABLE) & (items != _UNUSABLE)
+        for row in np.flatnonzero(~good).tolist():
+            try:
+                check_identifier(chunk.users[row])
+                check_identifier(chunk.items[row])
+            except RowError as error:
+                bad.report(chunk.path, int(chunk.lines[row]), error)
+        columns = {"users": users, "items": items, "times": chunk.times, "ratings": chunk.ratings}
+        for name, values in columns.items():
+            if values is not None:
+                self._columns[name].append(values if good.all() else values[good])
+
+    def first_seen(self, item: int) -> tuple[Path, int]:
+        """The file and line that first name an item, by its code."""
+        for path, lines in self._first_lines:
+            if item < len(lines):
+                return path, int(lines[item])
+            item -= len(lines)
+        raise IndexError("no such item code")
+
+    def finish(self) -> Interactions:
+        """All rows; the log is empty afterwards. Without times, each user's rows are numbered 1, 2, 3, …"""
+        columns = {}
+        for name in list(self._columns):
+            parts = self._columns.pop(name)  # freed column by column: the peak is one column above the result
+            columns[name] = np.concatenate(parts) if parts else None
+            del parts
+        if columns["users"] is None or not len(columns["users"]):
+            raise PreparationError("The source holds no usable interaction.")
+        if columns["times"] is None:
+            columns["times"] = positions_in_groups(columns["users"]).astype(np.float64) + 1
+        return Interactions(**columns)
+
+
+def positions_in_groups(groups: np.ndarray) -> np.ndarray:
+    """For each row the number of earlier rows of its group: `[7, 7, 2, 7]` -> `[0, 1, 0, 2]`."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.empty(0, np.int64)
+    positions = np.empty(len(groups), dtype=np.int64)
+    positions[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+    return positions
+
+
+def duplicate_mask(interactions: Interactions, keep: str) -> np.ndarray:
+    """Boolean [n]: which rows stay when a user's repeated interactions with an item are reduced to one.
+
+    Args:
+        keep: `first` or `last` in time (equal times: in the order of the rows), or `keep` for all.
+    """
+    check_choice("duplicates", keep, DUPLICATES)
+    if keep == "keep":
+        return np.ones(len(interactions), dtype=bool)
+    order = np.lexsort((interactions.times, interactions.items, interactions.users))
+    users, items = interactions.users[order], interactions.items[order]
+    differs = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
+    chosen = np.r_[True, differs] if keep == "first" else np.r_[differs, True]
+    mask = np.zeros(len(interactions), dtype=bool)
+    mask[order[chosen]] = True
+    return mask
+
+
+def count_duplicates(users: np.ndarray, items: np.ndarray) -> int:
+    """Rows beyond the first of their user-item pair."""
+    if not len(users):
+        return 0
+    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
+    pairs.sort()
+    return int((pairs[1:] == pairs[:-1]).sum())
+
+
+def user_time_order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Row numbers [n] by user, then time; rows of equal time stay in their order."""
+    return np.lexsort((times, users))
+
+
+def count_ties(users: np.ndarray, times: np.ndarray) -> int:
+    """Neighbours in a user's sequence that have the same time, so that time alone does not order them."""
+    order = user_time_order(users, times)
+    users, times = users[order], times[order]
+    return int(((users[1:] == users[:-1]) & (times[1:] == times[:-1])).sum())
+
+
+def output_order(interactions: Interactions, order: str, ties: str, seed: int) -> np.ndarray:
+    """Row numbers [n] in the order in which the rows are written.
+
+    Args:
+        order: `time` sorts all rows by time, `source` leaves them as they came. RecBole sorts by a float32
+            time that cannot tell moments within 128 seconds apart, but its sort is stable: rows that are
+            written in time order are read in time order.
+        ties: `file` leaves rows of one user and time in the source's order; `shuffle` puts them in a random
+            order, so that the order of the file tells nothing that the times do not tell.
+        seed: of the shuffle.
+    """
+    check_choice("order", order, ORDERS)
+    check_choice("ties", ties, TIES)
+    rows = np.arange(len(interactions))
+    if ties == "shuffle":
+        # The places that a user's rows of one time take stay the same; which row takes which place is random.
+        places = user_time_order(interactions.users, interactions.times)
+        random_keys = np.random.default_rng(seed).random(len(interactions))
+        rows[places] = np.lexsort((random_keys, interactions.times, interactions.users))
+    if order == "time":
+        rows = rows[np.argsort(interactions.times[rows], kind="stable")]
+    return rows

@@ -1,0 +1,163 @@
+"""From a raw text file, gzipped or not, to numbered lines of text.
+
+Comes in: a path. Goes out: `(line number, text)` for every line that is not empty, in bounded memory, with a
+progress bar over the bytes of the file. Damage (a cut gzip stream, bytes that are no text) has a line number.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, shorten
+
+BLOCK_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 26  # a longer "line" means that the file is no text of lines; memory stays bounded
+GZIP_MAGIC = b"\x1f\x8b"
+PARQUET_MAGIC = b"PAR1"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def first_bytes(path: Path, count: int = 16) -> bytes:
+    """The first bytes of a file; a clear error when there is no such file."""
+    if not path.is_file():
+        raise PreparationError(f"{path} is not a file: check the path.")
+    with path.open("rb") as stream:
+        return stream.read(count)
+
+
+def check_is_text(path: Path) -> bool:
+    """Compare a file's first bytes with its name; returns whether it is gzipped.
+
+    Raises:
+        PreparationError: the file is not what its name says, with what it is and what to do.
+    """
+    start = first_bytes(path)
+    gzipped = path.suffix == ".gz"
+    if gzipped and start and not start.startswith(GZIP_MAGIC):
+        what = "a web page" if start.lstrip()[:1] == b"<" else f"something that begins with {shorten(start)}"
+        raise PreparationError(f"{path} is named .gz but holds {what}: download it again or rename it.")
+    if not gzipped and start.startswith(GZIP_MAGIC):
+        raise PreparationError(f"{path} is a gzip file: give it a name that ends in .gz.")
+    for magic, what in (
+        (b"PK\x03\x04", "a zip archive: unpack it first"),
+        (PARQUET_MAGIC, "a Parquet file: give it a name that ends in .parquet"),
+        (b"\xff\xfe", "UTF-16 text: save it as UTF-8"),
+        (b"\xfe\xff", "UTF-16 text: save it as UTF-8"),
+        (b"<!", "a web page, not data: download it again"),
+        (b"<html", "a web page, not data: download it again"),
+    ):
+        if start.lower().startswith(magic.lower()):
+            raise PreparationError(f"{path} is {what}.")
+    return gzipped
+
+
+def read_lines(
+    path: str | Path,
+    bad: BadRows,
+    encodings: Sequence[str] = ("utf-8",),
+    notes: Counter[str] | None = None,
+    progress: bool = True,
+) -> Iterator[tuple[int, str]]:
+    """Yield `(line number, text)` for the lines of a text file, plain or gzip (several members too).
+
+    Args:
+        path: the file; a name ending in `.gz` is read as gzip.
+        bad: takes lines that cannot be decoded and the place where a damaged gzip stream ends.
+        encodings: tried in turn for each line, for files of mixed encodings; the use of any but the first is
+            counted.
+        notes: counts what was met and is no fault: empty lines, lines in a second encoding.
+        progress: show a bar (quiet without a terminal).
+
+    Lines end at `\\n`; a `\\r` before it is dropped, and so is a byte-order mark. Empty lines are left out,
+    the numbers of the others stay true.
+    """
+    path = Path(path)
+    notes = Counter() if notes is None else notes
+    gzipped = check_is_text(path)
+    number = 0
+    with (
+        path.open("rb") as raw,
+        tqdm(
+            total=path.stat().st_size,
+            unit="B",
+            unit_scale=True,
+            desc=path.name,
+            leave=False,
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        try:
+            for number, line in enumerate(_split(_blocks(raw, gzipped, bar), path), start=1):
+                if number == 1:
+                    line = line.removeprefix(BYTE_ORDER_MARK)
+                line = line.rstrip(b"\r")
+                if not line or line.isspace():
+                    notes["empty lines"] += 1
+                    continue
+                try:
+                    text = line.decode(encodings[0])
+                except UnicodeDecodeError:
+                    try:
+                        text = _decode_otherwise(line, encodings, notes)
+                    except RowError as error:
+                        bad.report(path, number, error)
+                        continue
+                yield number, text
+        except (EOFError, zlib.error) as error:
+            bad.report(path, number + 1, RowError("damaged gzip stream, the rest cannot be read", str(error)))
+
+
+def _blocks(raw: BinaryIO, gzipped: bool, bar: tqdm) -> Iterator[bytes]:
+    """Blocks of at most BLOCK_BYTES, unzipped; `EOFError` or `zlib.error` where the stream is damaged."""
+    decoder = zlib.decompressobj(wbits=31)
+    inside_member = False
+    while block := raw.read(BLOCK_BYTES):
+        bar.update(len(block))
+        if not gzipped:
+            yield block
+            continue
+        while block:
+            if not inside_member:
+                block = block.lstrip(b"\0")  # padding between members is allowed, as in gzip itself
+                inside_member = bool(block)
+                continue
+            data = decoder.decompress(block, BLOCK_BYTES)
+            if data:
+                yield data
+            if decoder.eof:
+                block, inside_member = decoder.unused_data, False
+                decoder = zlib.decompressobj(wbits=31)
+            else:
+                block = decoder.unconsumed_tail
+    while inside_member and (data := decoder.decompress(decoder.unconsumed_tail, BLOCK_BYTES)):
+        yield data
+    if inside_member and not decoder.eof:
+        raise EOFError("the file ends inside the stream; download it again")
+
+
+def _split(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+        if len(rest) > MAX_LINE_BYTES:
+            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it a text of lines?")
+    if rest:
+        yield rest
+
+
+def _decode_otherwise(line: bytes, encodings: Sequence[str], notes: Counter[str]) -> str:
+    for encoding in encodings[1:]:
+        try:
+            text = line.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        notes[f"lines in {encoding}"] += 1
+        return text
+    raise RowError(f"not {' or '.join(encodings)} text", shorten(line))

@@ -1,0 +1,118 @@
+"""The sequence files of the S3-Rec repository (`user item item …`, one user a line) with a metadata file as a
+source.
+
+The position in the sequence is the time. Item numbers can be turned back into the raw ids with a map, so that
+the metadata of the original catalogue fits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from recbole_tiger.preparation.clean import category_tokens, check_identifier, sequence_cell
+from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, shorten
+from recbole_tiger.preparation.lines import read_lines
+from recbole_tiger.preparation.rows import TextFormat
+from recbole_tiger.preparation.sources import CHUNK_ROWS, Field, InteractionChunk, ItemRow, Source
+from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource
+
+
+@dataclass
+class S3RecSource(Source):
+    """Sequence files and, if wanted, metadata.
+
+    Attributes:
+        sequences: the `user item item …` file.
+        item_files, item_columns: a metadata table, as for `TableSource`; or
+        attributes: the repository's `*_item2attributes.json`, one object `{item: [attribute number, …]}`,
+            which becomes the column `attributes`.
+        item_map: JSON `{number in the sequences: raw id}`; an object that holds such a map under `id2item`
+            (P5's `datamaps.json`) does too.
+    """
+
+    sequences: str | Path
+    item_files: Sequence[str | Path] = ()
+    item_columns: ItemColumns | None = None
+    attributes: str | Path | None = None
+    item_map: str | Path | None = None
+    item_text: TextFormat = field(default_factory=TextFormat)
+
+    def __post_init__(self) -> None:
+        if self.attributes is not None and self.item_files:
+            raise PreparationError("Give either item files or an attributes file, not both.")
+        self._table = None
+        if self.attributes is not None:
+            self.item_fields = (Field("attributes", "token_seq"),)
+        else:
+            columns = InteractionColumns(user="user", item="item", time=None)
+            self._table = TableSource((), columns, self.item_files, self.item_columns, item_text=self.item_text)
+            self.item_fields, self.strict_fields = self._table.item_fields, self._table.strict_fields
+            self.notes = self._table.notes
+
+    def interactions(self, bad: BadRows) -> Iterator[InteractionChunk]:
+        path = Path(self.sequences)
+        names = _read_item_map(self.item_map) if self.item_map is not None else None
+        lines: list[int] = []
+        users: list[str] = []
+        items: list[str] = []
+        for line, text in read_lines(path, bad, ("utf-8",), self.notes, self.item_text.progress):
+            user, *sequence = text.split()
+            if not sequence:
+                bad.report(path, line, RowError("a user without items", shorten(text)))
+                continue
+            if names is not None:
+                unknown = [item for item in sequence if item not in names]
+                if unknown:
+                    bad.report(path, line, RowError("an item that the item map does not have", shorten(unknown[0])))
+                    continue
+                sequence = [names[item] for item in sequence]
+            lines += [line] * len(sequence)
+            users += [user] * len(sequence)
+            items += sequence
+            if len(lines) >= CHUNK_ROWS:
+                yield InteractionChunk(path, np.array(lines), users, items, None, None)
+                lines, users, items = [], [], []
+        if lines:
+            yield InteractionChunk(path, np.array(lines), users, items, None, None)
+
+    def items(self, bad: BadRows, wanted: Callable[[str], bool]) -> Iterator[ItemRow]:
+        if self._table is not None:
+            yield from self._table.items(bad, wanted)
+            return
+        path = Path(self.attributes)  # type: ignore[arg-type]
+        for row, (item, attributes) in enumerate(_read_object(path).items(), start=1):
+            try:
+                item = check_identifier(item)
+                if not isinstance(attributes, list):
+                    raise RowError("attributes are no list", shorten(attributes))
+            except RowError as error:
+                bad.report(path, row, error)
+                continue
+            if wanted(item):
+                yield ItemRow(item, {"attributes": sequence_cell(category_tokens(attributes))}, path, row)
+
+
+def _read_object(path: str | Path) -> dict:
+    """A JSON file that is one object."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PreparationError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise PreparationError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise PreparationError(f"{path} is not one JSON object {{item: …}}.")
+    return content
+
+
+def _read_item_map(path: str | Path) -> dict[str, str]:
+    content = _read_object(path)
+    mapping = content.get("id2item", content)
+    if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+        raise PreparationError(f"{path} does not map item numbers to ids (an object of texts, or one under 'id2item').")
+    return mapping

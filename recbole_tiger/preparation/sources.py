@@ -1,0 +1,177 @@
+"""The one form into which every source is brought: chunks of interactions and rows of item cells.
+
+A source yields both in the order of its files; `pipeline.prepare` does the rest, the same for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from recbole_tiger.preparation.clean import identifier, number, timestamp
+from recbole_tiger.preparation.errors import BadRows, RowError
+
+CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of an atomic file: its name and RecBole type (`token`, `token_seq`, `float`)."""
+
+    name: str
+    type: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.type}"
+
+
+@dataclass(frozen=True)
+class InteractionChunk:
+    """Some consecutive interactions of a source.
+
+    Attributes:
+        path: the file they come from.
+        lines: int64 [n], the line of each.
+        users, items: n ids as they stand in the file.
+        times: float64 [n], or None: the position in the file's order of each user's rows is the time.
+        ratings: float64 [n], or None where the source has none.
+    """
+
+    path: Path
+    lines: np.ndarray
+    users: list[str]
+    items: list[str]
+    times: np.ndarray | None
+    ratings: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """One row of item metadata: the cells by field name, already clean, and where it stood."""
+
+    item: str
+    cells: dict[str, str]
+    path: Path
+    line: int
+
+
+@dataclass
+class Source(ABC):
+    """Raw files of one kind.
+
+    Attributes:
+        item_fields: the columns of the `.item` file after `item_id`; empty when the source has no metadata.
+        has_ratings: whether the chunks carry ratings.
+        strict_fields: an item column that has no value in any row is an error (the user named it), not a
+            note.
+        notes: counts of what was met on the way and is no fault, by description.
+    """
+
+    item_fields: tuple[Field, ...] = field(default=(), init=False)
+    has_ratings: bool = field(default=False, init=False)
+    strict_fields: bool = field(default=False, init=False)
+    notes: Counter[str] = field(default_factory=Counter, init=False)
+
+    @abstractmethod
+    def interactions(self, bad: BadRows) -> Iterator[InteractionChunk]:
+        """All interactions, in the order of the files."""
+
+    @abstractmethod
+    def items(self, bad: BadRows, wanted: Callable[[str], bool]) -> Iterator[ItemRow]:
+        """The metadata rows of the items for which `wanted(item id)` is true."""
+
+
+def interaction_chunks(
+    path: Path,
+    rows: Iterable[tuple[int, tuple]],
+    names: tuple[str, str, str | None, str | None],
+    time_format: str | None,
+    bad: BadRows,
+) -> Iterator[InteractionChunk]:
+    """Collect rows into chunks; rows that cannot be used go to `bad`.
+
+    Args:
+        rows: `(line, values)`, the values user, item, time, rating as far as `names` has them.
+        names: what these four are called in the file; None for a time or rating that the file does not have.
+        time_format: see `clean.timestamp`.
+    """
+    _, _, time_name, rating_name = names
+    rows = iter(rows)
+    while batch := list(islice(rows, CHUNK_ROWS)):
+        chunk = None if time_format else _chunk_at_once(path, batch, time_name is not None, rating_name is not None)
+        chunk = chunk or _chunk_row_by_row(path, batch, names, time_format, bad)
+        if chunk is not None:
+            yield chunk
+
+
+def _chunk_at_once(
+    path: Path, batch: list[tuple[int, tuple]], has_times: bool, has_ratings: bool
+) -> InteractionChunk | None:
+    """A chunk whose ids are all texts and whose numbers are all numbers; else None. Only for speed."""
+    # Not zip(*batch): with so many arguments it is several times slower.
+    users, items, *rest = ([values[k] for _, values in batch] for k in range(2 + has_times + has_ratings))
+    numbers = [_plain_numbers(column) for column in rest]
+    if not set(map(type, users)) == set(map(type, items)) == {str} or any(column is None for column in numbers):
+        return None
+    return InteractionChunk(
+        path=path,
+        lines=np.array([line for line, _ in batch]),
+        users=users,
+        items=items,
+        times=numbers[0] if has_times else None,
+        ratings=numbers[-1] if has_ratings else None,
+    )
+
+
+def _plain_numbers(values: list) -> np.ndarray | None:
+    """The values as float64 [n] if all of them are finite numbers or their texts; else None."""
+    types = set(map(type, values))
+    if not types <= {int, float} and (types != {str} or "_" in "".join(values)):  # float() takes "1_000"
+        return None
+    try:
+        numbers = np.fromiter(map(float, values), dtype=np.float64, count=len(values))
+    except (ValueError, OverflowError):
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _chunk_row_by_row(
+    path: Path,
+    batch: list[tuple[int, tuple]],
+    names: tuple[str, str, str | None, str | None],
+    time_format: str | None,
+    bad: BadRows,
+) -> InteractionChunk | None:
+    """A chunk of the usable rows, each with its own conversion and error; None if there is none."""
+    user_name, item_name, time_name, rating_name = names
+    usable = []
+    for line, (user, item, *numbers) in batch:
+        try:
+            row = (
+                line,
+                identifier(user, user_name),
+                identifier(item, item_name),
+                timestamp(numbers[0], time_format, time_name) if time_name is not None else 0.0,
+                number(numbers[-1], rating_name) if rating_name is not None else 0.0,
+            )
+        except RowError as error:
+            bad.report(path, line, error)
+            continue
+        usable.append(row)
+    if not usable:
+        return None
+    lines, users, items, times, ratings = zip(*usable, strict=True)
+    return InteractionChunk(
+        path=path,
+        lines=np.array(lines),
+        users=list(users),
+        items=list(items),
+        times=np.array(times) if time_name is not None else None,
+        ratings=np.array(ratings) if rating_name is not None else None,
+    )

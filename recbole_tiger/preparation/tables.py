@@ -1,0 +1,179 @@
+"""Any CSV, TSV, Parquet or JSON-lines file as a source, by the names of its columns.
+
+Amazon and Steam are this source with the column names filled in (see `amazon.py`, `steam.py`).
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recbole_tiger.preparation.clean import (
+    category_tokens,
+    check_identifier,
+    clean_text,
+    identifier,
+    price_cell,
+    sequence_cell,
+)
+from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, check_choice
+from recbole_tiger.preparation.rows import TextFormat, parse_literal, read_rows
+from recbole_tiger.preparation.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
+
+CATEGORY_PATHS = ("all", "first")
+
+
+@dataclass(frozen=True)
+class InteractionColumns:
+    """The columns of an interactions file.
+
+    Attributes:
+        user, item: ids.
+        time: numbers (seconds, milliseconds, positions: any unit, they are only compared), or None to number
+            each user's rows 1, 2, 3, … in the order of the file.
+        rating: a number, or None.
+        time_format: `strptime` format when the times are texts, such as `%Y-%m-%d`; they become seconds
+            (UTC).
+    """
+
+    user: str
+    item: str
+    time: str | None
+    rating: str | None = None
+    time_format: str | None = None
+
+
+@dataclass(frozen=True)
+class ItemColumns:
+    """The columns of a metadata file; those that are None are not read.
+
+    Attributes:
+        item: id.
+        title, brand: text; of several names the first with a value is taken.
+        categories: a path, coarse to fine: a list, a list of lists, or text with a separator.
+        price: number or text.
+        text: further text columns; they keep their name.
+        category_separator: divides the names where `categories` is text.
+        category_paths: what to do with several paths, see `clean.category_tokens`.
+    """
+
+    item: str
+    title: str | Sequence[str] | None = None
+    categories: str | None = None
+    brand: str | Sequence[str] | None = None
+    price: str | None = None
+    text: Sequence[str] = ()
+    category_separator: str = "|"
+    category_paths: str = "all"
+
+    def __post_init__(self) -> None:
+        check_choice("category_paths", self.category_paths, CATEGORY_PATHS)
+        names = [name for name, _, _ in self.outputs()]
+        for name in names:
+            if not re.fullmatch(r"\w+", name) or name == "item_id" or names.count(name) > 1:
+                raise PreparationError(
+                    f"The item column {name!r} cannot be written: its name must be one word of letters and "
+                    "digits, used once, and not item_id; rename it in the source."
+                )
+
+    def outputs(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """`(name, RecBole type, source columns)` of the `.item` columns, in their order."""
+        named = [
+            ("title", "token", self.title),
+            ("categories", "token_seq", self.categories),
+            ("brand", "token", self.brand),
+            ("price", "float", self.price),
+            *((name, "token", name) for name in self.text),
+        ]
+        return [
+            (name, type_, (columns,) if isinstance(columns, str) else tuple(columns))
+            for name, type_, columns in named
+            if columns
+        ]
+
+
+@dataclass
+class TableSource(Source):
+    """Interactions and, if wanted, item metadata from tables.
+
+    Attributes:
+        interaction_files, item_files: paths or glob patterns, read in the order given (a pattern: sorted).
+        columns, item_columns: their column names.
+        text, item_text: how text files are read.
+        name_columns_strictly: an item column without any value is an error.
+    """
+
+    interaction_files: Sequence[str | Path]
+    columns: InteractionColumns
+    item_files: Sequence[str | Path] = ()
+    item_columns: ItemColumns | None = None
+    text: TextFormat = field(default_factory=TextFormat)
+    item_text: TextFormat = field(default_factory=TextFormat)
+    name_columns_strictly: bool = True
+
+    def __post_init__(self) -> None:
+        if bool(self.item_files) != (self.item_columns is not None):
+            raise PreparationError("Item files and the names of their columns belong together: give both or neither.")
+        self.has_ratings = self.columns.rating is not None
+        self.strict_fields = self.name_columns_strictly
+        if self.item_columns is not None:
+            self.item_fields = tuple(Field(name, type_) for name, type_, _ in self.item_columns.outputs())
+
+    def interactions(self, bad: BadRows) -> Iterator[InteractionChunk]:
+        names = (self.columns.user, self.columns.item, self.columns.time, self.columns.rating)
+        present = [name for name in names if name is not None]
+        for path in expand(self.interaction_files):
+            rows = read_rows(path, present, bad, self.text)
+            yield from interaction_chunks(path, rows, names, self.columns.time_format, bad)
+        self.notes.update(self.text.notes)
+
+    def items(self, bad: BadRows, wanted: Callable[[str], bool]) -> Iterator[ItemRow]:
+        if self.item_columns is None:
+            return
+        outputs = self.item_columns.outputs()
+        source_columns = [self.item_columns.item, *(name for _, _, columns in outputs for name in columns)]
+        for path in expand(self.item_files):
+            for line, (item, *values) in read_rows(path, source_columns, bad, self.item_text):
+                try:
+                    item = check_identifier(identifier(item, self.item_columns.item))
+                    if not wanted(item):
+                        continue
+                    cells, rest = {}, iter(values)
+                    for name, type_, columns in outputs:
+                        candidates = [next(rest) for _ in columns]
+                        cells[name] = self._cell(name, type_, candidates)
+                except RowError as error:
+                    bad.report(path, line, error)
+                    continue
+                yield ItemRow(item, cells, path, line)
+        self.notes.update(self.item_text.notes)
+
+    def _cell(self, name: str, type_: str, candidates: list) -> str:
+        if name == "price":
+            cell = price_cell(candidates[0])
+            if not cell and clean_text(candidates[0]):
+                self.notes["prices that are no price, left empty"] += 1
+            return cell
+        if type_ == "token_seq":
+            assert self.item_columns is not None
+            value = candidates[0]
+            if isinstance(value, str) and value.lstrip().startswith("["):  # a list that a table holds as text
+                value = parse_literal(value.strip())
+            return sequence_cell(
+                category_tokens(value, self.item_columns.category_separator, self.item_columns.category_paths)
+            )
+        return next(filter(None, map(clean_text, candidates)), "")
+
+
+def expand(patterns: Sequence[str | Path]) -> list[Path]:
+    """The files of a list of paths and glob patterns; an error when a pattern has none."""
+    paths: list[Path] = []
+    for pattern in patterns:
+        found = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(str(pattern))))
+        if not found:
+            raise PreparationError(f"{pattern} is not a file: check the path.")
+        paths += found
+    return paths

@@ -1,0 +1,261 @@
+"""What every tokenizer shares: content embeddings `[n, dim]` come in, codes `[n, id_length]` go out.
+
+A quantizer keeps scikit-learn's habits: the constructor stores its arguments untouched, `fit` learns and leaves
+what it learned in attributes that end in `_`, `transform` encodes any rows, seen or unseen.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+# Rows that are on the device at a time while encoding: bounds memory, whatever the size of the catalogue.
+BATCH_ROWS = 8192
+
+
+class Quantizer(ABC):
+    """Base of all tokenizers.
+
+    Args:
+        id_length: number of levels m, learned codewords per item.
+        codebook_size: codes per level K, one number for all levels or one per level.
+        random_state: seed; the same seed gives the same codes.
+
+    Attributes:
+        codebook_sizes_: codes per level.
+        dim_, n_items_: width and number of the embeddings seen by `fit`.
+        history_: training curves by name, empty where nothing is trained by steps.
+    """
+
+    name: ClassVar[str]
+    learns_codewords: ClassVar[bool] = True  # False: codes need no items to be learned from
+
+    def __init__(self, *, id_length: int = 3, codebook_size: int | list[int] = 256, random_state: int = 0) -> None:
+        self.id_length = id_length
+        self.codebook_size = codebook_size
+        self.random_state = random_state
+
+    # ------------------------------------------------------------------ learning and encoding
+
+    def fit(self, x: np.ndarray, *, progress: bool = False, checkpoint: str | Path | None = None) -> Quantizer:
+        """Learns the codebooks.
+
+        Args:
+            x: content embeddings `[n, dim]`, finite, any float type.
+            progress: show a bar (on a terminal only).
+            checkpoint: file that a quantizer trained by steps writes while it trains and continues from; the
+                others are done within seconds and write none.
+
+        Raises:
+            ValueError: embeddings of another shape, with NaN or infinity, or fewer of them than codes per level;
+                an impossible argument.
+        """
+        x = np.asarray(x)
+        self._check_matrix(x)
+        sizes = self._check_sizes()
+        self._check_arguments(x.shape[1])
+        if len(x) == 0:
+            raise ValueError(f"semantic_id={self.name}: there are no embeddings to fit on.")
+        if self.learns_codewords and max(sizes) > len(x):
+            raise ValueError(
+                f"codebook_size={self.codebook_size} is larger than the number of items ({len(x)}): "
+                f"{self.name} needs at least one item per code; choose codebook_size <= {len(x)}."
+            )
+        self.n_items_ = 0
+        self.codebook_sizes_ = sizes
+        self.dim_ = int(x.shape[1])
+        self.history_ = {}
+        self._fit(x, progress=progress, checkpoint=checkpoint)
+        self.n_items_ = len(x)  # last: an interrupted fit leaves no half-fitted quantizer
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Codes int64 `[n, id_length]` of embeddings `[n, dim]`, worked through in batches.
+
+        Raises:
+            ValueError: before `fit`, or embeddings of another shape or with NaN or infinity.
+        """
+        x = self._checked_input(x)
+        codes = np.empty((len(x), self.id_length), dtype=np.int64)
+        for rows, batch in self._batches(x):
+            codes[rows] = self._encode(batch).cpu().numpy()
+        return codes
+
+    def fit_transform(self, x: np.ndarray, **fit_arguments: Any) -> np.ndarray:
+        """`fit(x)` and then `transform(x)`."""
+        return self.fit(x, **fit_arguments).transform(x)
+
+    def reconstruct(self, codes: np.ndarray, levels: int | None = None) -> np.ndarray | None:
+        """Embeddings `[n, dim]` that the codes stand for, float32.
+
+        Args:
+            codes: `[n, id_length]`.
+            levels: use the first so many levels only; None for all. A product code's missing parts are taken at
+                their mean.
+
+        Returns:
+            None where codes stand for no embedding (`lsh`, `random`).
+        """
+        codes = self._checked_codes(codes)
+        levels = self.id_length if levels is None else levels
+        if not 0 <= levels <= self.id_length:
+            raise ValueError(f"levels={levels} is not between 0 and id_length={self.id_length}.")
+        parts = []
+        for start in range(0, len(codes), BATCH_ROWS):
+            part = self._decode(codes[start : start + BATCH_ROWS], levels)
+            if part is None:
+                return None
+            parts.append(part.cpu().numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, self.dim_), dtype=np.float32)
+
+    def last_level_costs(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Cost of every code of the last level for items that keep their earlier codes.
+
+        The cost is the squared distance between what the last level quantizes and each of its codewords, so a
+        nearest free code is the one of least cost (`collision: reassign`).
+
+        Args:
+            x: embeddings `[n, dim]`.
+            codes: their codes `[n, id_length]`.
+
+        Returns:
+            float32 `[n, codebook_sizes_[-1]]`.
+        """
+        x = self._checked_input(x)
+        codes = self._checked_codes(codes)
+        costs = np.empty((len(x), self.codebook_sizes_[-1]), dtype=np.float32)
+        for rows, batch in self._batches(x):
+            costs[rows] = self._last_level_costs(batch, codes[rows].to(batch.device)).cpu().numpy()
+        return costs
+
+    # ------------------------------------------------------------------ saving
+
+    def get_params(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that makes this quantizer, in plain types and tensors (`torch.load(weights_only=True)`)."""
+        learned = {key: value for key, value in vars(self).items() if key.endswith("_")}
+        return {"quantizer": self.name, "params": plain(self.get_params()), "learned": learned}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Quantizer:
+        """The quantizer that `state_dict` came from; its class is found by the stored name."""
+        from . import QUANTIZERS
+
+        try:
+            quantizer = QUANTIZERS[state["quantizer"]](**state["params"])
+            learned = state["learned"].items()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is not the state of a quantizer ({error!r}).") from error
+        for key, value in learned:
+            setattr(quantizer, key, value)
+        return quantizer
+
+    # ------------------------------------------------------------------ for subclasses
+
+    @abstractmethod
+    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+        """Learns from a checked matrix `[n, dim]`."""
+
+    @abstractmethod
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes `[b, id_length]` of one batch, float32 on `self._device`."""
+
+    def _decode(self, codes: torch.Tensor, levels: int) -> torch.Tensor | None:
+        """Embeddings `[b, dim]` of one batch of codes, from the first `levels` levels."""
+        return None
+
+    @abstractmethod
+    def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Costs `[b, K_last]` of one batch, see `last_level_costs`."""
+
+    def _check_arguments(self, dim: int) -> None:  # noqa: B027, most have none of their own
+        """Raises ValueError for an argument of the subclass that cannot be."""
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device(getattr(self, "device", "cpu"))
+
+    def _matrix(self, x: np.ndarray) -> torch.Tensor:
+        """The whole matrix on the device, float32."""
+        return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self._device)
+
+    def _batches(self, x: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Batches of a checked matrix, on the device, each with the rows it stands for."""
+        for start in range(0, len(x), BATCH_ROWS):
+            rows = slice(start, min(start + BATCH_ROWS, len(x)))
+            yield rows, self._matrix(x[rows])
+
+    def _checked_input(self, x: np.ndarray) -> np.ndarray:
+        """Embeddings that fit what was fitted."""
+        self._check_fitted()
+        x = np.asarray(x)
+        self._check_matrix(x)
+        if x.shape[1] != self.dim_:
+            raise ValueError(f"the embeddings have {x.shape[1]} dimensions, {self.name} was fitted on {self.dim_}.")
+        return x
+
+    def _checked_codes(self, codes: np.ndarray) -> torch.Tensor:
+        """Codes `[n, id_length]` that fit the codebooks."""
+        self._check_fitted()
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or codes.shape[1] != self.id_length:
+            raise ValueError(f"codes must be [n, id_length={self.id_length}], got {codes.shape}.")
+        if len(codes) and (codes.min() < 0 or (codes.max(0) >= self.codebook_sizes_).any()):
+            raise ValueError(f"codes must lie in [0, codebook size), the sizes are {self.codebook_sizes_}.")
+        return torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64))
+
+    def _check_fitted(self) -> None:
+        if not getattr(self, "n_items_", 0):
+            raise ValueError(f"semantic_id={self.name} is not fitted yet: call fit first.")
+
+    def _check_matrix(self, x: np.ndarray) -> None:
+        if x.ndim != 2:
+            raise ValueError(f"embeddings must be a matrix [n, dim], got {x.ndim} dimension(s): {x.shape}.")
+        if not np.issubdtype(x.dtype, np.floating):
+            raise ValueError(f"embeddings must be floating point numbers, got {x.dtype}.")
+        if x.shape[1] == 0:
+            raise ValueError("embeddings must have at least one dimension.")
+        for start in range(0, len(x), BATCH_ROWS):
+            finite = np.isfinite(x[start : start + BATCH_ROWS]).all(axis=1)
+            if not finite.all():
+                first = start + int(np.argmin(finite))
+                raise ValueError(f"embeddings hold NaN or infinity (first in row {first}): clean or drop these items.")
+
+    def _check_sizes(self) -> list[int]:
+        """Codes per level."""
+        if not _is_integer(self.id_length) or self.id_length < 1:
+            raise ValueError(f"id_length={self.id_length!r} must be a whole number of at least 1.")
+        size = self.codebook_size
+        sizes = list(size) if isinstance(size, (list, tuple)) else [size] * self.id_length
+        if len(sizes) != self.id_length:
+            raise ValueError(
+                f"codebook_size={size} gives {len(sizes)} sizes, but id_length={self.id_length}: give one per level."
+            )
+        for one in sizes:
+            if not _is_integer(one) or one < 2:
+                raise ValueError(f"codebook_size={size!r}: every level needs a whole number of at least 2 codes.")
+        return [int(one) for one in sizes]
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """numpy's numbers as Python's, also inside lists and dicts."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value

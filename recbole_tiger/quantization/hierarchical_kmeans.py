@@ -1,0 +1,175 @@
+"""Hierarchical k-means (section 3.1.2): embeddings come in, paths through a tree of clusters go out.
+
+Each level clusters the items of a node among themselves. Codes of different parents are unrelated: that is what the
+paper holds against it ("it loses semantic meaning between different clusters").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .base import Quantizer
+from .kmeans import ROWS, kmeans, nearest, squared_distances
+from .random_ids import row_hashes
+
+
+class HierarchicalKMeans(Quantizer):
+    """A tree of k-means clusters.
+
+    A node has at most `codebook_size` children. One with no more distinct items than that has a child for each of
+    them, and a node of one distinct item has one child, code 0; so three levels of 256 split a catalogue of
+    thousands in two, and sizes whose product is near the number of items (`[32, 32, 32]`) use all levels.
+
+    Args:
+        id_length, codebook_size, random_state: see `Quantizer`.
+        max_iterations: Lloyd iterations per node at most.
+        device: where to cluster and encode.
+
+    Attributes:
+        mean_: `[dim]`, the root.
+        centroids_: per level `[nodes, dim]`, children of one parent side by side, in the order of their codes.
+        first_child_: per level int64 `[parents + 1]`; the children of parent p are the nodes from `first_child_[p]`
+            to `first_child_[p + 1]`, the node of an item is `first_child_[parent] + code`.
+        history_: `inertia`, after each level.
+    """
+
+    name = "hierarchical_kmeans"
+
+    def __init__(
+        self,
+        *,
+        id_length: int = 3,
+        codebook_size: int | list[int] = 256,
+        random_state: int = 0,
+        max_iterations: int = 20,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
+        self.max_iterations = max_iterations
+        self.device = device
+
+    def _check_arguments(self, dim: int) -> None:
+        if self.max_iterations < 1:
+            raise ValueError(f"max_iterations={self.max_iterations} must be at least 1.")
+
+    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+        rng = np.random.default_rng(self.random_state)
+        matrix = self._matrix(x)
+        hashes = np.concatenate([row_hashes(rows.cpu().numpy()) for rows in matrix.split(ROWS)])
+        _, distinct = np.unique(hashes, return_inverse=True)
+        self.mean_ = torch.from_numpy(x.mean(0, dtype=np.float64).astype(np.float32))
+        self.centroids_, self.first_child_, self.history_ = [], [], {"inertia": []}
+        nodes, n_nodes = np.zeros(len(x), dtype=np.int64), 1
+        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=None if progress else True):
+            codes, first_child, centroids = self._split(matrix, nodes, n_nodes, distinct, size, rng)
+            nodes, n_nodes = first_child[nodes] + codes, int(first_child[-1])
+            self.centroids_.append(centroids.cpu())
+            self.first_child_.append(torch.from_numpy(first_child))
+            self.history_["inertia"].append(_inertia(matrix, centroids, nodes))
+
+    def _split(
+        self,
+        matrix: torch.Tensor,
+        nodes: np.ndarray,
+        n_nodes: int,
+        distinct: np.ndarray,
+        size: int,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """Children of one level.
+
+        Returns:
+            Codes `[n]` of the items inside their nodes; number of the first child of every node `[n_nodes + 1]`;
+            the children's centroids.
+        """
+        # one row per pair of node and distinct item, ascending by node
+        _, first, inverse = np.unique(nodes * (distinct.max() + 1) + distinct, return_index=True, return_inverse=True)
+        owners = nodes[first]
+        n_distinct = np.bincount(owners, minlength=n_nodes)
+        # few distinct items: one child each, numbered in the order of the items
+        starts = np.searchsorted(owners, np.arange(n_nodes))
+        ranks = np.empty(len(first), dtype=np.int64)
+        ranks[np.lexsort((first, owners))] = np.arange(len(first)) - starts[owners]
+        codes = ranks[inverse]
+        # many: k-means; there are no more such nodes than items / size
+        order = np.argsort(nodes, kind="stable")
+        bounds = np.searchsorted(nodes[order], np.arange(n_nodes + 1))
+        clustered = {}
+        for node in np.flatnonzero(n_distinct > size):
+            members = order[bounds[node] : bounds[node + 1]]
+            rows = matrix[torch.from_numpy(members).to(matrix.device)]
+            found = kmeans(rows, size, rng, max_iterations=self.max_iterations)
+            used, codes[members] = np.unique(found.codes.cpu().numpy(), return_inverse=True)  # no gaps
+            clustered[node] = found.centroids[torch.from_numpy(used).to(matrix.device)]
+        n_children = n_distinct
+        for node, centroids in clustered.items():
+            n_children[node] = len(centroids)
+        first_child = np.concatenate([[0], np.cumsum(n_children)])
+        centroids = torch.empty(int(first_child[-1]), self.dim_, device=matrix.device)
+        alone = ~np.isin(owners, list(clustered))
+        places = torch.from_numpy((first_child[owners] + ranks)[alone]).to(matrix.device)
+        centroids[places] = matrix[torch.from_numpy(first[alone]).to(matrix.device)]
+        for node, found in clustered.items():
+            centroids[first_child[node] : first_child[node + 1]] = found
+        return codes, first_child, centroids
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        nodes, codes = torch.zeros(len(x), dtype=torch.long), []
+        for level in range(self.id_length):
+            code = torch.zeros(len(x), dtype=torch.long)
+            # an only child needs no search: code 0
+            for rows, children in self._families(nodes, level, at_least=2):
+                code[rows] = nearest(x[rows.to(x.device)], children)[0].cpu()
+            nodes = self.first_child_[level][nodes] + code
+            codes.append(code)
+        return torch.stack(codes, 1)
+
+    def _decode(self, codes: torch.Tensor, levels: int) -> torch.Tensor:
+        nodes = torch.zeros(len(codes), dtype=torch.long)
+        known = torch.ones(len(codes), dtype=torch.bool)
+        out = self.mean_.expand(len(codes), -1).clone()
+        for level in range(levels):
+            children = self.first_child_[level][nodes] + codes[:, level]
+            # a code that no child has (an item moved there by `reassign`): its parent stands for it
+            known &= children < self.first_child_[level][nodes + 1]
+            nodes = torch.where(known, children, torch.zeros_like(children))
+            out[known] = self.centroids_[level][nodes[known]]
+        return out
+
+    def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Codes that no child has yet are free, but dearer than all that some child has."""
+        codes = codes.cpu()
+        nodes = torch.zeros(len(x), dtype=torch.long)
+        for level in range(self.id_length - 1):
+            nodes = self.first_child_[level][nodes] + codes[:, level]
+        costs = torch.empty(len(x), self.codebook_sizes_[-1])
+        for rows, children in self._families(nodes, self.id_length - 1):
+            distances = squared_distances(x[rows.to(x.device)], children).cpu()
+            costs[rows] = 2 * distances.amax(1, keepdim=True) + 1
+            costs[rows[:, None], torch.arange(len(children))] = distances
+        return costs
+
+    def _families(
+        self, nodes: torch.Tensor, level: int, at_least: int = 1
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """For every node that occurs and has so many children: the rows that are there, and the children's centroids."""
+        first_child = self.first_child_[level]
+        rows = (first_child.diff()[nodes] >= at_least).nonzero()[:, 0]
+        rows = rows[torch.argsort(nodes[rows], stable=True)]
+        present, counts = torch.unique_consecutive(nodes[rows], return_counts=True)
+        for node, members in zip(present.tolist(), rows.split(counts.tolist()), strict=True):
+            yield members, self.centroids_[level][first_child[node] : first_child[node + 1]].to(self._device)
+
+
+def _inertia(matrix: torch.Tensor, centroids: torch.Tensor, nodes: np.ndarray) -> float:
+    """Sum of squared distances of the items to the centroids of their nodes."""
+    inertia = 0.0
+    for rows, places in zip(matrix.split(ROWS), torch.from_numpy(nodes).to(matrix.device).split(ROWS), strict=True):
+        distances = (rows - centroids[places]).square().sum(1)
+        inertia += float(np.sum(distances.cpu().numpy(), dtype=np.float64))
+    return inertia

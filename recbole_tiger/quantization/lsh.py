@@ -1,0 +1,66 @@
+"""Locality-sensitive hashing (section 4.3.2): embeddings come in, codes of random hyperplanes go out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .base import Quantizer
+from .kmeans import pad_rows
+
+
+class LSH(Quantizer):
+    """SimHash codes: bit i of a code says on which side of hyperplane i an item lies.
+
+    A level's code is c = sum over i of 2^(i-1) [w_i . x > 0], with hyperplanes w_1 ... w_h drawn from a standard
+    normal distribution, other ones for every level. The paper's h = 8 and m = 4 are the defaults.
+
+    Args:
+        id_length: number of levels m.
+        codebook_size: 2^h, a power of two.
+        random_state: draws the hyperplanes.
+
+    Attributes:
+        hyperplanes_: float64 `[dim, h_d]` per level.
+    """
+
+    name = "lsh"
+    learns_codewords = False
+
+    def __init__(self, *, id_length: int = 4, codebook_size: int | list[int] = 256, random_state: int = 0) -> None:
+        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
+
+    def _check_arguments(self, dim: int) -> None:
+        if any(size & (size - 1) for size in self._check_sizes()):
+            raise ValueError(
+                f"codebook_size={self.codebook_size}: lsh needs powers of two (2 to the number of hyperplanes)."
+            )
+
+    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+        rng = np.random.default_rng(self.random_state)
+        planes = [size.bit_length() - 1 for size in self.codebook_sizes_]
+        self.hyperplanes_ = [torch.from_numpy(rng.standard_normal((self.dim_, h))) for h in planes]
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([_code(self._projected(x, level) > 0) for level in range(self.id_length)], 1)
+
+    def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Sum of squared projections on the hyperplanes that the item would have to change sides of."""
+        projected = self._projected(x, self.id_length - 1)
+        weights = projected.square()
+        own = (projected > 0).double()
+        h = projected.shape[1]
+        bits = (torch.arange(self.codebook_sizes_[-1])[:, None] >> torch.arange(h) & 1).double()
+        # [a != b] = a + b - 2ab
+        return (weights * own).sum(1, keepdim=True) + (weights * (1 - 2 * own)) @ bits.T
+
+    def _projected(self, x: torch.Tensor, level: int) -> torch.Tensor:
+        """w_i . x `[b, h]` in float64."""
+        return (pad_rows(x.double()) @ self.hyperplanes_[level])[: len(x)]
+
+
+def _code(bits: torch.Tensor) -> torch.Tensor:
+    """Whole numbers `[b]` of bits `[b, h]`, the first bit the lowest."""
+    return (bits.long() << torch.arange(bits.shape[1])).sum(1)

@@ -1,0 +1,368 @@
+"""One run from settings to a result: RecBole's ``run_recbole`` with safe checkpoints, two stages where a model has two,
+and a report.
+
+Comes in: a model, a dataset and settings. Goes out: RecBole's result dictionary with more in it, and ``result.json`` in
+the run folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from logging import getLogger
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, init_logger, init_seed, set_color
+
+from recbole_tiger.cache import atomic_write_text
+from recbole_tiger.checkpoint import load_checkpoint
+from recbole_tiger.config import (
+    FEATURE_MODELS,
+    ConfigError,
+    build_config,
+    config_from_plain,
+    known_keys,
+    parse_value,
+    plain_settings,
+    read_yaml,
+)
+from recbole_tiger.data.dataset import order_interactions
+from recbole_tiger.evaluation.evaluator import metrics_of_ranks
+from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.preprocessing import PreparedIDs, item_file
+from recbole_tiger.trainer import S3RecTrainer, SafeTrainer, TIGERTrainer
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A dataset and its three loaders, all models' alike."""
+
+    dataset: object
+    train: object
+    valid: object
+    test: object
+
+
+def run_recbole_tiger(
+    model: str = "TIGER",
+    dataset: str = "ml-100k",
+    config_file_list: Sequence[str] | None = None,
+    config_dict: Mapping | None = None,
+    saved: bool = True,
+    *,
+    command_line: Mapping | None = None,
+) -> dict:
+    """Train and test one model; RecBole's ``run_recbole`` with this package's protocol.
+
+    Args:
+        model: a sequential model of RecBole, or TIGER.
+        dataset: the name of a folder under `data_path`, or ml-100k.
+        config_file_list: the user's YAML files.
+        config_dict: settings that override the files.
+        saved: keep the best and the last checkpoint in the run folder.
+        command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, ignoring what is not
+            a setting.
+
+    Returns:
+        RecBole's keys (``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics
+        unrounded, and: ``popularity`` (the same for the popularity row), ``semantic_ids`` (a report, TIGER only),
+        ``seconds`` by stage, ``files``, ``parameters``, ``run_dir`` and ``config``.
+
+    Raises:
+        ConfigError: for settings that cannot work, before any training.
+    """
+    if command_line is None:
+        command_line = _settings_in_argv(model, config_dict)
+    config = build_config(model, dataset, config_file_list, config_dict, command_line)
+    return run_config(config, saved=saved)
+
+
+def _settings_in_argv(model: str, config_dict: Mapping | None) -> dict:
+    """The ``--key=value`` arguments of the running script that name settings of this model."""
+    known = known_keys((config_dict or {}).get("model", model))
+    found = {}
+    for argument in sys.argv[1:]:
+        key, equals, value = argument[2:].partition("=")
+        if argument.startswith("--") and equals and key in known:
+            found[key] = parse_value(value)
+    return found
+
+
+def run_config(config: Config, saved: bool = True) -> dict:
+    """Train and test under a checked ``Config``."""
+    started = perf_counter()
+    log_file = start_logging(config)
+    init_seed(config["seed"], config["reproducibility"])
+    logger = getLogger()
+    logger.info(config)
+    data = prepare_data(config)
+    logger.info(data.dataset)
+    seconds = {"data": perf_counter() - started}
+    prepared: PreparedIDs | None = getattr(data.dataset, "semantic_ids", None)
+    if prepared is not None:
+        seconds["data"] -= sum(prepared.seconds.values())
+        seconds.update(prepared.seconds)
+
+    if config["model"] == "S3Rec":
+        trainer = _pretrained_s3rec(config, data)
+    else:
+        trainer = make_trainer(config, data)
+    logger.info(trainer.model)
+    if config["resume"]:
+        trainer.resume_checkpoint(config["resume"])
+    show = bool(config["show_progress"]) and sys.stderr.isatty()
+    best_score, best_result = trainer.fit(data.train, data.valid, saved=saved, show_progress=show)
+    tested = perf_counter()
+    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=show)
+    seconds.update(trainer.seconds, test=perf_counter() - tested)
+    seconds["all"] = perf_counter() - started
+
+    result = {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "best_valid_score": best_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": best_result,
+        "test_result": test_result,
+        "popularity": popularity_row(config, data),
+        "semantic_ids": None if prepared is None else prepared.table.report(),
+        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
+        "files": {} if prepared is None else dict(prepared.files),
+        "cached": [] if prepared is None else list(prepared.cached),
+        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "examples_seen": trainer.examples_seen,
+        "history": trainer._history,
+        "peak_memory_mb": round(_peak_memory_mb()),
+        "data_checksum": data_checksum(data.dataset),
+        "environment": environment(config),
+        "run_dir": str(trainer.run_dir),
+        "config": plain_settings(config),
+    }
+    result["files"].update(_run_files(trainer, prepared, saved))
+    result["files"].update({"log": log_file, "result": str(trainer.run_dir / "result.json")})
+    atomic_write_text(result["files"]["result"], json.dumps(_jsonable(result), indent=1))
+    logger.info(set_color("best valid ", "yellow") + f": {best_result and trainer.rounded(best_result)}")
+    logger.info(set_color("test result", "yellow") + f": {trainer.rounded(test_result)}")
+    return result
+
+
+_log_handlers: list = []
+
+
+def start_logging(config: Config) -> str:
+    """RecBole's log for this run; returns the log file.
+
+    RecBole's ``init_logger`` does nothing where the root logger has handlers, so a second run in a process, a notebook
+    or a test runner would write to no file; handlers of others stay.
+    """
+    logger = getLogger()
+    others = [handler for handler in logger.handlers if handler not in _log_handlers]
+    for handler in _log_handlers:
+        handler.close()
+    logger.handlers.clear()
+    init_logger(config)
+    _log_handlers[:] = logger.handlers
+    logger.handlers += others
+    return next(os.path.relpath(h.baseFilename) for h in _log_handlers if hasattr(h, "baseFilename"))
+
+
+def prepare_data(config: Config) -> PreparedData:
+    """Load, order and split a dataset; the same rows in the same order for every model."""
+    try:
+        dataset = create_dataset(config)
+    except ValueError as error:
+        if "feat is empty" not in str(error):
+            raise
+        raise ConfigError(
+            f"dataset='{config['dataset']}': no interactions are left after filtering with user_inter_num_interval="
+            f"{config['user_inter_num_interval']!r} and item_inter_num_interval={config['item_inter_num_interval']!r}; "
+            "widen them"
+        ) from error
+    if config["model"] in FEATURE_MODELS and config["item_feature"] not in dataset.field2type:
+        columns = list(read_item_header(config))
+        raise ConfigError(
+            f"item_feature='{config['item_feature']}' is not a column of {config['dataset']}.item; its columns: "
+            f"{', '.join(columns) or 'none, the file is missing'}"
+        )
+    if not hasattr(dataset, "sequences"):
+        dataset.sequences = order_interactions(dataset)
+    if config["mask_seen_items"] and config["eval_args"]["split"] != {"LS": "valid_and_test"}:
+        raise ConfigError(
+            f"mask_seen_items=True needs the leave-one-out split (eval_args split {{'LS': 'valid_and_test'}}), not "
+            f"{config['eval_args']['split']}"
+        )
+    train, valid, test = data_preparation(config, dataset)
+    for loader, held_out in ((valid, 2), (test, 1)):
+        loader._dataset.held_out = held_out  # how many items of a sequence lie at or after the target
+        if len(loader._dataset) == 0:
+            raise ConfigError(
+                f"dataset='{config['dataset']}' leaves no user for evaluation (a user needs 4 interactions for validation "
+                "and 3 for test); lower the interval filters or bring more data"
+            )
+    return PreparedData(dataset, train, valid, test)
+
+
+def read_item_header(config: Config) -> list[str]:
+    """Names of the columns of the ``.item`` file, empty without one."""
+    path = item_file(config)
+    if not path.is_file():
+        return []
+    with open(path, encoding=config["encoding"] or "utf-8") as file:
+        return [column.partition(":")[0] for column in file.readline().rstrip("\r\n").split(config["field_separator"])]
+
+
+def trainer_class(model: str) -> type[SafeTrainer]:
+    """The trainer of a model by name."""
+    from recbole_tiger.config import OUR_MODELS
+
+    if model in OUR_MODELS:
+        return TIGERTrainer
+    return {"S3Rec": S3RecTrainer}.get(model, SafeTrainer)
+
+
+def make_trainer(config: Config, data: PreparedData) -> SafeTrainer:
+    """A seeded model and its trainer."""
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    return trainer_class(config["model"])(config, model)
+
+
+def _pretrained_s3rec(config: Config, data: PreparedData) -> SafeTrainer:
+    """S3Rec after its self-supervised stage, ready for the second."""
+    if config["resume"] or config["pre_model_path"]:
+        config["train_stage"] = "finetune"
+        config["pre_model_path"] = config["pre_model_path"] or str(Path(config["resume"]).parent / "pretrained.pth")
+        return make_trainer(config, data)
+    config["train_stage"] = "pretrain"
+    first = make_trainer(config, data)
+    config["pre_model_path"] = first.pretrain(
+        data.train, show_progress=bool(config["show_progress"]) and sys.stderr.isatty()
+    )
+    config["train_stage"] = "finetune"
+    config["run_dir"] = str(first.run_dir)
+    second = make_trainer(config, data)
+    second.seconds = first.seconds
+    return second
+
+
+def popularity_row(config: Config, data: PreparedData) -> dict:
+    """Validation and test metrics of recommending the most popular training items, under the same switches."""
+    rows = {}
+    for phase, loader in (("valid", data.valid), ("test", data.test)):
+        feat, dataset = loader._dataset.inter_feat, loader._dataset
+        if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
+            return {}
+        ranks = popularity_ranks(
+            data.dataset.sequences,
+            feat[dataset.uid_field].numpy(),
+            feat[dataset.iid_field].numpy(),
+            dataset.held_out,
+            dataset.item_num,
+            mask_seen=bool(config["mask_seen_items"]),
+        )
+        rows[phase] = dict(metrics_of_ranks(config, ranks))
+    return rows
+
+
+def load_data_and_model(model_file: str):
+    """RecBole's loader for checkpoints of this package.
+
+    Returns:
+        config, model, dataset, train_data, valid_data, test_data
+
+    Raises:
+        CheckpointError: for a damaged or foreign file.
+        ConfigError: if the dataset is not there or has other items than the model was trained on.
+    """
+    checkpoint = load_checkpoint(model_file)
+    config = config_from_plain(checkpoint["config"])
+    init_seed(config["seed"], config["reproducibility"])
+    start_logging(config)
+    other = checkpoint.get("other_parameter") or {}
+    if "semantic_ids" in other:
+        config.checkpoint_semantic_ids = PreparedIDs.from_state_dict(other["semantic_ids"])
+    data = prepare_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    model.load_state_dict(checkpoint["state_dict"])
+    model.load_other_parameter(checkpoint.get("other_parameter"))
+    return config, model, data.dataset, data.train, data.valid, data.test
+
+
+def objective_function(config_dict: Mapping | None = None, config_file_list=None, saved: bool = True) -> dict:
+    """RecBole's hyper-parameter objective, for one trial: selection is on validation, and test metrics come along.
+
+    Nothing is reported to a scheduler here; ``hpo/`` does that, per epoch and on validation.
+    """
+    settings = dict(config_dict or {})
+    for file in config_file_list or []:
+        settings = {**read_yaml(file), **settings}
+    result = run_recbole_tiger(
+        settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k"), None, settings, saved, command_line={}
+    )
+    keys = ("model", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
+    return {key: result[key] for key in keys}
+
+
+# -------------------------------------------------------------------------------------------------- what a run records
+
+
+def data_checksum(dataset) -> str:
+    """CRC-32 over the users, items and order of all interactions: equal for every model that saw the same data."""
+    sequences = dataset.sequences
+    tokens = "\x00".join(map(str, dataset.field2id_token[dataset.iid_field]))
+    crc = zlib.crc32(tokens.encode("utf-8"))
+    crc = zlib.crc32(sequences.items.astype("<i8").tobytes(), crc)
+    return f"{zlib.crc32(sequences.start.astype('<i8').tobytes(), crc):08x}"
+
+
+def environment(config: Config) -> dict:
+    """Versions and hardware that a result was made with."""
+    versions = {}
+    for name in ("recbole-tiger", "recbole", "torch", "numpy", "pandas", "scikit-learn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    device = torch.cuda.get_device_name() if str(config["device"]).startswith("cuda") else platform.processor()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "device": device or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _peak_memory_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def _run_files(trainer: SafeTrainer, prepared: PreparedIDs | None, saved: bool) -> dict:
+    files = {"checkpoint": trainer.saved_model_file, "last checkpoint": trainer.last_model_file} if saved else {}
+    if prepared is not None:
+        path = trainer.run_dir / "semantic_ids.json"
+        prepared.table.to_file(path, overwrite=True)
+        files["semantic ids"] = str(path)
+    return files
+
+
+def _jsonable(value):
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, torch.Tensor):
+        return value.item()
+    return value

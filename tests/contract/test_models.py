@@ -1,0 +1,83 @@
+"""What every model of the benchmark keeps: one protocol, one result layout, safe checkpoints that load."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from catalogue import settings_of
+from recbole.evaluator import Collector
+
+from recbole_tiger import load_data_and_model, run_recbole_tiger
+from recbole_tiger.config import read_yaml
+from recbole_tiger.evaluation.evaluator import unrounded_evaluator
+from recbole_tiger.quick_start import trainer_class
+
+MODELS = ["TIGER", "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "HGN", "FDSA", "S3Rec"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_run_end_to_end(toy, model):
+    result = run_recbole_tiger(model, "toy", config_dict=settings_of(model, toy))
+    assert set(result["test_result"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
+    assert set(result["popularity"]) == {"valid", "test"}
+    assert result["best_valid_score"] == result["best_valid_result"]["ndcg@10"]
+    stored = json.loads(Path(result["files"]["result"]).read_text())
+    assert stored["test_result"] == result["test_result"]
+    assert {"training", "validation", "test", "data", "all"} <= set(stored["seconds"])
+    assert Path(result["files"]["log"]).is_file()
+
+    # The checkpoint opens without running code, and what it holds is what was tested.
+    raw = torch.load(result["files"]["checkpoint"], weights_only=True)
+    assert raw["config"]["model"] == model
+    config, loaded, dataset, train_data, valid_data, test_data = load_data_and_model(result["files"]["checkpoint"])
+    trainer = trainer_class(model)(config, loaded)
+    again = trainer.evaluate(test_data, load_best_model=False)
+    assert dict(again) == pytest.approx(result["test_result"], abs=1e-12)
+
+    # RecBole's own collector on the dense scores gives the same metrics (oracle 3).
+    collector = Collector(config)
+    loaded.eval()
+    with torch.no_grad():
+        for interaction, _, rows, targets in test_data:
+            scores = loaded.full_sort_predict(interaction).view(-1, dataset.item_num)
+            scores[:, 0] = -np.inf
+            collector.eval_batch_collect(scores, interaction, rows, targets)
+    expected = unrounded_evaluator(config).evaluate(collector.get_data_struct())
+    assert dict(again) == pytest.approx(dict(expected), abs=1e-12)
+
+
+def test_all_models_see_the_same_rows(toy):
+    seen = {}
+    for model in ("TIGER", "SASRec", "FDSA"):
+        result = run_recbole_tiger(model, "toy", config_dict=settings_of(model, toy))
+        seen[model] = (result["data_checksum"], result["popularity"])
+    assert seen["TIGER"] == seen["SASRec"] == seen["FDSA"]
+
+
+@pytest.mark.parametrize("model", ["TIGER", "SASRec"])
+def test_masking_seen_items_changes_lists_and_nothing_else(toy, model):
+    free = run_recbole_tiger(model, "toy", config_dict=settings_of(model, toy))
+    masked = run_recbole_tiger(model, "toy", config_dict=settings_of(model, toy, mask_seen_items=True))
+    assert masked["data_checksum"] == free["data_checksum"]
+    assert [r["train_loss"] for r in masked["history"]] == [r["train_loss"] for r in free["history"]]
+    assert masked["test_result"] != free["test_result"]
+    config, loaded, dataset, *_, test_data = load_data_and_model(masked["files"]["checkpoint"])
+    trainer = trainer_class(model)(config, loaded)
+    loaded.eval()
+    for interaction, _, _, _ in test_data:
+        seen = trainer._seen_items(test_data, interaction)
+        items = trainer._topk(interaction, 10, seen)
+        assert (items > 0).all()  # ten items remain
+        assert not (items[:, :, None] == seen[:, None, :]).any()
+
+
+def test_shipped_model_files_name_keys_that_recbole_reads():
+    import recbole
+
+    from recbole_tiger.config import PROPERTIES
+
+    theirs = Path(recbole.__file__).parent / "properties" / "model"
+    for model in MODELS[1:]:
+        assert set(read_yaml(PROPERTIES / "model" / f"{model}.yaml")) <= set(read_yaml(theirs / f"{model}.yaml"))

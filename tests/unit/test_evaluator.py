@@ -1,0 +1,59 @@
+"""Top-k evaluation against RecBole's collector and evaluator on dense scores (oracle 3)."""
+
+import numpy as np
+import pytest
+import torch
+from recbole.evaluator import Collector
+
+from recbole_tiger.config import build_config
+from recbole_tiger.evaluation.evaluator import collect_topk, metrics_of_ranks, topk_of_scores, unrounded_evaluator
+
+METRICS = ["Recall", "MRR", "NDCG", "Hit", "Precision", "MAP", "ItemCoverage", "ShannonEntropy"]
+
+
+@pytest.fixture()
+def config(workplace):
+    return build_config("TIGER", "ml-100k", config_dict={"metrics": METRICS, "topk": [1, 5, 10]})
+
+
+def recbole_result(config, scores, target):
+    collector = Collector(config)
+    collector.data_struct.set("data.num_items", scores.shape[1])
+    rows = torch.arange(len(target))
+    for part in rows.split(7):
+        collector.eval_batch_collect(scores[part].clone(), None, torch.arange(len(part)), target[part])
+    return unrounded_evaluator(config).evaluate(collector.get_data_struct())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_of_lists_equal_recboles_on_dense_scores(config, seed):
+    torch.manual_seed(seed)
+    n, items = 40, 30
+    scores, target = torch.randn(n, items), torch.randint(1, items, (n,))
+    scores[:, 0] = -torch.inf
+    expected = recbole_result(config, scores, target)
+    collector = Collector(config)
+    collector.data_struct.set("data.num_items", items)
+    ranks = []
+    for part in torch.arange(n).split(16):
+        ranks.append(collect_topk(collector, topk_of_scores(scores[part].clone(), 10), target[part]))
+    result = unrounded_evaluator(config).evaluate(collector.get_data_struct())
+    assert dict(result) == dict(expected)
+    by_hand = (scores > scores.gather(1, target[:, None])).sum(1)
+    assert torch.equal(torch.cat(ranks), torch.where(by_hand < 10, by_hand, -1))
+    from_ranks = metrics_of_ranks(config, torch.cat(ranks).numpy())
+    assert set(from_ranks) == {name for name in expected if not name.startswith(("itemcoverage", "shannon"))}
+    assert all(from_ranks[name] == expected[name] for name in from_ranks)
+
+
+def test_excluded_items_leave_and_short_lists_are_not_filled_up():
+    scores = torch.tensor([[9.0, 3.0, 2.0, 1.0], [9.0, -torch.inf, 2.0, -torch.inf]])
+    items = topk_of_scores(scores, 6, excluded=torch.tensor([[1, 0], [0, 0]]))
+    assert items.tolist() == [[2, 3, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]]
+
+
+def test_metrics_by_the_formula(config):
+    ranks = np.array([0, 3, 9, -1, 12])
+    result = metrics_of_ranks(config, ranks)
+    assert result["recall@5"] == pytest.approx(2 / 5) and result["recall@10"] == pytest.approx(3 / 5)
+    assert result["ndcg@10"] == pytest.approx((1 + 1 / np.log2(5) + 1 / np.log2(11)) / 5)
