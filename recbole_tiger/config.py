@@ -330,6 +330,11 @@ def check_settings(config: Config) -> None:
     rate = config["dropout_rate"]
     if rate is not None and not (isinstance(rate, (int, float)) and 0 <= rate < 1):
         raise ConfigError(f"dropout_rate={rate!r} must be a number from 0 up to, not including, 1")
+    if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
+        raise ConfigError(
+            f"nproc={config['nproc']}, world_size={config['world_size']}: training on several processes is not supported "
+            "here; leave both out"
+        )
     _check_evaluation(config)
     if config["model"] in FEATURE_MODELS and not config["item_feature"]:
         raise ConfigError(
