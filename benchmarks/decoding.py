@@ -47,6 +47,7 @@ def cornac_worker() -> None:
     data = np.load(folder / "catalogue.npz")
     state = torch.load(folder / "weights.pt", weights_only=True)
     codes, histories = data["codes"], np.split(data["items"], data["ends"][:-1])
+    TIGER.total_items = len(codes)  # a property of a fitted recommender
     peer = TIGER(n_beams=20, seed=0)
     peer._build_semantic_ids(codes[:, :-1])
     assert np.array_equal(peer.sid_table, codes)
@@ -64,7 +65,7 @@ def cornac_worker() -> None:
         own[f"heads.{level}.weight"] = head[offset : offset + size]
     peer.model.load_state_dict(own)
     peer.model.eval()
-    peer.total_items = peer.pad_idx = len(codes)
+    peer.pad_idx = len(codes)
     peer.enc_token_table = np.zeros((len(codes) + 1, codes.shape[1]), dtype="int64")
     peer.enc_token_table[:-1] = codes + peer.model.offsets.numpy()
     peer.device_ = "cpu"
@@ -182,7 +183,7 @@ def synthetic_catalogue(n_items: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     prefix = np.zeros(n_items, dtype=np.int64)
     columns = []
-    for exponent in (1.2, 4.0, 3.5):
+    for exponent in (1.2, 10.7, 4.3):
         favourite = (prefix * 2654435761 >> 7) % 256
         code = (np.floor(256 * rng.random(n_items) ** exponent).astype(np.int64) + favourite) % 256
         prefix = prefix * 256 + code + 1

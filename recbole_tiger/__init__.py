@@ -12,4 +12,12 @@ register()
 
 from recbole_tiger.quick_start import load_data_and_model, objective_function, run_recbole_tiger  # noqa: E402
 
-__all__ = ["__version__", "load_data_and_model", "objective_function", "register", "run_recbole_tiger"]
+__all__ = ["Recommender", "__version__", "load_data_and_model", "objective_function", "register", "run_recbole_tiger"]
+
+
+def __getattr__(name: str):
+    if name == "Recommender":  # opened by few, so not imported by all
+        from recbole_tiger.recommend import Recommender
+
+        return Recommender
+    raise AttributeError(f"module 'recbole_tiger' has no attribute '{name}'")

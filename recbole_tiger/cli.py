@@ -1,18 +1,23 @@
-"""The one command line: ``--key=value`` with any key of RecBole or of this package.
+"""The one command line: ``[command] --key=value …`` with any key of RecBole or of this package.
 
-Comes in: arguments. Goes out: a run's report on the screen and an exit status (0 done, 2 a setting that cannot work).
+Comes in: arguments. Goes out: a report on the screen and an exit status (0 done, 2 a setting that cannot work).
 """
 
 from __future__ import annotations
 
+import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from recbole_tiger.preparation.paper import table2_text
+
 USAGE = """Usage: python run_recbole_tiger.py [--model=TIGER] [--dataset=ml-100k] [--key=value ...]
 
-  --model=NAME            TIGER, SASRec, BERT4Rec, GRU4Rec, Caser, HGN, FDSA, S3Rec or any sequential model of RecBole
+  --model=NAME            TIGER, SASRec, BERT4Rec, GRU4Rec, Caser, HGN, FDSA, S3Rec or any sequential model of RecBole;
+                          several (--model=TIGER,SASRec,Pop) with --seeds=1,2 make a leaderboard (command leaderboard --help)
   --dataset=NAME          a folder under --data_path with NAME.inter and NAME.item, or ml-100k
   --config_files=a.yaml   the user's own settings; several in quotes, separated by blanks
   --recipe=NAME           tuned, paper or tiny (TIGER)
@@ -20,35 +25,80 @@ USAGE = """Usage: python run_recbole_tiger.py [--model=TIGER] [--dataset=ml-100k
   --any_key=value         every other setting; the README lists them
 """
 
+#: Commands beside training: a module with `USAGE` and `run(settings) -> text to print`, and what the command is for.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "leaderboard": (
+        "recbole_tiger.evaluation.leaderboard_page",
+        "tables and a page of the runs that are stored in a folder",
+    ),
+    "ids": ("recbole_tiger.analysis.ids", "make Semantic IDs, without training a recommender, and report on them"),
+    "cold-start": ("recbole_tiger.analysis.cold_start", "how often items are found that nobody had touched before"),
+    "diversity": ("recbole_tiger.analysis.diversity", "categories of recommendations drawn at several temperatures"),
+    "invalid-ids": ("recbole_tiger.analysis.invalid_ids", "how many freely written Semantic IDs belong to no item"),
+    "latency": ("recbole_tiger.analysis.latency", "time and memory beside an exact and an approximate inner product"),
+    "report": ("recbole_tiger.analysis.report", "one page of all runs and analyses in a folder"),
+    "recommend": ("recbole_tiger.recommend", "recommendations from a trained checkpoint, for any history"),
+}
+
+
+def usage() -> str:
+    """The help text, with the commands."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return (
+        USAGE
+        + "\nCommands, each with a --help of its own: python run_recbole_tiger.py COMMAND [--key=value ...]\n\n"
+        + "\n".join(lines)
+    )
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if command is not None and command not in COMMANDS:
+        print(
+            f"error: '{command}' is not a command; the commands are {', '.join(COMMANDS)}, and for a setting write --key=value",
+            file=sys.stderr,
+        )
+        return 2
+    module = importlib.import_module(COMMANDS[command][0]) if command else None
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(USAGE)
+        print(module.USAGE if module else usage())
         return 0
     from recbole_tiger.config import parse_command_line
-    from recbole_tiger.quick_start import run_recbole_tiger
+    from recbole_tiger.trainer import TrainingStopped
 
     try:
         settings = parse_command_line(arguments)
-        files = str(settings.pop("config_files", "") or "").split()
-        result = run_recbole_tiger(
-            settings.pop("model", "TIGER"),
-            settings.pop("dataset", "ml-100k"),
-            files,
-            command_line=settings,
-        )
+        print(module.run(settings) if module else _train(settings))
     except (ValueError, OSError) as error:  # a user's mistake: the sentence, without the stack
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(report(result))
+    except TrainingStopped as stopped:
+        print(str(stopped), file=sys.stderr)
+        return 128 + signal.SIGTERM
     return 0
+
+
+def _train(settings: dict) -> str:
+    """Train and test one model, or all of a leaderboard; returns the report."""
+    from recbole_tiger.evaluation import leaderboard
+
+    if leaderboard.is_leaderboard(settings):
+        return leaderboard.run(settings)
+    from recbole_tiger.quick_start import run_recbole_tiger
+
+    files = str(settings.pop("config_files", "") or "").split()
+    model, dataset = settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k")
+    return report(run_recbole_tiger(model, dataset, files, command_line=settings))
 
 
 def report(result: dict) -> str:
     """What a run prints at its end, as text."""
     parts = ["", _metrics_table(result)]
+    if result["table2"]:
+        parts.append(table2_text(result["dataset"], result["table2"]))
     if result["semantic_ids"]:
         parts.append(_semantic_id_table(result["semantic_ids"]))
     stages = [
@@ -74,6 +124,9 @@ def _metrics_table(result: dict) -> str:
             label += f" ({result['config']['recipe']})"
         if own:
             rows.append([label, phase, *[f"{own[name]:.{digits}f}" for name in names]])
+        if phase == "test" and result["id_level_test_result"]:
+            by_id = result["id_level_test_result"]
+            rows.append(["  IDs, not items", phase, *[f"{by_id[n]:.{digits}f}" if n in by_id else "" for n in names]])
         popular = result["popularity"].get(phase)
         if popular:
             rows.append(["popularity", phase, *[f"{popular[n]:.{digits}f}" if n in popular else "" for n in names]])

@@ -162,7 +162,7 @@ def read_settings_without_eval() -> None:
     def _convert_config_dict(self, config_dict):
         for key, value in config_dict.items():
             if isinstance(value, str):
-                config_dict[key] = parse_value(value)
+                config_dict[key] = parse_value(value, key)
         return config_dict
 
     Config._convert_config_dict = _convert_config_dict

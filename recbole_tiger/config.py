@@ -21,19 +21,35 @@ import yaml
 from recbole.config import Config
 from recbole.evaluator.register import metric_information
 
+from recbole_tiger.preparation.download import ensure_dataset, recbole_urls
+
 _HERE = Path(__file__).resolve().parent
 #: In a wheel the property files lie inside the package, in a checkout beside it.
 PROPERTIES = _HERE / "properties" if (_HERE / "properties").is_dir() else _HERE.parent / "properties"
 
-#: Models that this package adds to RecBole, with the recipes each one ships (the first is the default).
-OUR_MODELS: dict[str, tuple[str, ...]] = {"TIGER": ("tuned", "paper", "tiny")}
+#: Models that this package adds to RecBole, with the recipes each one ships (the first is the default; () for none).
+OUR_MODELS: dict[str, tuple[str, ...]] = {
+    "TIGER": ("tuned", "paper", "tiny"),
+    "P5": ("scratch", "checkpoint", "scratch_leaking", "checkpoint_leaking"),
+    "Semantic_KNN": (),
+    "BERT4RecFixed": (),
+    "TIGERTree": (),
+}
+#: Those of them that learn nothing: the seed and the number of epochs change nothing.
+UNTRAINED_MODELS = ("Semantic_KNN",)
+#: Those of them that find items by beam search, so that only the items of the beam have a score.
+GENERATIVE_MODELS = ("TIGER", "P5", "TIGERTree")
+#: Those of them whose items are Semantic IDs.
+SEMANTIC_ID_MODELS = ("TIGER", "TIGERTree")
 
 #: RecBole models that read item features; `item_feature` of the dataset's property file fills their own keys.
 FEATURE_MODELS = ("FDSA", "S3Rec", "SASRecF", "GRU4RecF")
 
+#: The sampler of models trained with BPR: one uniform item for each example, RecBole's own default.
+BPR_SAMPLER = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+
 CHOICES: dict[str, tuple] = {
     "content_encoder": ("sentence_transformers", "tfidf_svd", "precomputed"),
-    "embedding_scaling": ("zscore", "pca", "whiten", "l2", "none"),
     "collision": ("append", "reassign", "none"),
     "encoder_mask": ("bidirectional", "block_causal"),
     "lr_scheduler": ("constant", "inverse_sqrt", "cosine"),
@@ -43,15 +59,22 @@ CHOICES: dict[str, tuple] = {
     "tie_order": ("file", "shuffle"),
     "mask_seen_items": (True, False),
     "constrained": (True, False),
-    "content_standardize": (True, False),
+    "content_standardize": (True, False, "zscore", "pca", "whiten", "l2", "none"),
     "tie_word_embeddings": (True, False),
     "loss_type": ("CE", "BPR"),
+    "p5_item_numbers": ("random", "consecutive"),
+    "p5_user_number": (True, False),
+    "loss_over": ("legal", "level"),
+    "update_rows": ("all", "touched"),
+    "use_item_embeddings": (True, False),
+    "use_node_embeddings": (True, False),
+    "tie_embeddings": (True, False),
 }
 _POSITIVE_INTEGERS = (
     "id_length beam_size d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers train_batch_size "
     "eval_batch_size epochs eval_step MAX_ITEM_LIST_LENGTH content_batch_size decode_batch_size"
 ).split()
-_FROM_ZERO = "user_buckets warmup_steps max_steps stopping_step label_smoothing weight_decay".split()
+_FROM_ZERO = "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay".split()
 #: Keys that RecBole reads although no property file of its own lists them.
 _RECBOLE_EXTRA = (
     "recipe model dataset config_files config_file nproc world_size ip port group_offset offset local_rank show_progress "
@@ -68,12 +91,15 @@ class ConfigError(ValueError):
 # ---------------------------------------------------------------------------------------------- reading the settings
 
 
-def parse_value(text: str):
+def parse_value(text: str, key: str):
     """One value of the command line: a Python literal, true/false/none in any case, or the text itself.
 
-    Nothing is evaluated: RecBole's own reading runs ``eval`` on it.
+    For a key that has a choice of that name, none is the choice. Nothing is evaluated: RecBole's own reading runs
+    ``eval`` on it.
     """
     lowered = text.strip().lower()
+    if lowered == "none" and "none" in CHOICES.get(key, ()):
+        return "none"
     if lowered in ("true", "false"):
         return lowered == "true"
     if lowered in ("none", "null", "~"):
@@ -97,7 +123,7 @@ def parse_command_line(arguments: Sequence[str]) -> dict:
             raise ConfigError(
                 f"cannot read the argument '{argument}': write --key=value, for example --dataset=ml-100k"
             )
-        value = parse_value(value)
+        value = parse_value(value, key)
         if key in settings and settings[key] != value:
             raise ConfigError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}: keep one")
         settings[key] = value
@@ -142,8 +168,14 @@ def blank_argv():
         sys.argv = saved
 
 
-def default_recipe(model: str, dataset: str) -> str | None:
-    """The recipe used when none is asked for: `tiny` on ml-100k (minutes on two cores), the model's first elsewhere."""
+def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
+    """The recipe used when none is asked for: `tiny` on ml-100k (minutes on two cores), the model's first elsewhere.
+
+    P5's says what it starts from, and whether its item numbers leak the order of the data.
+    """
+    if model == "P5":
+        start = "checkpoint" if settings.get("p5_checkpoint") else "scratch"
+        return start + ("_leaking" if settings.get("p5_item_numbers") == "consecutive" else "")
     recipes = OUR_MODELS.get(model)
     if not recipes:
         return None
@@ -164,7 +196,7 @@ def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
     Args:
         settings: what the user has set; ``recipe`` and ``semantic_id`` choose files.
     """
-    recipe = settings.get("recipe") or default_recipe(model, dataset)
+    recipe = settings.get("recipe") or default_recipe(model, dataset, settings)
     recipes = OUR_MODELS.get(model, ())
     if settings.get("recipe") and recipe not in recipes:
         offered = f"choose one of {', '.join(recipes)}" if recipes else f"leave it out: {model} has no recipes"
@@ -172,7 +204,7 @@ def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
     by_model = model_files(model, recipe)
     by_dataset = PROPERTIES / "dataset" / f"{dataset}.yaml"
     by_method = []
-    if model in OUR_MODELS:
+    if model in SEMANTIC_ID_MODELS:
         shipped = {key: value for file in by_model for key, value in read_yaml(file).items()}
         by_method = [PROPERTIES / "semantic_id" / f"{settings.get('semantic_id') or shipped['semantic_id']}.yaml"]
     files = [PROPERTIES / "overall.yaml", by_model[0], *by_method, *by_model[1:], by_dataset]
@@ -184,8 +216,8 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
     merged: dict = {}
     for file in property_files(model, dataset, settings):
         merged.update(read_yaml(file))
-    if model in OUR_MODELS:
-        merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset)
+    if OUR_MODELS.get(model):
+        merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset, settings)
     if model in FEATURE_MODELS:
         feature = settings.get("item_feature", merged.get("item_feature"))
         if feature:
@@ -206,6 +238,7 @@ def build_config(
 
     Raises:
         ConfigError: for an unknown model, dataset, key or value.
+        DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
     """
     from recbole_tiger.register import register
 
@@ -222,6 +255,9 @@ def build_config(
     settings = {**shipped_settings(model, dataset, user), **user}
     if settings.get("learner") is not None:
         settings["learner"] = str(settings["learner"]).lower()
+    if settings.get("loss_type") == "BPR" and "train_neg_sample_args" not in user:
+        # BPR compares the next item with a sampled one; our protocol file names no sampler, since CE needs none.
+        settings["train_neg_sample_args"] = dict(BPR_SAMPLER)
     check_dataset(dataset, settings)
     settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
     with blank_argv():
@@ -230,6 +266,8 @@ def build_config(
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
     check_settings(config)
+    if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
+        ensure_dataset(dataset, settings["data_path"])
     return config
 
 
@@ -265,16 +303,14 @@ def check_dataset(dataset: str, settings: Mapping) -> None:
     files = [folder / f"{dataset}.{n}.inter" for n in names] if names else [folder / f"{dataset}.inter"]
     if all(file.is_file() for file in files):
         return
-    if folder.is_dir():
+    known = dataset in recbole_urls()
+    if folder.is_dir() and not (known and not any(folder.iterdir())):  # an empty one is filled by the download
         missing = next(file for file in files if not file.is_file())
         raise ConfigError(
             f"dataset='{dataset}': the folder '{folder}' has no file '{missing.name}'; the folder and its files must "
             "carry the dataset's name"
         )
-    import recbole
-
-    urls = read_yaml(Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml")
-    if dataset not in urls:
+    if not known:
         present = sorted(p.name for p in root.iterdir() if (p / f"{p.name}.inter").is_file()) if root.is_dir() else []
         there = f" (there: {', '.join(present)})" if present else ""
         raise ConfigError(
@@ -341,8 +377,14 @@ def check_settings(config: Config) -> None:
             f"model={config['model']} needs an item column: set --item_feature=COLUMN (one of the columns of "
             f"{config['dataset']}.item, of type token or token_seq)"
         )
-    if config["model"] in OUR_MODELS:
+    if config["model"] in GENERATIVE_MODELS:
         _check_generative(config)
+    if config["model"] in SEMANTIC_ID_MODELS:
+        _check_semantic_ids(config)
+    if config["model"] == "P5":
+        _check_p5(config)
+    if config["model"] == "TIGERTree":
+        _check_tree(config)
 
 
 def _check_evaluation(config: Config) -> None:
@@ -354,7 +396,7 @@ def _check_evaluation(config: Config) -> None:
             )
     for metric in config["metrics"]:
         needs = set(metric_information[metric.lower()])
-        if config["model"] in OUR_MODELS and needs & {"rec.meanrank", "rec.score"}:
+        if config["model"] in GENERATIVE_MODELS and needs & {"rec.meanrank", "rec.score"}:
             raise ConfigError(
                 f"metrics: '{metric}' needs a score for every item, which a generative model does not give; "
                 "use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
@@ -368,8 +410,6 @@ def _check_evaluation(config: Config) -> None:
 
 
 def _check_generative(config: Config) -> None:
-    from recbole_tiger.quantization import QUANTIZERS
-
     sampler = config["train_neg_sample_args"]["distribution"]
     if sampler not in (None, "none"):
         raise ConfigError(
@@ -392,6 +432,15 @@ def _check_generative(config: Config) -> None:
             f"encoder_mask=block_causal trains whole sequences without their last two items, which is the leave-one-out split, "
             f"not eval_args split {config['eval_args']['split']}; use encoder_mask=bidirectional"
         )
+    temperatures = config["temperature"]
+    for value in temperatures if isinstance(temperatures, (list, tuple)) else [temperatures]:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise ConfigError(f"temperature={temperatures!r} must be a number above 0, or one per level")
+
+
+def _check_semantic_ids(config: Config) -> None:
+    from recbole_tiger.quantization import QUANTIZERS
+
     method, sizes, length = config["semantic_id"], config["codebook_size"], config["id_length"]
     if method not in (*QUANTIZERS, "file"):
         raise ConfigError(f"semantic_id={method!r} is unknown; choose one of {', '.join((*QUANTIZERS, 'file'))}")
@@ -402,14 +451,54 @@ def _check_generative(config: Config) -> None:
             raise ConfigError(f"codebook_size={sizes!r}: every codebook needs a whole number of at least 2 codewords")
     if isinstance(sizes, (list, tuple)) and len(sizes) != length:
         raise ConfigError(f"codebook_size={sizes!r} names {len(sizes)} levels, but id_length={length}; make them agree")
-    temperatures = config["temperature"]
-    for value in temperatures if isinstance(temperatures, (list, tuple)) else [temperatures]:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise ConfigError(f"temperature={temperatures!r} must be a number above 0, or one per level")
     for key in ("content_file", "semantic_id_file"):
         needed = config["content_encoder"] == "precomputed" if key == "content_file" else method == "file"
         if needed and not (config[key] and Path(config[key]).is_file()):
             raise ConfigError(f"{key}={config[key]!r} is not a file; give the path of an existing one")
+
+
+def _check_p5(config: Config) -> None:
+    expected = default_recipe("P5", config["dataset"], config.final_config_dict)
+    if config["recipe"] != expected:
+        raise ConfigError(
+            f"recipe='{config['recipe']}' does not fit p5_checkpoint={config['p5_checkpoint']!r} and "
+            f"p5_item_numbers={config['p5_item_numbers']!r}, which make it '{expected}'; leave recipe out"
+        )
+    if config["encoder_mask"] != "bidirectional":
+        raise ConfigError(f"encoder_mask={config['encoder_mask']!r} is not for P5, which reads a text; leave it out")
+    folder = config["p5_checkpoint"]
+    if folder and not (Path(str(folder)) / "config.json").is_file():
+        raise ConfigError(
+            f"p5_checkpoint='{folder}' is not a folder with a config.json; name that of a T5 checkpoint, or leave it out "
+            "to train from scratch"
+        )
+
+
+def _check_tree(config: Config) -> None:
+    for key in ("hidden_size", "n_layers", "n_heads", "inner_size", "head_size"):
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key}={value!r} must be a whole number of at least 1")
+    if config["hidden_size"] % config["n_heads"]:
+        raise ConfigError(
+            f"hidden_size={config['hidden_size']} cannot be divided among n_heads={config['n_heads']} attention heads; "
+            "choose a multiple"
+        )
+    rates = ("hidden_dropout_prob", "attn_dropout_prob", "item_embedding_dropout", "label_smoothing", "ema_decay")
+    for key in rates:
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ConfigError(f"{key}={value!r} must be a number from 0 up to, not including, 1")
+    if config["update_rows"] == "touched" and (config["learner"] != "adamw" or config["ema_decay"]):
+        raise ConfigError(
+            f"update_rows=touched leaves most rows of a table alone at a step, which learner={config['learner']} with "
+            f"ema_decay={config['ema_decay']} cannot; set learner=adamw and ema_decay=0, or update_rows=all"
+        )
+    if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
+        raise ConfigError(
+            "TIGERTree trains whole sequences without their last two items, which is the leave-one-out split, not "
+            f"eval_args split {config['eval_args']['split']}; use {{'LS': 'valid_and_test'}}"
+        )
 
 
 # ------------------------------------------------------------------------------------------ settings as plain values

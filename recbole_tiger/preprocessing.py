@@ -20,7 +20,7 @@ import torch
 from recbole_tiger.cache import ArrayCache, content_key
 from recbole_tiger.config import ConfigError
 from recbole_tiger.content.encoders import encode_items, encoder_fingerprint
-from recbole_tiger.content.sentences import build_sentences, read_item_table
+from recbole_tiger.content.sentences import build_sentences, item_titles, read_item_table
 from recbole_tiger.quantization import QUANTIZERS, build_quantizer
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.scaling import Scaler
@@ -38,6 +38,8 @@ class PreparedIDs:
         table: codes of every item.
         quantizer: None for IDs read from a file.
         scaler: what was applied to embeddings before the quantizer; None for IDs read from a file.
+        titles: what to call each item, in internal order; None without an item file.
+        sentences: item text that new items are embedded beside, for content_encoder=tfidf_svd; None for the others.
         seconds: time of each stage ("item text", "embeddings", "semantic IDs").
         files: cache files, by stage.
         cached: stages that were read from the cache.
@@ -46,16 +48,20 @@ class PreparedIDs:
     table: SemanticIDTable
     quantizer: Quantizer | None = None
     scaler: Scaler | None = None
+    titles: list[str] | None = None
+    sentences: list[str] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
 
     def state_dict(self) -> dict:
-        """Table, quantizer and scaler as plain values and tensors."""
+        """All that says what an item's ID is and what a new item's would be, as plain values and tensors."""
         return {
             "table": self.table.state_dict(),
             "quantizer": None if self.quantizer is None else self.quantizer.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "titles": self.titles,
+            "sentences": self.sentences,
         }
 
     @classmethod
@@ -65,6 +71,8 @@ class PreparedIDs:
             table=SemanticIDTable.from_state_dict(state["table"]),
             quantizer=None if state["quantizer"] is None else Quantizer.from_state_dict(state["quantizer"]),
             scaler=None if state["scaler"] is None else Scaler.from_state_dict(state["scaler"]),
+            titles=state.get("titles"),
+            sentences=state.get("sentences"),
         )
 
 
@@ -98,6 +106,20 @@ def item_table(config):
             "columns such as title), or use semantic_id=random or semantic_id=file, which need no text"
         )
     return read_item_table(path, field_separator=config["field_separator"], encoding=config["encoding"] or "utf-8")
+
+
+def titles_of(config, items: list[str]) -> list[str] | None:
+    """What to call each item; its id where the item file has no one line for it, None without an item file."""
+    if not item_file(config).is_file():
+        return None
+    table, field = item_table(config), config["ITEM_ID_FIELD"]
+    if field not in table.columns:
+        return None
+    table = table.drop_duplicates(field, keep=False)
+    named = set(table[field])
+    present = [item for item in items if item in named]
+    titles = dict(zip(present, item_titles(table, present, field, seq_separator=config["seq_separator"]), strict=True))
+    return [titles.get(item, item) for item in items]
 
 
 def item_sentences(config, items: list[str]) -> list[str]:
@@ -192,6 +214,7 @@ def prepare_semantic_ids(config, items: list[str]) -> PreparedIDs:
         logger.info(f"Semantic IDs read from {config['semantic_id_file']}")
         return PreparedIDs(
             table=table,
+            titles=titles_of(config, items),
             seconds={"semantic IDs": perf_counter() - started},
             files={"semantic IDs": str(config["semantic_id_file"])},
         )
@@ -221,10 +244,13 @@ def prepare_semantic_ids(config, items: list[str]) -> PreparedIDs:
         config["collision"],
     )
 
+    # A quantizer that is trained for long continues a killed run's file, which goes once the result is kept.
+    unfinished = Path(config["cache_dir"]) / f"{config['dataset']}-{quantizer.name}-{key}.unfinished.pth"
+
     def compute() -> dict:
         logger.info(f"Making Semantic IDs of {len(items)} items with {quantizer.name}")
         scaled = scaler.fit(content.embeddings).transform(content.embeddings)
-        quantizer.fit(scaled, progress=bool(config["show_progress"]))
+        quantizer.fit(scaled, progress=bool(config["show_progress"]), checkpoint=unfinished)
         codes = quantizer.transform(scaled)
         table = SemanticIDTable.from_codes(
             codes,
@@ -240,10 +266,13 @@ def prepare_semantic_ids(config, items: list[str]) -> PreparedIDs:
     value, path, hit = ArrayCache(config["cache_dir"]).get_or_compute(
         f"{config['dataset']}-{quantizer.name}", key, compute, describe="Semantic IDs"
     )
+    unfinished.unlink(missing_ok=True)
     state = torch.load(io.BytesIO(value["state"].tobytes()), weights_only=True)
     prepared = PreparedIDs.from_state_dict(state)
     return dataclasses.replace(
         prepared,
+        titles=titles_of(config, items),
+        sentences=content.sentences if config["content_encoder"] == "tfidf_svd" and content.sentences else None,
         seconds={**content.seconds, "semantic IDs": perf_counter() - started},
         files={**content.files, "semantic IDs": str(path)},
         cached=content.cached + (("semantic IDs",) if hit else ()),

@@ -7,28 +7,33 @@ the run folder.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed, set_color
 
+from recbole_tiger import trainer as trainers
 from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import (
     FEATURE_MODELS,
+    UNTRAINED_MODELS,
     ConfigError,
     build_config,
     config_from_plain,
@@ -38,10 +43,13 @@ from recbole_tiger.config import (
     read_yaml,
 )
 from recbole_tiger.data.dataset import order_interactions
-from recbole_tiger.evaluation.evaluator import metrics_of_ranks
+from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths, table2_text
 from recbole_tiger.preprocessing import PreparedIDs, item_file
-from recbole_tiger.trainer import S3RecTrainer, SafeTrainer, TIGERTrainer
+from recbole_tiger.register import PLACES
+from recbole_tiger.trainer import SafeTrainer
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,11 @@ def run_recbole_tiger(
 
     Returns:
         RecBole's keys (``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics
-        unrounded, and: ``popularity`` (the same for the popularity row), ``semantic_ids`` (a report, TIGER only),
-        ``seconds`` by stage, ``files``, ``parameters``, ``run_dir`` and ``config``.
+        unrounded, and: ``id_level_test_result`` (where items share Semantic IDs: what counting IDs instead of items gives,
+        else None), ``popularity`` (the same for the popularity row), ``semantic_ids`` (a report, TIGER only),
+        ``seconds`` by stage, ``files``, ``parameters``, ``examples_per_second``, ``recipe``, ``loss``, ``seed``,
+        ``commit`` and ``dirty`` (of this package's checkout), ``run_dir`` and ``config``. Every user's rank is in
+        ``ranks.npz`` beside ``result.json``.
 
     Raises:
         ConfigError: for settings that cannot work, before any training.
@@ -95,12 +106,26 @@ def _settings_in_argv(model: str, config_dict: Mapping | None) -> dict:
     for argument in sys.argv[1:]:
         key, equals, value = argument[2:].partition("=")
         if argument.startswith("--") and equals and key in known:
-            found[key] = parse_value(value)
+            found[key] = parse_value(value, key)
     return found
 
 
-def run_config(config: Config, saved: bool = True) -> dict:
-    """Train and test under a checked ``Config``."""
+def run_config(
+    config: Config,
+    saved: bool = True,
+    *,
+    test: bool = True,
+    on_epoch: Callable[[SafeTrainer, PreparedData], None] | None = None,
+) -> dict:
+    """Train and test under a checked ``Config``.
+
+    Args:
+        config: from :func:`recbole_tiger.config.build_config`.
+        saved: keep the best and the last checkpoint in the run folder.
+        test: False leaves the test set alone: no test metrics, and none of the popularity row.
+        on_epoch: called with the trainer and the data after each validated epoch, once its checkpoints are written; for a
+            resumed run that has nothing left to do, once.
+    """
     started = perf_counter()
     log_file = start_logging(config)
     init_seed(config["seed"], config["reproducibility"])
@@ -108,6 +133,9 @@ def run_config(config: Config, saved: bool = True) -> dict:
     logger.info(config)
     data = prepare_data(config)
     logger.info(data.dataset)
+    table2 = against_table2(config["dataset"], lambda: counts_of_table2(data.dataset))
+    if table2 is not None:
+        (logger.warning if table2["different"] else logger.info)(table2_text(config["dataset"], table2))
     seconds = {"data": perf_counter() - started}
     prepared: PreparedIDs | None = getattr(data.dataset, "semantic_ids", None)
     if prepared is not None:
@@ -122,38 +150,68 @@ def run_config(config: Config, saved: bool = True) -> dict:
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
     show = bool(config["show_progress"]) and sys.stderr.isatty()
-    best_score, best_result = trainer.fit(data.train, data.valid, saved=saved, show_progress=show)
+    if on_epoch is not None and trainer.finished:
+        on_epoch(trainer, data)
+    ranks: dict[str, Ranks] = {}
+
+    def after_epoch(epoch: int, score: float) -> None:
+        if trainer.cur_step == 0:  # the best so far
+            ranks["valid"] = trainer.ranks
+        if on_epoch is not None:
+            on_epoch(trainer, data)
+
+    best_score, best_result = trainer.fit(
+        data.train, data.valid, saved=saved, show_progress=show, callback_fn=after_epoch
+    )
     tested = perf_counter()
-    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=show)
+    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=show) if test else None
     seconds.update(trainer.seconds, test=perf_counter() - tested)
+    if test:
+        ranks["test"] = trainer.ranks
+    id_level = trainer.id_level if test else None
+    if "valid" not in ranks and best_result:  # the best epoch lies before the checkpoint that this run continued
+        trainer.evaluate(data.valid, load_best_model=saved, show_progress=show)
+        ranks["valid"] = trainer.ranks
     seconds["all"] = perf_counter() - started
 
     result = {
         "model": config["model"],
         "dataset": config["dataset"],
+        "table2": table2,
         "best_valid_score": best_score,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": best_result,
         "test_result": test_result,
-        "popularity": popularity_row(config, data),
+        "id_level_test_result": id_level,
+        "popularity": popularity_row(config, data, ("valid", "test") if test else ("valid",)),
         "semantic_ids": None if prepared is None else prepared.table.report(),
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "files": {} if prepared is None else dict(prepared.files),
         "cached": [] if prepared is None else list(prepared.cached),
         "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "examples_seen": trainer.examples_seen,
+        "examples_per_second": {
+            "training": _rate(
+                trainer.examples_seen or len(data.train._dataset) * len(trainer._history), seconds["training"]
+            ),
+            "test": _rate(len(ranks["test"].users), seconds["test"]) if test else None,
+        },
         "history": trainer._history,
         "peak_memory_mb": round(_peak_memory_mb()),
         "data_checksum": data_checksum(data.dataset),
         "environment": environment(config),
+        **provenance(config),
         "run_dir": str(trainer.run_dir),
         "config": plain_settings(config),
     }
     result["files"].update(_run_files(trainer, prepared, saved))
-    result["files"].update({"log": log_file, "result": str(trainer.run_dir / "result.json")})
+    result["files"].update(
+        {"log": log_file, "ranks": str(trainer.run_dir / "ranks.npz"), "result": str(trainer.run_dir / "result.json")}
+    )
+    save_ranks(result["files"]["ranks"], ranks, max(config["topk"]))
     atomic_write_text(result["files"]["result"], json.dumps(_jsonable(result), indent=1))
     logger.info(set_color("best valid ", "yellow") + f": {best_result and trainer.rounded(best_result)}")
-    logger.info(set_color("test result", "yellow") + f": {trainer.rounded(test_result)}")
+    logger.info(set_color("test result", "yellow") + f": {test_result and trainer.rounded(test_result)}")
     return result
 
 
@@ -224,11 +282,9 @@ def read_item_header(config: Config) -> list[str]:
 
 def trainer_class(model: str) -> type[SafeTrainer]:
     """The trainer of a model by name."""
-    from recbole_tiger.config import OUR_MODELS
-
-    if model in OUR_MODELS:
-        return TIGERTrainer
-    return {"S3Rec": S3RecTrainer}.get(model, SafeTrainer)
+    if model in PLACES:
+        return getattr(trainers, PLACES[model][1])
+    return {"S3Rec": trainers.S3RecTrainer}.get(model, trainers.SafeTrainer)
 
 
 def make_trainer(config: Config, data: PreparedData) -> SafeTrainer:
@@ -256,10 +312,11 @@ def _pretrained_s3rec(config: Config, data: PreparedData) -> SafeTrainer:
     return second
 
 
-def popularity_row(config: Config, data: PreparedData) -> dict:
+def popularity_row(config: Config, data: PreparedData, phases: Sequence[str] = ("valid", "test")) -> dict:
     """Validation and test metrics of recommending the most popular training items, under the same switches."""
     rows = {}
-    for phase, loader in (("valid", data.valid), ("test", data.test)):
+    for phase in phases:
+        loader = {"valid": data.valid, "test": data.test}[phase]
         feat, dataset = loader._dataset.inter_feat, loader._dataset
         if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
             return {}
@@ -318,6 +375,12 @@ def objective_function(config_dict: Mapping | None = None, config_file_list=None
 # -------------------------------------------------------------------------------------------------- what a run records
 
 
+def counts_of_table2(dataset) -> DatasetCounts:
+    """Users, items and lengths of a loaded dataset after its filters, as in the paper's Table 2."""
+    lengths = np.diff(dataset.sequences.start)
+    return count_lengths(lengths[lengths > 0], len(np.unique(dataset.sequences.items)))
+
+
 def data_checksum(dataset) -> str:
     """CRC-32 over the users, items and order of all interactions: equal for every model that saw the same data."""
     sequences = dataset.sequences
@@ -342,6 +405,37 @@ def environment(config: Config) -> dict:
         "device": device or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def provenance(config: Config) -> dict:
+    """What a row of a table says about where it comes from: recipe, loss, seed, and the commit of this code."""
+    loss = None if config["model"] in UNTRAINED_MODELS else config["loss_type"] or "CE"
+    return {"recipe": config["recipe"], "loss": loss, "seed": config["seed"], **source_state()}
+
+
+@functools.cache
+def source_state() -> dict:
+    """The commit of the checkout that this package runs from, and whether tracked files differ from it.
+
+    Both are None for an installed package. Asked once per process: the code that runs is the code that was read first.
+    """
+    nothing = {"commit": None, "dirty": None}
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return nothing
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return nothing
+
+
+def _rate(count: int, seconds: float) -> float | None:
+    return round(count / seconds, 1) if seconds > 0 else None
 
 
 def _peak_memory_mb() -> float:

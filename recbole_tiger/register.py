@@ -14,11 +14,20 @@ import sys
 
 from recbole_tiger import compat
 
+#: Where each model of ours lives: its module in `recbole_tiger.model`, its trainer, and its dataset (None: RecBole's own).
+PLACES: dict[str, tuple[str, str, str | None]] = {
+    "TIGER": ("tiger", "TIGERTrainer", "TIGERDataset"),
+    "P5": ("p5", "TIGERTrainer", None),
+    "Semantic_KNN": ("semantic_knn", "SafeTrainer", None),
+    "BERT4RecFixed": ("bert4rec_fixed", "SafeTrainer", None),
+    "TIGERTree": ("tiger_tree", "TIGERTreeTrainer", "TIGERDataset"),
+}
+
 _registered = False
 
 
 def register() -> None:
-    """Apply the repairs and register TIGER, its trainer and its dataset with RecBole."""
+    """Apply the repairs and register our models, their trainers and datasets with RecBole."""
     global _registered
     if _registered:
         return
@@ -28,15 +37,16 @@ def register() -> None:
     import recbole.data.dataset
     import recbole.trainer
 
-    from recbole_tiger.config import OUR_MODELS
-    from recbole_tiger.data.dataset import TIGERDataset
-    from recbole_tiger.trainer import TIGERTrainer
+    from recbole_tiger import trainer
+    from recbole_tiger.data import dataset
 
-    for name in OUR_MODELS:
-        module = importlib.import_module(f"recbole_tiger.model.{name.lower()}")
-        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = module
-        setattr(recbole.trainer, f"{name}Trainer", TIGERTrainer)
-        setattr(recbole.data.dataset, f"{name}Dataset", TIGERDataset)
+    for name, (module, trainer_name, dataset_name) in PLACES.items():
+        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = importlib.import_module(
+            f"recbole_tiger.model.{module}"
+        )
+        setattr(recbole.trainer, f"{name}Trainer", getattr(trainer, trainer_name))
+        if dataset_name is not None:
+            setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, dataset_name))
     _extend_config()
     _extend_quick_start()
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -22,10 +27,38 @@ from tqdm import tqdm
 from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from recbole_tiger.config import ConfigError, plain_settings
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
-from recbole_tiger.evaluation.evaluator import Ranks, collect_topk, topk_of_scores, unrounded_evaluator
+from recbole_tiger.decoding.beam_search import BeamResult
+from recbole_tiger.evaluation.evaluator import (
+    Ranks,
+    collect_topk,
+    expected_metrics,
+    metrics_of_ranks,
+    tied_places,
+    topk_of_scores,
+    unrounded_evaluator,
+)
+from recbole_tiger.nn.averaging import WeightAverage
+from recbole_tiger.nn.row_adamw import RowAdamW
 
 #: Steps between two looks at the accumulated loss: each look waits for the device.
 NAN_CHECK_STEPS = 50
+
+
+class TrainingStopped(RuntimeError):
+    """Training was asked to stop (SIGTERM); the message names the checkpoint that continues it."""
+
+
+@contextmanager
+def on_sigterm(handle: Callable[[], None]):
+    """Call `handle` on SIGTERM, between two steps of Python; outside of the main thread signals stay as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: handle())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class SafeTrainer(Trainer):
@@ -35,6 +68,7 @@ class SafeTrainer(Trainer):
         run_dir (Path): everything that this run writes.
         seconds (dict): time spent in "training" and "validation".
         ranks (Ranks): of the last evaluation.
+        id_level (dict): metrics of the last evaluation if IDs counted instead of items; None where they are the same.
     """
 
     def __init__(self, config, model):
@@ -49,8 +83,10 @@ class SafeTrainer(Trainer):
         self.examples_seen = 0
         self.finished = False
         self.ranks: Ranks | None = None
+        self.id_level: dict | None = None
         self._loader_state = None
         self._history: list[dict] = []
+        self._progress = (0, 0.0)  # steps of the unfinished epoch, and the sum of their losses
 
     def _new_run_dir(self) -> Path:
         name = f"{self.config['model']}-{self.config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
@@ -70,6 +106,7 @@ class SafeTrainer(Trainer):
             "history": self._history,
             "seconds": self.seconds,
             "examples_seen": self.examples_seen,
+            "progress": list(self._progress),
             "state_dict": self.model.state_dict(),
             "other_parameter": self._plain_other_parameter(),
             "optimizer": self.optimizer.state_dict(),
@@ -87,7 +124,13 @@ class SafeTrainer(Trainer):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
-        save_checkpoint(path, self.state(epoch))
+        try:
+            save_checkpoint(path, self.state(epoch))
+        except OSError as error:
+            raise OSError(
+                f"cannot write the checkpoint '{path}' ({error.strerror or error}): make room or set --checkpoint_dir; what "
+                f"was written before is whole, and --resume={self.last_model_file} continues it"
+            ) from error
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
@@ -115,6 +158,7 @@ class SafeTrainer(Trainer):
         self.finished = checkpoint["finished"]
         self.seconds = checkpoint["seconds"]
         self.examples_seen = checkpoint["examples_seen"]
+        self._progress = tuple(checkpoint["progress"])
         self._history = checkpoint["history"]
         self._load_weights(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -139,14 +183,22 @@ class SafeTrainer(Trainer):
             train_data.get_model(self.model)
         if self._loader_state is not None:
             train_data.generator.set_state(self._loader_state.cpu())
-        for epoch in range(self.start_epoch, self.epochs):
-            if self.finished:
-                break
-            self._fit_epoch(epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn)
+        self._valid_data, self._saved, self._callback = valid_data, saved, callback_fn
+        if saved and not os.path.exists(self.last_model_file):  # so that a run can be continued from its first step on
+            self._save_checkpoint(self.start_epoch - 1, verbose=False, saved_model_file=self.last_model_file)
+        with on_sigterm(self._request_stop):
+            for epoch in range(self.start_epoch, self.epochs):
+                if self.finished:
+                    break
+                self._fit_epoch(epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn)
         if saved and not os.path.exists(self.saved_model_file):
             self._save_checkpoint(self.epochs - 1, verbose=verbose)
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
+
+    def _request_stop(self) -> None:
+        """What SIGTERM does: end now; the checkpoint of the last whole epoch stands, and resuming repeats the rest."""
+        raise TrainingStopped(f"stopped by SIGTERM; continue with --resume={self.last_model_file}")
 
     def _fit_epoch(self, epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn):
         started = perf_counter()
@@ -161,20 +213,27 @@ class SafeTrainer(Trainer):
         self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
 
         improved = False
-        if valid_data and self.eval_step > 0:
-            last = epoch + 1 >= self.epochs or self.finished
-            if (epoch + 1) % self.eval_step == 0 or last:
-                improved, result = self._validate(epoch, valid_data, verbose, show_progress, callback_fn)
-                record["valid"] = dict(result)
+        if valid_data and self._validation_is_due(epoch):
+            improved, result = self._validate(epoch, valid_data, verbose, show_progress)
+            record["valid"] = dict(result)
         self._history.append(record)
+        self._progress = (0, 0.0)
         self._loader_state = train_data.generator.get_state()
         self.finished = self.finished or epoch + 1 >= self.epochs
         if saved:
             if improved or not valid_data:
                 self._save_checkpoint(epoch, verbose=verbose)
             self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
+        if callback_fn and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
+            callback_fn(epoch, record["valid"][self.valid_metric])
 
-    def _validate(self, epoch, valid_data, verbose, show_progress, callback_fn) -> tuple[bool, dict]:
+    def _validation_is_due(self, epoch: int) -> bool:
+        """Whether to validate at the end of an epoch: every `eval_step` epochs, and after the last."""
+        if self.eval_step <= 0:
+            return False
+        return (epoch + 1) % self.eval_step == 0 or epoch + 1 >= self.epochs or self.finished
+
+    def _validate(self, epoch, valid_data, verbose, show_progress) -> tuple[bool, dict]:
         started = perf_counter()
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         score = result[self.valid_metric]
@@ -195,8 +254,6 @@ class SafeTrainer(Trainer):
             self.logger.info(set_color("valid result", "blue") + ": \n" + dict2str(self.rounded(result)))
         self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling: dashboards know it
         self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
-        if callback_fn:
-            callback_fn(epoch, score)
         return bool(improved), result
 
     def rounded(self, result: dict) -> dict:
@@ -213,6 +270,9 @@ class SafeTrainer(Trainer):
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
         """Full-sort metrics of a validation or test loader, unrounded; RecBole's signature.
 
+        Where items share Semantic IDs (`collision=none`), the order of those of one ID is a matter of luck: metrics are
+        expected ones over all orders, and :attr:`id_level` holds what counting IDs instead of items would give.
+
         Side effect: :attr:`ranks` holds every user's rank.
         """
         if not eval_data:
@@ -225,16 +285,33 @@ class SafeTrainer(Trainer):
             self.logger.info(f"Loading model structure and parameters from {path}")
         self.model.eval()
         bar = tqdm(eval_data, ncols=100, desc=set_color("Evaluate   ", "pink"), disable=None if show_progress else True)
-        users, ranks = [], []
+        k = max(self.config["topk"])
+        users, ranks, ties, id_ranks = [], [], [], []
         for interaction, history_index, _, target in bar:
             interaction = interaction.to(self.device)
             seen = self._seen_items(eval_data, interaction) if self.config["mask_seen_items"] else None
-            items = self._topk(interaction, max(self.config["topk"]), seen, history_index)
-            ranks.append(collect_topk(self.eval_collector, items, target.to(self.device)).cpu())
+            target = target.to(self.device)
+            found = self._topk(interaction, k, seen, history_index)
+            rank = collect_topk(self.eval_collector, found.items, target)
+            if found.ids is not None:
+                reachable = (
+                    torch.ones_like(target, dtype=torch.bool) if seen is None else (seen != target[:, None]).all(1)
+                )
+                rank, tie, id_rank = tied_places(
+                    found.ids, found.id_counts, self.model.trie.leaf_of(target), reachable, k
+                )
+                ties.append(tie.cpu())
+                id_ranks.append(id_rank.cpu())
+            ranks.append(rank.cpu())
             users.append(interaction[self.config["USER_ID_FIELD"]].cpu())
-        self.ranks = Ranks(users=torch.cat(users).numpy(), ranks=torch.cat(ranks).numpy())
+        columns = (torch.cat(column).numpy() if column else None for column in (users, ranks, ties, id_ranks))
+        self.ranks = Ranks(*columns)
         self.eval_collector.model_collect(self.model)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        self.id_level = None
+        if ties:
+            result.update(expected_metrics(self.config, self.ranks.ranks, self.ranks.ties))
+            self.id_level = metrics_of_ranks(self.config, self.ranks.id_ranks)
         self.wandblogger.log_eval_metrics(result, head="eval")
         return result
 
@@ -243,12 +320,12 @@ class SafeTrainer(Trainer):
         users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()
         return torch.from_numpy(dataset.sequences.seen_before(users, dataset.held_out)).to(self.device)
 
-    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> torch.Tensor:
-        """The k best items of each row [B, k]; here from a model that scores all items."""
+    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
+        """The k best items of each row; here from a model that scores all items."""
         scores = self.model.full_sort_predict(interaction).view(len(interaction), -1)
         if history_index is not None:
             scores[history_index] = -torch.inf
-        return topk_of_scores(scores, k, seen)
+        return BeamResult(topk_of_scores(scores, k, seen), scores)
 
 
 class S3RecTrainer(SafeTrainer):
@@ -275,6 +352,10 @@ class TIGERTrainer(SafeTrainer):
         self.global_step = 0
         super().__init__(config, model)
         self.max_steps = config["max_steps"] or 0
+        self.eval_steps = config["eval_steps"] or 0
+        self._validated_at = 0  # step of the last validation
+        self._stopping = False
+        self._epoch = 0
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
         self._examples: TrainingExamples | TrainingWindows | None = None
 
@@ -318,30 +399,45 @@ class TIGERTrainer(SafeTrainer):
         return 1.0
 
     def state(self, epoch: int) -> dict:
-        return {**super().state(epoch), "global_step": self.global_step, "scheduler": self.scheduler.state_dict()}
+        return {
+            **super().state(epoch),
+            "global_step": self.global_step,
+            "validated_at": self._validated_at,
+            "scheduler": self.scheduler.state_dict(),
+        }
 
     def resume_checkpoint(self, resume_file):
         checkpoint = super().resume_checkpoint(resume_file)
         self.global_step = checkpoint["global_step"]
+        self._validated_at = checkpoint["validated_at"]
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         return checkpoint
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        """One pass over all training prefixes; the mean loss of a step."""
+        """One pass over all training prefixes, or the rest of one; the mean loss of a step."""
         if self._examples is None:
             self._examples = self._make_examples(train_data._dataset)
+        self._epoch = epoch_idx
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
         batches = self._examples.batches(self.config["train_batch_size"], seed=(self.config["seed"], epoch_idx))
+        steps, loss_sum = self._progress
+        batches = batches.after(steps)
         bar = tqdm(
             batches, ncols=100, desc=set_color(f"Train {epoch_idx:>5}", "pink"), disable=None if show_progress else True
         )
-        total = torch.zeros((), device=self.device)
-        steps = 0
+        total = torch.full((), loss_sum, device=self.device)
         for batch, n_targets in zip(bar, batches.n_targets, strict=False):
             if self.max_steps and self.global_step >= self.max_steps:
                 self.finished = True
+            elif self.eval_steps and self.global_step % self.eval_steps == 0 and self.global_step > self._validated_at:
+                self._progress = (steps, float(total))
+                self._validate_midway(show_progress)
+            if self.finished:
                 break
+            if self._stopping:
+                self._progress = (steps, float(total))
+                self._stop()
             loss = loss_func(batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -356,9 +452,45 @@ class TIGERTrainer(SafeTrainer):
             if steps % NAN_CHECK_STEPS == 0:
                 self._check_step(total, steps, bar)
         self._check_step(total, max(steps, 1), bar)
+        self._progress = (steps, float(total))
         if self.max_steps and self.global_step >= self.max_steps:
             self.finished = True
         return float(total) / max(steps, 1)
+
+    def _request_stop(self) -> None:
+        self._stopping = True  # seen before the next step, or the next batch of an evaluation
+
+    def _stop(self) -> None:
+        """Write where training stands and end it; resumed, it is as if it had never stopped."""
+        if not self._saved:
+            raise TrainingStopped("stopped by SIGTERM; nothing was saved, since the run was told to save nothing")
+        self._save_checkpoint(self._epoch - 1, verbose=False, saved_model_file=self.last_model_file)
+        raise TrainingStopped(
+            f"stopped by SIGTERM after step {self.global_step}; continue with --resume={self.last_model_file}"
+        )
+
+    def _validate_midway(self, show_progress: bool) -> None:
+        """Validation every `eval_steps` steps, within an epoch."""
+        improved, result = self._validate(self._epoch, self._valid_data, True, show_progress)
+        self._history.append({"epoch": self._epoch, "step": self.global_step, "valid": dict(result)})
+        self.model.train()
+        if self._saved:
+            if improved:
+                self._save_checkpoint(self._epoch - 1)
+            self._save_checkpoint(self._epoch - 1, verbose=False, saved_model_file=self.last_model_file)
+        if self._callback:
+            self._callback(self._epoch, result[self.valid_metric])
+
+    def _validate(self, *arguments) -> tuple[bool, dict]:
+        found = super()._validate(*arguments)
+        self._validated_at = self.global_step
+        return found
+
+    def _validation_is_due(self, epoch: int) -> bool:
+        if not self.eval_steps:
+            return super()._validation_is_due(epoch)
+        last = epoch + 1 >= self.epochs or self.finished
+        return last and self._validated_at < self.global_step
 
     def _make_examples(self, dataset) -> TrainingExamples | TrainingWindows:
         if self.config["encoder_mask"] == "bidirectional":
@@ -377,11 +509,62 @@ class TIGERTrainer(SafeTrainer):
             )
         bar.set_postfix_str(f"loss {mean:.4f}, lr {self.optimizer.param_groups[0]['lr']:.1e}")
 
-    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> torch.Tensor:
+    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
+        if self._stopping:
+            self._stop()
         return self.model.recommend(
             interaction[self.config["USER_ID_FIELD"]],
             interaction[self.model.ITEM_SEQ],
             interaction[self.model.ITEM_SEQ_LEN],
             k,
             excluded=seen,
-        ).items
+        )
+
+
+class TIGERTreeTrainer(TIGERTrainer):
+    """TIGER's trainer with plainly random batches, since the model packs histories and has no padding to save, and with
+    averaged weights (`ema_decay`), which are the ones evaluated and kept."""
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.average: WeightAverage | None = None
+        if config["ema_decay"]:
+            self.average = WeightAverage(model.parameters(), config["ema_decay"])
+            self.optimizer.register_step_post_hook(lambda *_: self.average.update())
+
+    def _build_optimizer(self, **kwargs):
+        """With `update_rows=touched`, AdamW on the rows that a step reads; it does the clipping too."""
+        optimizer = super()._build_optimizer(**kwargs)
+        if self.config["update_rows"] == "all":
+            return optimizer
+        clip, self.clip_grad_norm = self.clip_grad_norm, None
+        groups = [{key: group[key] for key in ("params", "weight_decay")} for group in optimizer.param_groups]
+        return RowAdamW(
+            groups, lr=self.config["learning_rate"], fused=True, max_norm=clip["max_norm"] if clip else None
+        )
+
+    def _make_examples(self, dataset) -> TrainingWindows:
+        return replace(super()._make_examples(dataset), bucket_batches=1)
+
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        with nullcontext() if self.average is None else self.average.shown(True):
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+
+    def state(self, epoch: int) -> dict:
+        if self.average is None:
+            return super().state(epoch)
+        with self.average.shown(False):
+            trained = {"trained_state_dict": self.model.state_dict(), "averaged_steps": self.average.steps}
+        with self.average.shown(True):
+            return {**super().state(epoch), **trained}
+
+    def _load_weights(self, checkpoint: dict) -> None:
+        super()._load_weights(checkpoint)
+        if self.average is not None:
+            self.average.restart(checkpoint.get("averaged_steps", 0))
+
+    def resume_checkpoint(self, resume_file):
+        checkpoint = super().resume_checkpoint(resume_file)
+        if "trained_state_dict" in checkpoint:
+            self.model.load_state_dict(checkpoint["trained_state_dict"])
+        return checkpoint

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# The suite runs in two processes (pyproject.toml): one thread for each, and for the programs that they start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from catalogue import TINY, write_catalogue
 

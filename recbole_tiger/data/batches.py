@@ -70,11 +70,13 @@ class TrainingWindows:
             many items of the history come before each target), both padded with 0 at the end.
         length_field: the name of the history lengths.
         n_targets: [n] targets of each window.
+        bucket_batches: how many batches of windows are sorted by length together; 1 for plainly random batches.
     """
 
     fields: dict[str, torch.Tensor]
     length_field: str
     n_targets: np.ndarray
+    bucket_batches: int = BUCKET_BATCHES
 
     @classmethod
     def from_sequences(cls, sequences, held_out, config, device) -> TrainingWindows:
@@ -121,16 +123,18 @@ class TrainingWindows:
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
         """All windows once, `batch_size` at a time, those of as many targets together."""
         device = self.fields[self.length_field].device
-        rows = seeded_batches(self.n_targets, batch_size, seed)
+        rows = seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)
         targets = [int(self.n_targets[part].sum()) for part in rows]
         return Batches(self.fields, [torch.from_numpy(part).to(device) for part in rows], targets)
 
 
-def seeded_batches(sizes: np.ndarray, batch_size: int, seed: Sequence[int]) -> list[np.ndarray]:
+def seeded_batches(
+    sizes: np.ndarray, batch_size: int, seed: Sequence[int], bucket_batches: int = BUCKET_BATCHES
+) -> list[np.ndarray]:
     """All row numbers once, in batches of similar size in a random order that depends on the seed alone."""
     rng = np.random.default_rng(list(seed))
     order = rng.permutation(len(sizes))
-    window = batch_size * BUCKET_BATCHES
+    window = batch_size * bucket_batches
     batches = []
     for start in range(0, len(order), window):
         part = order[start : start + window]
@@ -150,6 +154,10 @@ class Batches:
     fields: dict[str, torch.Tensor]
     rows: list[torch.Tensor]
     n_targets: list[int]
+
+    def after(self, n: int) -> Batches:
+        """The same without the first n batches."""
+        return Batches(self.fields, self.rows[n:], self.n_targets[n:])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,6 +2,7 @@
 
 from recbole_tiger.decoding.beam_search import (
     BeamResult,
+    ChildStepDecoder,
     FreeBeamResult,
     Seq2SeqStepDecoder,
     StepDecoder,
@@ -14,6 +15,7 @@ from recbole_tiger.decoding.trie import PrefixTrie
 
 __all__ = [
     "BeamResult",
+    "ChildStepDecoder",
     "ForkableStepDecoder",
     "FreeBeamResult",
     "PrefixTrie",

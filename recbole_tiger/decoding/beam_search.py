@@ -7,6 +7,7 @@ every result is an item; `free_beam_search` does not, and tells which of its sem
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -37,6 +38,19 @@ class StepDecoder(Protocol):
         """
 
 
+class ChildStepDecoder(StepDecoder, Protocol):
+    """A `StepDecoder` that can give the logits of the children of prefixes alone, where no others are needed."""
+
+    def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:
+        """Logits `[M]` of `child`, to be compared with those of siblings only; where there are none it may be any.
+
+        Args:
+            parents, codes: as for `advance`.
+            child: `[M]` nodes of `level`: the children of each beam's node in order, beam by beam.
+            count: `[B * K]` children of each beam.
+        """
+
+
 @dataclass(frozen=True)
 class BeamResult:
     """Ranked items of each user: highest score first, equal scores by item number.
@@ -44,10 +58,23 @@ class BeamResult:
     Attributes:
         items: `[B, k]` int64 item numbers, 0 where there are fewer than k.
         scores: `[B, k]` float32 log-probabilities of their semantic IDs, `-inf` there.
+        ids: where items share semantic IDs: `[B, K]` the IDs found, best first, as leaves of the trie, -1 where there
+            are fewer; else None.
+        id_counts: with `ids`: `[B, K]` items of each ID, without excluded ones.
     """
 
     items: Tensor
     scores: Tensor
+    ids: Tensor | None = None
+    id_counts: Tensor | None = None
+
+    @classmethod
+    def gathered(cls, parts: Sequence[BeamResult], order: Tensor) -> BeamResult:
+        """One result of several, whose users together are the rows `order` `[B]` of a batch, in the batch's order."""
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order), device=order.device)
+        columns = ([getattr(part, name) for part in parts] for name in ("items", "scores", "ids", "id_counts"))
+        return cls(*(None if column[0] is None else torch.cat(column)[back] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -106,8 +133,7 @@ class Seq2SeqStepDecoder:
 
     def fork(self) -> Seq2SeqStepDecoder:
         """A decoder in the same state that advances on its own; nothing is copied."""
-        twin = object.__new__(Seq2SeqStepDecoder)
-        twin.__dict__.update(self.__dict__)
+        twin = copy.copy(self)
         twin._decoder = self._decoder.fork()
         return twin
 
@@ -184,23 +210,30 @@ def beam_search(
     options = _Options(beam_size, normalise == "legal", sample, generator)
     gone = None if excluded is None else _gone_nodes(trie, excluded)
 
+    # Where probabilities are over children only, and children are listed one by one, a decoder may know a short cut.
+    by_child = ragged and options.legal and hasattr(decoder, "advance_to_children")
+
     beams: _Beams | None = None
     for level in range(trie.depth):
         if beams is None:
             logits = decoder.begin()
         else:
             codes = trie.tokens[level - 1][beams.node].long()
-            logits = decoder.advance(level, beams.parent, codes)
+            if by_child:
+                children = _RaggedChildren(trie, level, beams)
+                logits = decoder.advance_to_children(level, beams.parent, codes, children.child, children.count)
+            else:
+                logits = decoder.advance(level, beams.parent, codes)
         logits = logits.float()
         if temperatures[level] != 1:
             logits = logits / temperatures[level]
         if beams is None:
+            if excluded is not None and len(excluded) != len(logits):
+                raise ValueError(f"excluded names {len(excluded)} users, but the decoder has {len(logits)}")
             beams = _root(logits.shape[0], logits.device, sample)
             children = _RootChildren(trie, logits.shape[0])
-        elif ragged:
-            children = _RaggedChildren(trie, level, beams)
-        else:
-            children = _FixedChildren(trie, level, beams)
+        elif not by_child:
+            children = (_RaggedChildren if ragged else _FixedChildren)(trie, level, beams)
         beams = _expand(trie, level, beams, children, logits, options, None if gone is None else gone[level])
     return _items_below(trie, beams, k, None if gone is None else gone[trie.depth], options)
 
@@ -232,7 +265,7 @@ def free_beam_search(
         if temperatures[level] != 1:
             logits = logits / temperatures[level]
         n_users, n_beams, _ = logits.shape
-        steps = logits - torch.logsumexp(logits, -1, keepdim=True)
+        steps = logits - _log_sum_exp(logits)[:, :, None]
         total = (steps if score is None else score[:, :, None] + steps).reshape(n_users, n_beams * size)
         # Beams are kept in lexicographic order of their codes, so the flat index breaks ties by the ID.
         index = torch.arange(n_beams * size, device=logits.device)
@@ -355,23 +388,24 @@ class _RaggedChildren:
     def __init__(self, trie: PrefixTrie, level: int, beams: _Beams) -> None:
         first, count = trie.children(level - 1, beams.node)
         self.n_users, self.n_beams = beams.node.shape
-        count = count.flatten()
+        self.count = count = count.flatten()
         ends = count.cumsum(0)
         self.beam = torch.repeat_interleave(count)  # flat beam of each candidate
         index = torch.arange(len(self.beam), device=self.beam.device)
-        self.child = index + (first.flatten() - ends + count)[self.beam]
-        self.token = trie.tokens[level][self.child].long()
+        self.child = index + (first.flatten() - ends + count).index_select(0, self.beam)
+        self.token = trie.tokens[level].index_select(0, self.child)
         user_ends = ends[self.n_beams - 1 :: self.n_beams]
         self.user_count = user_ends.diff(prepend=user_ends.new_zeros(1))
         self.user_first = user_ends - self.user_count
-        self.user = self.beam // self.n_beams
-        self.column = index - self.user_first[self.user]
+        self.user = torch.repeat_interleave(self.user_count)
 
     def take(self, logits: Tensor) -> Tensor:
-        return logits.flatten(0, 1)[self.beam, self.token]
+        if logits.dim() == 1:  # the candidates' own already
+            return logits
+        return logits.flatten().index_select(0, self.beam * logits.shape[2] + self.token)
 
     def spread(self, beams: Tensor) -> Tensor:
-        return beams.flatten()[self.beam]
+        return beams.flatten().index_select(0, self.beam)
 
     def highest(self, values: Tensor) -> Tensor:
         out = values.new_full((self.n_users * self.n_beams,), -torch.inf)
@@ -385,9 +419,12 @@ class _RaggedChildren:
 
     def best(self, rank: Tensor, tie: Tensor, n: int) -> Tensor:
         width = max(int(self.user_count.max()), n)
-        keys = torch.full((self.n_users, width), torch.iinfo(torch.int64).min, device=rank.device)
-        keys[self.user, self.column] = _sort_keys(rank, tie)
-        return keys.topk(n, dim=1).indices
+        keys = torch.full((self.n_users * width,), torch.iinfo(torch.int64).min, device=rank.device)
+        # Every user's candidates go to the front of a row of their own.
+        shift = torch.arange(self.n_users, device=rank.device) * width - self.user_first
+        place = torch.arange(len(rank), device=rank.device) + shift.index_select(0, self.user)
+        keys.index_copy_(0, place, _sort_keys(rank, tie))
+        return keys.view(self.n_users, width).topk(n, dim=1).indices
 
     def _flat(self, best: Tensor) -> Tensor:
         return (self.user_first[:, None] + best).clamp(max=len(self.child) - 1)
@@ -420,10 +457,9 @@ def _expand(
 ) -> _Beams:
     """The best children of all beams of a user as the beams of `level`."""
     chosen = children.take(logits)
-    whole = legal_whole = torch.logsumexp(logits, -1)  # [B, K]
-    if options.legal or options.sample:
-        legal_whole = children.log_sum(chosen)
-    score = children.spread(beams.score - (legal_whole if options.legal else whole)) + chosen
+    legal_whole = children.log_sum(chosen) if options.legal or options.sample else None
+    whole = legal_whole if options.legal else _log_sum_exp(logits)  # [B, K]
+    score = children.spread(beams.score - whole) + chosen
     legal = gumbel = None
     if options.sample:
         legal = children.spread(beams.legal - legal_whole) + chosen
@@ -468,7 +504,14 @@ def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: Tensor | None, o
         gumbel = torch.where(exists, beams.gumbel[:, :, None], -torch.inf).flatten(1)
         drawn = _sort_keys(gumbel, items).topk(min(k, items.shape[1]), dim=1).indices
         items, score = items.gather(1, drawn), score.gather(1, drawn)
-    return rank_items(items, score, k)
+    result = rank_items(items, score, k)
+    if not trie.has_duplicates:
+        return result
+    if gone is not None:
+        base = torch.arange(n_users, device=trie.device)[:, None] * (trie.n_items + 1) + first
+        count = count - (torch.searchsorted(gone, base + count) - torch.searchsorted(gone, base))
+    alive = beams.score > -torch.inf
+    return BeamResult(result.items, result.scores, torch.where(alive, beams.node, -1), torch.where(alive, count, 0))
 
 
 def _first_item(trie: PrefixTrie, leaf: Tensor) -> Tensor:
@@ -484,6 +527,12 @@ def _sort_keys(rank: Tensor, tie: Tensor) -> Tensor:
     bits = (rank + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (ordered.long() << 32) | (0xFFFFFFFF - tie)
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    """As `torch.logsumexp` over the last dimension, without its passes over the input in search of infinities."""
+    highest = logits.amax(-1, keepdim=True)
+    return (logits - highest).exp_().sum(-1).log_() + highest[..., 0]
 
 
 def _is_in(keys: Tensor, sorted_keys: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ def exact_scores(
         child = torch.arange(low, high, device=device)
         parent = trie.parent(level, child) if level else torch.zeros_like(child)
         parent = parent - parent[0]  # the parents of a contiguous range are contiguous too
-        logits = logits.float() / temperatures[level]
+        logits = logits.float()
+        if temperatures[level] != 1:
+            logits = logits / temperatures[level]
         chosen = logits[:, parent, trie.tokens[level][child].long()]  # [B, N]
         if normalise == "legal":
             highest = logits.amax(-1)
@@ -104,8 +106,25 @@ def exact_topk(
     if k < 1:
         raise ValueError(f"k must be at least 1, but it is {k}")
     scores = exact_scores(decoder, trie, temperature=temperature, normalise=normalise, max_rows=max_rows)
+    by_leaf = None
+    if trie.has_duplicates:
+        leaves = torch.arange(trie.n_nodes[-1], device=trie.device)
+        by_leaf = scores[:, trie.items[trie.children(trie.depth - 1, leaves)[0]].long()]
     if excluded is not None:
         known = torch.where((excluded > 0) & (excluded < scores.shape[1]), excluded, 0)
         scores.scatter_(1, known, -torch.inf)
     items = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    return rank_items(items, scores, k)
+    result = rank_items(items, scores, k)
+    if not trie.has_duplicates:
+        return result
+    leaf = trie.leaf_of(trie.items.long())
+    there = (scores[:, trie.items.long()] > -torch.inf).long()
+    count = torch.zeros_like(by_leaf, dtype=torch.long).index_add_(1, leaf, there)
+    ranked = rank_items(
+        torch.arange(1, trie.n_nodes[-1] + 1, device=trie.device).expand_as(by_leaf),
+        torch.where(count > 0, by_leaf, -torch.inf),
+        k,
+    )
+    ids = ranked.items - 1
+    counts = torch.where(ids >= 0, count.gather(1, ids.clamp(min=0)), 0)
+    return BeamResult(result.items, result.scores, ids, counts)

@@ -288,6 +288,10 @@ class PrefixTrie:
         found = self._position[torch.where(known, items, 0)].long()
         return torch.where(known, found, self.n_items)
 
+    def leaf_of(self, items: Tensor) -> Tensor:
+        """The leaf (semantic ID) of item numbers (any shape); one past the last leaf for a number outside."""
+        return self.parent(self.depth, self.position(items))
+
     def dense_children(self, level: int) -> Tensor:
         """Child of each node of `level` by codeword, `[N_level, level_sizes[level + 1]]` int32, -1 where
         there is none; built at the first use and kept. For levels with few nodes only."""

@@ -32,10 +32,15 @@ class Ranks:
     Attributes:
         users: [n] internal user numbers, in evaluation order.
         ranks: [n] position of the held-out item in the list, from 0; -1 where it is not among the top K.
+        ties: [n] how many items share its place, from `ranks` on: any order of them is as good as another. None where
+            every item has a place of its own.
+        id_ranks: with `ties`: [n] position of its Semantic ID among the IDs, -1 where it is not among the top K.
     """
 
     users: np.ndarray
     ranks: np.ndarray
+    ties: np.ndarray | None = None
+    id_ranks: np.ndarray | None = None
 
 
 def collect_topk(collector: Collector, items: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -57,6 +62,33 @@ def collect_topk(collector: Collector, items: torch.Tensor, target: torch.Tensor
     if collector.register.need("rec.items"):
         collector.data_struct.update_tensor("rec.items", items)
     return torch.where(hits.any(dim=1), hits.int().argmax(dim=1), -1)
+
+
+def tied_places(
+    ids: torch.Tensor, counts: torch.Tensor, target: torch.Tensor, reachable: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where the held-out items stand when items share Semantic IDs.
+
+    Args:
+        ids: [B, n] IDs found, best first, -1 where there are fewer.
+        counts: [B, n] items of each.
+        target: [B] ID of each held-out item.
+        reachable: [B] bool, False for a held-out item that was excluded from the search.
+        k: length of the list of items.
+
+    Returns:
+        [B] first place of the held-out item's ID in the list of items, -1 from k on; [B] items on that ID; [B] place of
+        the ID in the list of IDs, -1 from k on.
+    """
+    match = (ids == target[:, None]) & reachable[:, None]
+    found, place = match.any(dim=1), match.int().argmax(dim=1)
+    first = (counts.cumsum(dim=1) - counts).gather(1, place[:, None])[:, 0]
+    ties = counts.gather(1, place[:, None])[:, 0]
+    return (
+        torch.where(found & (first < k), first, -1),
+        torch.where(found, ties, 1),
+        torch.where(found & (place < k), place, -1),
+    )
 
 
 def topk_of_scores(scores: torch.Tensor, k: int, excluded: torch.Tensor | None = None) -> torch.Tensor:
@@ -88,3 +120,28 @@ def metrics_of_ranks(config, ranks: np.ndarray) -> OrderedDict:
         if set(metric.metric_need) <= {"rec.topk"}:
             result.update(metric.calculate_metric(collector.data_struct))
     return result
+
+
+def expected_metrics(config, ranks: np.ndarray, ties: np.ndarray) -> OrderedDict:
+    """RecBole's top-k metrics when tied items come in random order, in expectation, unrounded.
+
+    A held-out item that shares the places ``r .. r + t - 1`` with t - 1 others stands at each with probability 1 / t, and
+    a metric of one held-out item is a function of its place, so the mean over users is a sum over places.
+
+    Args:
+        ranks: [n] first place of each held-out item's group, from 0; -1 for a miss.
+        ties: [n] items of the group.
+    """
+    k = max(config["topk"])
+    hit = np.asarray(ranks) >= 0
+    first, each = np.asarray(ranks)[hit], 1.0 / np.asarray(ties)[hit]
+    change = np.zeros(k + 1)
+    np.add.at(change, first, each)
+    np.add.at(change, np.minimum(first + np.asarray(ties)[hit], k), -each)
+    share = np.cumsum(change)[:k] / len(ranks)  # of users with the held-out item at each place
+    at_place = [metrics_of_ranks(config, np.array([place])) for place in (*range(k), -1)]
+    weights = [*share, 1.0 - share.sum()]
+    return OrderedDict(
+        (name, float(sum(weight * at[name] for weight, at in zip(weights, at_place, strict=True))))
+        for name in at_place[0]
+    )

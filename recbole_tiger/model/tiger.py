@@ -6,39 +6,29 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
-from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.utils import InputType
 
 from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encoder_input
-from recbole_tiger.decoding.beam_search import BeamResult, Seq2SeqStepDecoder, beam_search
-from recbole_tiger.decoding.exact import exact_topk
+from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
 from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
 from recbole_tiger.preprocessing import PreparedIDs
 
 
-class TIGER(SequentialRecommender):
+class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
     vocabulary, of which the other levels' codewords can never be right.
     """
 
-    input_type = InputType.POINTWISE
-
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
 
         # load parameters info
-        self.beam_size = config["beam_size"]
-        self.scoring = config["scoring"]
         self.likelihood = config["likelihood"]
-        self.temperature = config["temperature"]
-        self.decode_batch_size = config["decode_batch_size"]
         self.label_smoothing = config["label_smoothing"]
         self.user_buckets = config["user_buckets"]
         self.encoder_mask = config["encoder_mask"]
@@ -79,11 +69,6 @@ class TIGER(SequentialRecommender):
         tokens = self.vocabulary.item_tokens(table.codes).to(self.user_tokens.device)
         self.register_buffer("item_tokens", tokens, persistent=False)  # [n_items, L], row 0 padding
         self.trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
-
-    def _apply(self, fn, *args, **kwargs):
-        super()._apply(fn, *args, **kwargs)
-        self.trie = self.trie.to(self.item_tokens.device)
-        return self
 
     def encode(self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor):
         """Histories -> memory [B, T, d_model] and mask [B, T]. ``users`` None: no user token (a user never seen)."""
@@ -147,85 +132,10 @@ class TIGER(SequentialRecommender):
             for level, logits in enumerate(self.forward(interaction, items))
         )
 
-    def full_sort_predict(self, interaction):
-        """Scores [B, n_items]: log-likelihoods of the items in each user's beam, -inf elsewhere."""
-        result = self.recommend(
-            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], self.beam_size
-        )
-        scores = result.scores.new_full((len(result.items), self.n_items), -torch.inf)
-        scores.scatter_(1, result.items, result.scores)  # places without an item carry -inf into column 0
-        scores[:, 0] = -torch.inf
-        return scores
-
-    @torch.no_grad()
-    def recommend(
-        self,
-        users: torch.Tensor | None,
-        history: torch.Tensor,
-        lengths: torch.Tensor,
-        k: int,
-        *,
-        excluded: torch.Tensor | None = None,
-        beam_size: int | None = None,
-        temperature: float | Sequence[float] | None = None,
-        sample: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> BeamResult:
-        """The k most likely items after each history.
-
-        Args:
-            users: [B] internal user numbers, or None for users never seen.
-            history: [B, H] item numbers in time order, padded with 0 at the end.
-            lengths: [B] items of each history.
-            k: length of the lists.
-            excluded: [B, S] item numbers that must not appear, padded with 0.
-
-        Returns:
-            items [B, k] (0 where the beam holds fewer) and log-likelihoods [B, k] (-inf there), best first. The
-            histories are decoded in batches of `decode_batch_size`, sorted by length, so that short ones are not padded.
-        """
-        order = torch.argsort(lengths, stable=True)
-        parts = []
-        for rows in order.split(self.decode_batch_size):
-            memory, mask = self.encode(None if users is None else users[rows], history[rows], lengths[rows])
-            decoder = Seq2SeqStepDecoder(
-                self.seq2seq,
-                memory,
-                mask,
-                [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)],
-                start_token=PAD,
-            )
-            options = dict(
-                k=k,
-                excluded=None if excluded is None else excluded[rows],
-                temperature=self.temperature if temperature is None else temperature,
-                normalise=self.likelihood,
-            )
-            if self.scoring == "exact" and not sample:
-                parts.append(exact_topk(decoder, self.trie, **options))
-            else:
-                parts.append(
-                    beam_search(
-                        decoder,
-                        self.trie,
-                        beam_size=beam_size or self.beam_size,
-                        sample=sample,
-                        generator=generator,
-                        **options,
-                    )
-                )
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
-        return BeamResult(
-            items=torch.cat([part.items for part in parts])[back],
-            scores=torch.cat([part.scores for part in parts])[back],
-        )
-
-    def other_parameter(self):
-        """What a checkpoint needs beside the weights: table, quantizer and scaler, as plain values and tensors."""
-        return {"semantic_ids": self.prepared_ids.state_dict()}
-
-    def load_other_parameter(self, para):
-        if para:
-            self._use_semantic_ids(PreparedIDs.from_state_dict(para["semantic_ids"]))
-            self.trie = self.trie.to(self.item_tokens.device)
+    def step_decoder(
+        self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor
+    ) -> Seq2SeqStepDecoder:
+        """A fresh decoder of the IDs that follow these histories; arguments as in :meth:`recommend`."""
+        memory, mask = self.encode(users, history, lengths)
+        levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
+        return Seq2SeqStepDecoder(self.seq2seq, memory, mask, levels, start_token=PAD)

@@ -28,7 +28,7 @@ from recbole_tiger.preparation.interactions import (
 )
 from recbole_tiger.preparation.kcore import k_core
 from recbole_tiger.preparation.lines import read_lines
-from recbole_tiger.preparation.paper import DatasetCounts, table2_counts
+from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths
 from recbole_tiger.preparation.sources import Field, interaction_chunks
 
 LEAK_SHUFFLES = 5
@@ -108,16 +108,11 @@ def check_dataset(
         if item.is_file()
         else None,
         "checksum": data_checksum(folder, dataset),
-        "table2": _table2(dataset, lengths, len(item_counts)),
+        "table2": against_table2(dataset, lambda: count_lengths(lengths, len(item_counts))),
         "histograms": _histograms(lengths, item_counts, times if columns.times is not None else None),
     }
     report["warnings"] = warnings_in_words(report)
     return report
-
-
-def dataset_counts(lengths: np.ndarray, n_items: int) -> DatasetCounts:
-    """The numbers of the paper's Table 2, from the sequence lengths of the users."""
-    return DatasetCounts(len(lengths), n_items, float(lengths.mean()), float(np.median(lengths)))
 
 
 def core_counts(
@@ -129,7 +124,7 @@ def core_counts(
     if not core.any():
         raise PreparationError(f"The {user_core}-core of {dataset} is empty.")
     lengths = np.unique(columns.users[core], return_counts=True)[1]
-    return dataset_counts(lengths, len(np.unique(columns.items[core])))
+    return count_lengths(lengths, len(np.unique(columns.items[core])))
 
 
 def read_table(path: Path, progress: bool) -> tuple[tuple[Field, ...], Iterator[tuple[int, list[str]]]]:
@@ -327,18 +322,6 @@ def check_items(path: Path, interacted: set[str], progress: bool = True) -> dict
         "same_text": described - len(texts) if others else 0,
         "empty_sequence_cells": counts["empty_sequence"],
         "cells_with_leading_quote": counts["leading_quote"],
-    }
-
-
-def _table2(dataset: str, lengths: np.ndarray, n_items: int) -> dict | None:
-    paper = table2_counts(dataset)
-    if paper is None:
-        return None
-    ours = dataset_counts(lengths, n_items)
-    return {
-        "ours": vars(ours),
-        "paper": vars(paper),
-        "same": (ours.users, ours.items) == (paper.users, paper.items),
     }
 
 

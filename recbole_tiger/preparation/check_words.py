@@ -8,6 +8,7 @@ TIE_SHARE = 0.01  # neighbours of equal time from which on we warn
 LEAK_SHARE = 0.05  # neighbours with consecutive numbers, beyond chance, from which on we warn
 TITLE_SHARE = 0.9  # items that should have a title
 TITLE_FIELDS = ("title", "movie_title", "name")
+LEAK_NAMES = {"ids": "item ids", "internal": "RecBole's item numbers"}
 
 
 def warnings_in_words(report: dict) -> list[str]:
@@ -50,10 +51,11 @@ def warnings_in_words(report: dict) -> list[str]:
             )
     warnings += _item_warnings(report["item_table"])
     table2 = report["table2"]
-    if table2 and not table2["same"]:
+    if table2 and table2["different"]:
         warnings.append(
-            f"{table2['ours']['users']:,} users and {table2['ours']['items']:,} items are not the paper's "
-            f"{table2['paper']['users']:,} and {table2['paper']['items']:,} (Table 2): take the 5-core."
+            f"{table2['ours']['users']:,} users and {table2['ours']['items']:,} items, {table2['ours']['mean_length']:.2f} "
+            f"interactions a user: the paper's Table 2 has {table2['paper']['users']:,}, {table2['paper']['items']:,} and "
+            f"{table2['paper']['mean_length']:.2f}: take the 5-core."
         )
     return warnings
 
@@ -89,46 +91,51 @@ def _item_warnings(table: dict | None) -> list[str]:
     return warnings
 
 
-def report_text(report: dict) -> str:
-    """The report as lines of text, warnings last."""
-    lengths, counts, training = report["user_lengths"], report["item_counts"], report["training"]
-    lines = [
-        f"dataset        {report['dataset']}",
-        f"users          {report['users']:,}",
-        f"items          {report['items']:,}",
-        f"interactions   {report['interactions']:,}",
-        f"density        {report['density']:.4%}",
-        *(
-            f"{name:<15}least {spread['least']:,}, mean {spread['mean']:.2f}, median {spread['median']:g}, "
-            f"largest {spread['largest']:,}"
-            for name, spread in (("user lengths", lengths), ("item counts", counts))
-        ),
+def report_rows(report: dict) -> list[tuple[str, str]]:
+    """The report as names and numbers in words, without the warnings."""
+    training, ties, table, table2 = (report[key] for key in ("training", "ties", "item_table", "table2"))
+    rows = [
+        ("users", f"{report['users']:,}"),
+        ("items", f"{report['items']:,}"),
+        ("interactions", f"{report['interactions']:,}"),
+        ("density", f"{report['density']:.4%}"),
     ]
-    if report["ties"] is not None:
-        ties = report["ties"]
-        lines.append(f"ties           {ties['pairs']:,} neighbours ({ties['share']:.2%}), {ties['users']:,} users")
-    lines += [
-        f"duplicates     {report['duplicates']:,}",
-        f"never trained  {training['items_never_in_training']:,} items, target of "
-        f"{training['share_of_test_targets']:.2%} of {training['test_users']:,} test users",
+    for name, key in (("user lengths", "user_lengths"), ("item counts", "item_counts")):
+        least, mean, median, largest = (report[key][part] for part in ("least", "mean", "median", "largest"))
+        rows.append((name, f"least {least:,}, mean {mean:.2f}, median {median:g}, largest {largest:,}"))
+    if ties is not None:
+        rows.append(("ties", f"{ties['pairs']:,} neighbours ({ties['share']:.2%}), {ties['users']:,} users"))
+    rows += [
+        ("duplicates", f"{report['duplicates']:,}"),
+        (
+            "never trained",
+            f"{training['items_never_in_training']:,} items, target of {training['share_of_test_targets']:.2%} of "
+            f"{training['test_users']:,} test users",
+        ),
     ]
     for which, leak in report["leak"].items():
         if leak is not None:
-            lines.append(
-                f"leak check     {which}: {leak['share']:.2%} consecutive, {leak['shuffled']:.2%} after a shuffle"
-            )
-    table = report["item_table"]
+            shares = f"{leak['share']:.2%} consecutive, {leak['shuffled']:.2%} after a shuffle"
+            rows.append(("leak check", f"{LEAK_NAMES[which]}: {shares}"))
     if table is not None:
-        lines.append(
-            f"item rows      {table['rows']:,}, {table['interacted_without_row']:,} items without, "
-            f"{table['without_interactions']:,} without interactions"
+        others = (
+            f"{table['interacted_without_row']:,} items without, {table['without_interactions']:,} without interactions"
         )
-        lines += [f"  with {name}: {share:.1%}" for name, share in table["fields"].items()]
-        lines.append(f"same text      {table['same_text']:,} items")
-    if report["table2"] is not None:
-        verdict = "the same" if report["table2"]["same"] else "different"
-        paper = report["table2"]["paper"]
-        lines.append(f"paper, Table 2 {paper['users']:,} users, {paper['items']:,} items: {verdict}")
-    lines.append(f"checksum       {report['checksum']}")
+        rows.append(("item rows", f"{table['rows']:,}, {others}"))
+        rows += [(f"with {name}", f"{share:.1%} of the items") for name, share in table["fields"].items()]
+        rows.append(("same text", f"{table['same_text']:,} items"))
+    if table2 is not None:
+        verdict = "DIFFERENT" if table2["different"] else "the same"
+        rows.append(
+            ("paper, Table 2", f"{table2['paper']['users']:,} users, {table2['paper']['items']:,} items: {verdict}")
+        )
+    return [*rows, ("checksum", report["checksum"])]
+
+
+def report_text(report: dict) -> str:
+    """The report as lines of text, warnings last."""
+    rows = [("dataset", report["dataset"]), *report_rows(report)]
+    width = max(len(name) for name, _ in rows) + 1
+    lines = [f"{name:<{width}}{text}" for name, text in rows]
     lines += [f"WARNING: {warning}" for warning in report["warnings"]] or ["no warnings"]
     return "\n".join(lines)

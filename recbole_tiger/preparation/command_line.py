@@ -21,7 +21,7 @@ from recbole_tiger.preparation.download import DownloadError, ensure_dataset, ha
 from recbole_tiger.preparation.errors import BAD_ROW_POLICIES, PreparationError
 from recbole_tiger.preparation.interactions import DUPLICATES, ORDERS, TIES
 from recbole_tiger.preparation.movielens import MovieLensSource
-from recbole_tiger.preparation.paper import compare_with_table2
+from recbole_tiger.preparation.paper import against_table2, table2_text
 from recbole_tiger.preparation.pipeline import MISSING_ITEMS, PrepareOptions, prepare
 from recbole_tiger.preparation.rows import TextFormat
 from recbole_tiger.preparation.s3rec import S3RecSource
@@ -106,9 +106,9 @@ def _write(source: Source, parsed: argparse.Namespace) -> None:
 
 
 def _print_table2(data_path: str, dataset: str) -> None:
-    comparison = compare_with_table2(dataset, functools.partial(core_counts, data_path, dataset))
-    if comparison:
-        print(comparison)
+    comparison = against_table2(dataset, functools.partial(core_counts, data_path, dataset))
+    if comparison is not None:
+        print(table2_text(dataset, comparison, "5-core"))
 
 
 @reporting_errors

@@ -31,12 +31,13 @@ from recbole_tiger.preparation.errors import PreparationError
 BLOCK_BYTES = 1 << 16
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
 MOST_ATTEMPTS_WITHOUT_PROGRESS = 6
+FIRST_BYTE = 8.0  # seconds for the first byte: a missing network is told within 15 seconds, Python's start included
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 RANGE_NOT_SATISFIABLE = 416
 ATOMIC_SUFFIXES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
-class DownloadError(RuntimeError):
+class DownloadError(OSError):
     """A dataset could not be fetched; the message says why and what to put where."""
 
 
@@ -90,7 +91,8 @@ def ensure_dataset(
         dataset: a name of RecBole's list (`amazon-beauty`, …), or any name together with a url.
         data_path: the folder of datasets, as in RecBole.
         url: address of a zip with atomic files; None takes RecBole's.
-        timeout: give up when no new byte has arrived for so many seconds, all attempts together.
+        timeout: give up when no new byte has arrived for so many seconds, all attempts together; before the first
+            byte at most `FIRST_BYTE`.
         progress: show a bar.
 
     Returns:
@@ -141,7 +143,7 @@ def fetch(url: str, target: Path, timeout: float, progress: bool = True) -> None
     """Download an address to a file, continuing what `<target>.part` holds of the same version.
 
     Raises:
-        OSError: no new byte for `timeout` seconds, or the connection kept breaking.
+        OSError: no new byte for `timeout` seconds (`FIRST_BYTE` at most for the first), or the connection kept breaking.
         _Rejected: an answer that will not change, such as 404.
     """
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
@@ -175,17 +177,19 @@ def fetch(url: str, target: Path, timeout: float, progress: bool = True) -> None
 
 
 class _Clock:
-    """Time since the last new byte."""
+    """Seconds that are left until the next byte has to be here."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self.moved()
+        self.allowed = min(timeout, FIRST_BYTE)
+        self._last = time.monotonic()
 
     def moved(self) -> None:
+        self.allowed = self.timeout
         self._last = time.monotonic()
 
     def left(self) -> float:
-        return self._last + self.timeout - time.monotonic()
+        return self._last + self.allowed - time.monotonic()
 
 
 def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm) -> None:
@@ -239,7 +243,7 @@ def _open(request: urllib.request.Request, clock: _Clock):
 
     def work() -> None:
         try:
-            results.put(urllib.request.urlopen(request, timeout=left))
+            results.put(urllib.request.urlopen(request, timeout=clock.timeout))
         except BaseException as error:  # carried over to the waiting thread, whatever it is
             results.put(error)
 
@@ -247,7 +251,7 @@ def _open(request: urllib.request.Request, clock: _Clock):
     try:
         result = results.get(timeout=left)
     except queue.Empty:
-        raise TimeoutError(f"no answer within {clock.timeout:g} seconds") from None
+        raise TimeoutError(f"no answer within {clock.allowed:g} seconds") from None
     if isinstance(result, BaseException):
         raise result
     return result

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class DatasetCounts:
@@ -28,27 +30,44 @@ def table2_counts(dataset_name: str) -> DatasetCounts | None:
     return TABLE_2.get(dataset_name)
 
 
-def compare_with_table2(dataset_name: str, count: Callable[[], DatasetCounts]) -> str:
-    """Our counts beside the paper's, one line each; empty for a dataset that the paper does not use.
+def count_lengths(lengths: np.ndarray, n_items: int) -> DatasetCounts:
+    """The numbers of Table 2 from the sequence lengths of the users, int [n_users]."""
+    return DatasetCounts(len(lengths), n_items, float(lengths.mean()), float(np.median(lengths)))
+
+
+def against_table2(dataset_name: str, count: Callable[[], DatasetCounts]) -> dict | None:
+    """Our counts and the paper's as plain values; None for a dataset that the paper does not use.
 
     Means agree when they differ by less than 0.01: the paper's has two decimals, cut for Beauty (8.876).
 
     Args:
         count: gives our counts; asked only for a dataset of the paper.
+
+    Returns:
+        `ours`, `paper` (the fields of `DatasetCounts`) and `different`, the names of those that differ.
     """
     paper = table2_counts(dataset_name)
     if paper is None:
-        return ""
-    ours = count()
-    lines = [f"{dataset_name}, 5-core, against the paper's Table 2:"]
-    for name, our_value, their_value, tolerance in (
-        ("users", ours.users, paper.users, 0),
-        ("items", ours.items, paper.items, 0),
-        ("mean length", ours.mean_length, paper.mean_length, 0.01),
-        ("median length", ours.median_length, paper.median_length, 0),
-    ):
-        verdict = "the same" if abs(our_value - their_value) <= tolerance else "DIFFERENT"
-        lines.append(f"  {name}: {_number(our_value)}, paper {_number(their_value)}: {verdict}")
+        return None
+    ours, theirs = vars(count()), vars(paper)
+    tolerance = {"mean_length": 0.01}
+    different = [name for name in theirs if abs(ours[name] - theirs[name]) > tolerance.get(name, 0)]
+    return {"ours": dict(ours), "paper": dict(theirs), "different": different}
+
+
+def table2_text(dataset_name: str, comparison: dict, what: str = "after filtering") -> str:
+    """The result of `against_table2` in words, one line for each number; a last line where they differ."""
+    lines = [f"{dataset_name}, {what}, against the paper's Table 2:"]
+    for name, theirs in comparison["paper"].items():
+        verdict = "DIFFERENT" if name in comparison["different"] else "the same"
+        lines.append(
+            f"  {name.replace('_', ' ')}: {_number(comparison['ours'][name])}, paper {_number(theirs)}: {verdict}"
+        )
+    if comparison["different"]:
+        lines.append(
+            "  This is NOT the paper's data: take RecBole's download of that name and its 5-core "
+            "(user_inter_num_interval and item_inter_num_interval of [5,inf))."
+        )
     return "\n".join(lines)
 
 

@@ -228,3 +228,7 @@ def _parquet_rows(path: Path, columns: Sequence[str], progress: bool) -> Iterato
                         yield row, values
     except (pyarrow.ArrowException, OSError) as error:
         raise PreparationError(f"{path} is a damaged Parquet file: {error}") from None
+    except UnicodeDecodeError as error:
+        raise PreparationError(
+            f"{path}, in the {PARQUET_BATCH_ROWS:,} rows after row {row}: not utf-8 text: {error}"
+        ) from None

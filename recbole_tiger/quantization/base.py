@@ -213,7 +213,7 @@ class Quantizer(ABC):
             raise ValueError(f"codes must be [n, id_length={self.id_length}], got {codes.shape}.")
         if len(codes) and (codes.min() < 0 or (codes.max(0) >= self.codebook_sizes_).any()):
             raise ValueError(f"codes must lie in [0, codebook size), the sizes are {self.codebook_sizes_}.")
-        return torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64))
+        return torch.from_numpy(np.require(codes, dtype=np.int64, requirements=["C", "W"]))
 
     def _check_fitted(self) -> None:
         if not getattr(self, "n_items_", 0):

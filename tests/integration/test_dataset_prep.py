@@ -1,6 +1,7 @@
 """The scripts as a user types them, the README's example, and what RecBole makes of the files."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -76,14 +77,11 @@ def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
         "desk-3\tOak desk\tHome Furniture\t\t1199.00",
         "",
     ]
-    assert "users          2" in out and "with brand: 66.7%" in out
+    assert re.search(r"users +2\n", out) and re.search(r"with brand +66\.7%", out)
 
 
 def test_the_example_stands_in_the_readme():
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("there is no README yet")
-    assert EXAMPLE in readme.read_text(encoding="utf-8")
+    assert EXAMPLE in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def run(command, capsys, *arguments):
@@ -112,7 +110,7 @@ def test_synthetic_check_and_page(tmp_path, capsys):
     assert status == 0 and "30 users, 40 items in 4 leaves (2, 2), 300 interactions" in out
     page = tmp_path / "check.html"
     status, out, _ = run("check", capsys, f"data_path={tmp_path}", "dataset=made", f"html={page}")
-    assert status == 0 and "interactions   300" in out and page.exists()
+    assert status == 0 and re.search(r"interactions +300\n", out) and page.exists()
     status, out, err = run("synthetic", capsys, f"data_path={tmp_path}", "dataset=made", *numbers)
     assert status == 2 and out == "" and err.startswith("error: ") and "exists" in err and err.count("\n") == 1
     status, _, err = run("synthetic", capsys, f"data_path={tmp_path}", "dataset=b", *numbers[:3], "branching=2,x")

@@ -1,6 +1,11 @@
 """A run that was stopped and resumed is the run that was never stopped (oracle 6)."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,7 @@ from catalogue import settings_of
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.checkpoint import CheckpointError
 from recbole_tiger.config import ConfigError
-from recbole_tiger.trainer import SafeTrainer
+from recbole_tiger.trainer import SafeTrainer, TIGERTrainer, TrainingStopped
 
 
 class Killed(Exception):
@@ -49,6 +54,88 @@ def test_resumed_equals_uninterrupted(toy, monkeypatch, model, epoch):
     assert resumed["run_dir"] == str(Path(last).parent.resolve())
     one, other = (torch.load(r["files"]["last checkpoint"], weights_only=True) for r in (whole, resumed))
     assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
+
+
+def stopped_run(settings, monkeypatch, where, call):
+    """Train a TIGER that gets SIGTERM in the n-th call of a method; returns the last checkpoint's path."""
+    original, calls, trainers = getattr(TIGERTrainer, where), [], []
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        trainers.append(self)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TIGERTrainer, where, counted)
+        with pytest.raises(TrainingStopped, match="continue with --resume="):
+            run_recbole_tiger("TIGER", "toy", config_dict=settings)
+    return trainers[0]
+
+
+@pytest.mark.parametrize(
+    ("where", "call", "eval_steps"),
+    [("_learning_rate_factor", 6, 0), ("_topk", 1, 0), ("_learning_rate_factor", 6, 3), ("_topk", 2, 3)],
+)
+def test_sigterm_within_an_epoch_loses_nothing(toy, monkeypatch, where, call, eval_steps):
+    settings = settings_of("TIGER", toy, epochs=3, dropout_rate=0.2, eval_steps=eval_steps, train_batch_size=32)
+    whole = run_recbole_tiger("TIGER", "toy", config_dict=settings)
+    assert sum("valid" in record for record in whole["history"]) > 2
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = stopped_run(settings, monkeypatch, where, call)
+    assert signal.getsignal(signal.SIGTERM) is before
+    resumed = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "resume": trainer.last_model_file})
+    for key in ("epoch", "step", "train_loss", "valid"):
+        assert [r.get(key) for r in resumed["history"]] == [r.get(key) for r in whole["history"]]
+    assert resumed["test_result"] == whole["test_result"] and resumed["examples_seen"] == whole["examples_seen"]
+    one, other = (torch.load(r["files"]["last checkpoint"], weights_only=True) for r in (whole, resumed))
+    assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
+
+
+def test_sigterm_ends_a_baseline_at_its_last_whole_epoch(toy, monkeypatch):
+    settings = settings_of("SASRec", toy, epochs=3)
+    whole = run_recbole_tiger("SASRec", "toy", config_dict=settings)
+    original, files = SafeTrainer._train_epoch, []
+
+    def train_epoch(self, data, epoch, **kwargs):
+        files.append(self.last_model_file)
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, data, epoch, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SafeTrainer, "_train_epoch", train_epoch)
+        with pytest.raises(TrainingStopped):
+            run_recbole_tiger("SASRec", "toy", config_dict=settings)
+    resumed = run_recbole_tiger("SASRec", "toy", config_dict={**settings, "resume": files[0]})
+    assert [r["train_loss"] for r in resumed["history"]] == [r["train_loss"] for r in whole["history"]]
+    assert resumed["test_result"] == whole["test_result"]
+
+
+def test_the_command_ends_with_status_143_and_says_how_to_go_on(toy, workplace):
+    script = Path(__file__).resolve().parents[2] / "run_recbole_tiger.py"
+    keys = [f"--{key}={value}" for key, value in {**toy, "epochs": 100000, "stopping_step": 100000}.items()]
+    process = subprocess.Popen(
+        [sys.executable, str(script), "--dataset=toy", *keys], cwd=workplace, stderr=subprocess.PIPE, text=True
+    )
+    while not list(workplace.glob("saved/TIGER-*/best.pth")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and "continue with --resume=" in errors and "Traceback" not in errors
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(toy, monkeypatch):
+    def no_room(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recbole_tiger.trainer.save_checkpoint", no_room)
+    with pytest.raises(
+        OSError, match="cannot write the checkpoint .*last.pth.*No space left on device.*checkpoint_dir"
+    ):
+        run_recbole_tiger("TIGER", "toy", config_dict=toy)
 
 
 def test_resuming_a_finished_run_tests_it_again(toy):

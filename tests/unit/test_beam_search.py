@@ -134,6 +134,35 @@ def test_a_beam_as_wide_as_the_catalogue_is_exact_scoring_is_enumeration(seed):
         assert_same_ranking(ranked, expected_items, expected_scores)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_shared_ids_come_with_the_number_of_items_that_remain_on_them(seed):
+    rng = np.random.default_rng(seed)
+    sizes, n_users = [5, 4, 3], 3
+    codes = np.stack([rng.integers(0, size, 60) for size in sizes], 1)
+    items = rng.permutation(80)[:60] + 1
+    trie = PrefixTrie.from_codes(codes, sizes, items)
+    decoder = ToyDecoder(sizes, n_users, seed)
+    truth = literal_scores(decoder, codes, n_users)
+    excluded = torch.from_numpy(np.stack([rng.choice(items, 25) for _ in range(n_users)]))
+    on_id = {
+        row: {int(i) for i, other in zip(items, codes.tolist(), strict=True) if tuple(other) == row}
+        for row in map(tuple, codes.tolist())
+    }
+    for drop in (None, excluded):
+        results = [beam_search(decoder.fork(), trie, beam_size=60, k=10, excluded=drop, windows=w) for w in WINDOWS]
+        results.append(exact_topk(decoder.fork(), trie, k=len(on_id), excluded=drop))
+        for user in range(n_users):
+            gone = set() if drop is None else set(drop[user].tolist())
+            scores = {row: float(truth[user, codes.tolist().index(list(row))]) for row in on_id if on_id[row] - gone}
+            ranked = sorted(scores, key=lambda row: -scores[row])
+            leaves = trie.leaf_of(torch.tensor([min(on_id[row]) for row in ranked])).tolist()
+            counts = [len(on_id[row] - gone) for row in ranked]
+            for result in results:
+                padding = [-1] * (result.ids.shape[1] - len(ranked))
+                assert result.ids[user].tolist() == leaves + padding
+                assert result.id_counts[user].tolist() == counts + [0] * len(padding)
+
+
 def slow_beam_search(decoder, codes, items, user, beam_size, k):
     """Textbook beam search of one user over dictionaries of prefixes."""
     beams = [((), 0.0)]
@@ -496,6 +525,7 @@ def test_same_items_and_scores_as_hugging_face_generate(beam_size, tied):
         ({"beam_size": 3, "normalise": "softmax"}, "normalise"),
         ({"beam_size": 3, "windows": "wide"}, "windows"),
         ({"beam_size": 3, "excluded": torch.zeros(2, dtype=torch.long)}, "excluded must be"),
+        ({"beam_size": 3, "excluded": torch.zeros(3, 1, dtype=torch.long)}, "excluded names 3 users"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):

@@ -13,7 +13,7 @@ from recbole_tiger.config import (
     plain_settings,
     recbole_models,
 )
-from recbole_tiger.preprocessing import quantizer_of
+from recbole_tiger.preprocessing import quantizer_of, scaler_of
 from recbole_tiger.quantization import RQVAE_PAPER, RQVAE_TUNED
 
 
@@ -33,7 +33,22 @@ from recbole_tiger.quantization import RQVAE_PAPER, RQVAE_TUNED
     ],
 )
 def test_values_are_read_as_literals_and_never_evaluated(text, value):
-    assert parse_value(text) == value
+    assert parse_value(text, "any_key") == value
+
+
+@pytest.mark.parametrize("key", ["collision", "content_standardize"])
+def test_none_is_a_choice_where_a_key_has_it(workplace, key):
+    assert parse_command_line([f"--{key}=none", "--weight_decay=none"]) == {key: "none", "weight_decay": None}
+    (workplace / "mine.yaml").write_text(f"{key}: none\n")
+    for chain in ({"config_dict": {key: "none"}}, {"config_file_list": ["mine.yaml"]}, {"command_line": {key: "none"}}):
+        assert build_config("TIGER", "ml-100k", **chain)[key] == "none"
+
+
+@pytest.mark.parametrize("mode", ["zscore", "pca", "whiten", "l2", True, False])
+def test_every_input_scaling_can_be_chosen(workplace, mode):
+    settings = {"content_standardize": mode, "content_components": 8 if mode in ("pca", "whiten") else None}
+    scaler = scaler_of(build_config("TIGER", "ml-100k", config_dict=settings))
+    assert scaler.mode == {True: "zscore", False: "none"}.get(mode, mode)
 
 
 def test_command_line_keeps_equals_signs_in_values():

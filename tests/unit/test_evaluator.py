@@ -6,7 +6,14 @@ import torch
 from recbole.evaluator import Collector
 
 from recbole_tiger.config import build_config
-from recbole_tiger.evaluation.evaluator import collect_topk, metrics_of_ranks, topk_of_scores, unrounded_evaluator
+from recbole_tiger.evaluation.evaluator import (
+    collect_topk,
+    expected_metrics,
+    metrics_of_ranks,
+    tied_places,
+    topk_of_scores,
+    unrounded_evaluator,
+)
 
 METRICS = ["Recall", "MRR", "NDCG", "Hit", "Precision", "MAP", "ItemCoverage", "ShannonEntropy"]
 
@@ -57,3 +64,32 @@ def test_metrics_by_the_formula(config):
     result = metrics_of_ranks(config, ranks)
     assert result["recall@5"] == pytest.approx(2 / 5) and result["recall@10"] == pytest.approx(3 / 5)
     assert result["ndcg@10"] == pytest.approx((1 + 1 / np.log2(5) + 1 / np.log2(11)) / 5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_expected_metrics_are_the_mean_over_all_orders_of_tied_items(config, seed):
+    rng = np.random.default_rng(seed)
+    ranks, ties = rng.integers(-1, 10, 30), rng.integers(1, 5, 30)
+    total = dict.fromkeys(metrics_of_ranks(config, ranks), 0.0)
+    for rank, tie in zip(ranks, ties, strict=True):
+        places = [rank + i if rank >= 0 and rank + i < 10 else -1 for i in range(tie)]
+        one = metrics_of_ranks(config, np.array(places))  # a mean over the places
+        total = {name: total[name] + one[name] / 30 for name in total}
+    assert expected_metrics(config, ranks, ties) == pytest.approx(total)
+    assert expected_metrics(config, ranks, np.ones_like(ties)) == pytest.approx(metrics_of_ranks(config, ranks))
+
+
+def test_places_of_items_that_share_an_id():
+    ids = torch.tensor([[7, 3, 9, -1], [7, 3, 9, 5], [7, 3, 9, 5], [7, 3, 9, 5]])
+    counts = torch.tensor([[2, 3, 1, 0], [4, 3, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
+    target = torch.tensor([3, 9, 6, 3])
+    reachable = torch.tensor([True, True, True, False])
+    first, ties, place = tied_places(ids, counts, target, reachable, k=5)
+    assert first.tolist() == [
+        2,
+        -1,
+        -1,
+        -1,
+    ]  # the second stands after 7 items: beyond the list, though third of the IDs
+    assert ties.tolist() == [3, 1, 1, 1]
+    assert place.tolist() == [1, 2, -1, -1]

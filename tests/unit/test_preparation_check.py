@@ -1,5 +1,6 @@
 """The check: plain loops over a small dataset are the oracle; each warning has a dataset that earns it."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from recbole_tiger.preparation.check import check_dataset, core_counts, first_ap
 from recbole_tiger.preparation.check_report import write_html
 from recbole_tiger.preparation.check_words import report_text
 from recbole_tiger.preparation.errors import PreparationError
-from recbole_tiger.preparation.paper import DatasetCounts, compare_with_table2, table2_counts
+from recbole_tiger.preparation.paper import DatasetCounts, against_table2, table2_counts, table2_text
 
 
 def write(folder, rows, items=None, header="user_id:token\titem_id:token\ttimestamp:float", name="made"):
@@ -144,7 +145,7 @@ def test_a_sound_dataset_has_no_warning(tmp_path):
 )
 def test_each_warning_has_its_cause(tmp_path, change, message):
     report = check(write(tmp_path, *change(sound_rows(), SOUND_ITEMS)))
-    matching = [warning for warning in report["warnings"] if __import__("re").search(message, warning)]
+    matching = [warning for warning in report["warnings"] if re.search(message, warning)]
     assert len(matching) == 1, report["warnings"]
     assert matching[0] in report_text(report)
 
@@ -232,10 +233,15 @@ def test_the_page_is_self_contained_and_escapes(tmp_path):
     report["warnings"] = ["<script>alert(1)</script>"]
     page = write_html(report, tmp_path / "pages" / "check.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)" in page and "<script>alert(1)" not in page
-    assert "interactions over time" in page and "users          30" in page
+    assert "Interactions by position" in page and re.search(r"<td>users</td><td[^>]*>30</td>", page)
+    for name in ("Interactions of a user", "Interactions of an item"):
+        assert f"<h3>{name}</h3>" in page
+    assert page.count("Plotly.newPlot(") >= 3
+    for unit in (1, 1000):  # seconds and milliseconds
+        rows = [(user, item, (1_400_000_000 + time) * unit) for user, item, time in sound_rows()]
+        page = write_html(check(write(tmp_path, rows)), tmp_path / "clock.html").read_text(encoding="utf-8")
+        assert "Interactions over time" in page and '"2014-05-13 16:53:20"' in page
     assert len(page) > 1_000_000  # plotly.js is inside
-    import re
-
     assert not re.search(r"""<(script|link|img)[^>]*\b(src|href)=["']http""", page)
 
 
@@ -246,17 +252,23 @@ def test_counts_of_the_papers_table_2(tmp_path, monkeypatch):
         11_924,
     )
     assert table2_counts("ml-100k") is None
-    assert compare_with_table2("ml-100k", lambda: pytest.fail("counted for nothing")) == ""
-    text = compare_with_table2("amazon-beauty", lambda: DatasetCounts(22_363, 12_100, 8.876, 6))
-    assert [line.rpartition(": ")[2] for line in text.split("\n")[1:]] == [
+    assert against_table2("ml-100k", lambda: pytest.fail("counted for nothing")) is None
+    comparison = against_table2("amazon-beauty", lambda: DatasetCounts(22_363, 12_100, 8.876, 6))
+    assert comparison["different"] == ["items"]
+    text = table2_text("amazon-beauty", comparison, "5-core")
+    assert [line.rpartition(": ")[2] for line in text.split("\n")[1:5]] == [
         "the same",
         "DIFFERENT",
         "the same",
         "the same",
     ]
-    assert "users: 22,363, paper 22,363" in text
+    assert text.startswith("amazon-beauty, 5-core, against") and "  users: 22,363, paper 22,363: the same\n" in text
+    assert "  mean length: 8.88, paper 8.87: the same\n" in text and "NOT the paper's data" in text
+    counts = DatasetCounts(22_363, 12_101, 8.876, 6)
+    assert "NOT" not in table2_text("amazon-beauty", against_table2("amazon-beauty", lambda: counts))
     monkeypatch.setitem(paper.TABLE_2, "made", DatasetCounts(30, 20, 20.0, 20))
     report = check(write(tmp_path, sound_rows(), SOUND_ITEMS))
-    assert report["table2"]["same"] and "paper, Table 2 30 users, 20 items: the same" in report_text(report)
+    assert report["table2"]["different"] == []
+    assert re.search("paper, Table 2 +30 users, 20 items: the same", report_text(report))
     monkeypatch.setitem(paper.TABLE_2, "made", DatasetCounts(31, 20, 20.0, 20))
     assert any("take the 5-core" in warning for warning in check(tmp_path)["warnings"])

@@ -1,7 +1,6 @@
 """Downloads from a local server that is slow, breaks off, redirects, lies or is not there."""
 
 import hashlib
-import http.server
 import io
 import json
 import os
@@ -12,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from local_server import send, serving
 
 from recbole_tiger.preparation import download
 from recbole_tiger.preparation.download import (
@@ -39,51 +39,10 @@ def make_zip(files):
 ZIP = make_zip({"Made_Data.inter": INTER, "Made_Data.item": ITEM, "noise.user": os.urandom(200_000)})
 
 
-class Server:
-    """A server whose answer each test sets: `answer(handler, number of the request)`."""
-
-    def __init__(self):
-        self.requests = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.0"
-
-            def do_GET(self):
-                outer.requests.append((self.path, dict(self.headers)))
-                try:
-                    outer.answer(self, len(outer.requests))
-                except (BrokenPipeError, ConnectionResetError):
-                    pass
-
-            def log_message(self, *_):
-                pass
-
-        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.httpd.daemon_threads = True
-        threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.httpd.server_address[1]}/Made_Data.zip"
-
-
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "FIRST_PAUSE", 0.01)
-    server = Server()
-    yield server
-    server.httpd.shutdown()
-    server.httpd.server_close()
-
-
-def send(handler, data, length=None, status=200, **headers):
-    handler.send_response(status)
-    if length != -1:
-        handler.send_header("Content-Length", str(len(data) if length is None else length))
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(data)
+    with serving(monkeypatch, download) as server:
+        yield server
 
 
 def ranged(cut_first=()):
@@ -234,6 +193,32 @@ def test_a_slow_server_is_waited_for_as_long_as_bytes_come(server, tmp_path):
     assert time.monotonic() - began > 1.5
     assert server.requests[1][1]["Range"] == "bytes=160000-"
     assert_whole(tmp_path / "made")
+
+
+def test_the_first_byte_has_a_limit_of_its_own_and_the_others_have_the_timeout(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "FIRST_BYTE", 0.2)
+    silence = threading.Event()
+    server.answer = lambda handler, _: silence.wait(60)
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match="no answer within 0.2 seconds"):
+        ensure(server, tmp_path, timeout=20)
+    silence.set()
+    assert time.monotonic() - began < 10  # half of the timeout, which is not for the first byte
+
+    def answer(handler, number):
+        if number > 1:
+            return ranged()(handler, number)
+        send(handler, ZIP[:1000], len(ZIP), ETag='"v1"')
+        for more in (ZIP[1000:2000], b""):  # and then it breaks off
+            handler.wfile.flush()
+            time.sleep(0.6)  # longer than the first byte may take
+            handler.wfile.write(more)
+
+    server.requests.clear()
+    server.answer = answer
+    ensure(server, tmp_path, timeout=20)
+    assert_whole(tmp_path / "made")
+    assert [headers.get("Range") for _, headers in server.requests] == [None, "bytes=2000-"]
 
 
 def test_a_server_that_falls_silent_is_given_up(server, tmp_path):

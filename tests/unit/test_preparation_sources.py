@@ -463,3 +463,259 @@ def test_column_mistakes():
     for text in (("two words",), ("item_id",), ("title", "title"), ("a:b",)):
         with pytest.raises(PreparationError, match="cannot be written"):
             ItemColumns("i", text=text)
+
+
+def amazon_2014_files(folder):
+    (folder / "reviews.json").write_text(
+        '{"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": 5, "reviewText": "caf\\u00e9 \\"x\\""}\n'
+        "{'reviewerID': 'Aé', 'asin': 'B1', 'overall': 4.0, 'unixReviewTime': 6, 'reviewText': \"it's\"}\n",
+        encoding="utf-8",
+    )
+    (folder / "meta.json").write_text(
+        "{'asin': 'B1', 'title': 'Caf\\xe9 \\'C\\'', 'categories': [['a', 'b'], ['c']]}\n"
+    )
+    return ["reviews.json", "meta.json"], lambda a, b, e: amazon_source("2014", [a], [b], encodings=e, progress=False)
+
+
+def amazon_2018_files(folder):
+    (folder / "reviews.json").write_text(
+        '{"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": 5, "style": {"Color:": " Red"}}\n'
+        '{"reviewerID": "Aé", "asin": "B1", "overall": 4.0, "unixReviewTime": 6}\n',
+        encoding="utf-8",
+    )
+    (folder / "meta.json").write_text(
+        '{"asin": "B1", "title": "Café \\"C\\"", "price": "$5.99 - $12.00", "category": ["a", "b &amp; c"]}\n',
+        encoding="utf-8",
+    )
+    return ["reviews.json", "meta.json"], lambda a, b, e: amazon_source("2018", [a], [b], encodings=e, progress=False)
+
+
+def amazon_2023_files(folder):
+    (folder / "reviews.jsonl").write_text(
+        '{"user_id": "A1", "parent_asin": "B1", "rating": 5.0, "timestamp": 1588687728923, "title": "\\u2665"}\n'
+        '{"user_id": "Aé", "parent_asin": "B1", "rating": 4.0, "timestamp": 1588687728924}\n',
+        encoding="utf-8",
+    )
+    (folder / "meta.jsonl").write_text(
+        '{"parent_asin": "B1", "title": "Café", "price": "from 14.99", "store": null, "categories": ["a", "b"]}\n',
+        encoding="utf-8",
+    )
+    return ["reviews.jsonl", "meta.jsonl"], lambda a, b, e: amazon_source("2023", [a], [b], encodings=e, progress=False)
+
+
+def steam_files(folder):
+    (folder / "reviews.json").write_text(
+        "{u'username': u'caf\\xe9', u'product_id': u'7', u'date': u'2017-12-17', u'text': u\"It's\"}\n"
+        "{u'username': u'Ré', u'product_id': u'7', u'date': u'2017-12-18'}\n",
+        encoding="utf-8",
+    )
+    (folder / "games.json").write_text(
+        "{u'id': u'7', u'app_name': u'Café \\'7\\'', u'genres': [u'Free to Play'], u'price': u'Free'}\n",
+        encoding="utf-8",
+    )
+    return ["reviews.json", "games.json"], lambda a, b, e: steam_source([a], [b], e, progress=False)
+
+
+def table_files(folder):
+    (folder / "orders.csv").write_text('u,i,t,r\nu1,"a,1",5,3\nué,"a,1",6,1\n', encoding="utf-8")
+    (folder / "products.csv").write_text('i,name,cost\n"a,1","Café ""7""",$5.99 - $12.00\n', encoding="utf-8")
+
+    def source(interactions, items, encodings):
+        text = TextFormat(encodings, progress=False)
+        columns = InteractionColumns("u", "i", "t", "r")
+        return TableSource([interactions], columns, [items], ItemColumns("i", title="name", price="cost"), text, text)
+
+    return ["orders.csv", "products.csv"], source
+
+
+def s3rec_files(folder):
+    (folder / "sequences.txt").write_text("1 1 2\n2 2\n")
+    (folder / "items.tsv").write_text('item_id\tname\n1\tCafé\n2\t"7 inch"\n', encoding="utf-8")
+
+    def source(sequences, items, encodings):
+        text = TextFormat(encodings, progress=False)
+        return S3RecSource(sequences, [items], ItemColumns("item_id", title="name"), item_text=text)
+
+    return ["sequences.txt", "items.tsv"], source
+
+
+def movielens_files(names, contents):
+    def write(folder):
+        for name, content in zip(names, contents, strict=True):
+            (folder / name).write_text(content, encoding="utf-8")
+        return names, lambda ratings, _, __: MovieLensSource(ratings.parent, progress=False)
+
+    return write
+
+
+def flags(*genres):
+    return "|".join("1" if genre in genres else "0" for genre in GENRES_100K)
+
+
+TEXT_SOURCES = {
+    "amazon 2014": amazon_2014_files,
+    "amazon 2018": amazon_2018_files,
+    "amazon 2023": amazon_2023_files,
+    "steam": steam_files,
+    "table": table_files,
+    "s3rec": s3rec_files,
+    "movielens 100k": movielens_files(
+        ["u.data", "u.item"],
+        ["1\t3\t3\t5\n2\t3\t4\t6\n", f"3|Misérables, Les (1998)|01-Jan-1998||x|{flags('Drama')}\n"],
+    ),
+    "movielens 1m": movielens_files(
+        ["ratings.dat", "movies.dat"], ["1::3::3::5\n2::3::4::6\n", "3::Misérables, Les (1998)::Drama|War\n"]
+    ),
+    "movielens 32m": movielens_files(
+        ["ratings.csv", "movies.csv"],
+        [
+            "userId,movieId,rating,timestamp\n1,3,3.0,5\n2,3,4.0,6\n",
+            'movieId,title,genres\n3,"""Great Performances"" Café (1998)",Drama|War\n',
+        ],
+    ),
+}
+DRESSINGS = {
+    "windows line ends": lambda text: text.replace(b"\n", b"\r\n"),
+    "empty lines": lambda text: b"\n" + text.replace(b"\n", b"\n\n  \n"),
+    "byte-order mark": lambda text: b"\xef\xbb\xbf" + text,
+    "no line end at the end": lambda text: text.rstrip(b"\n"),
+    "mixed encodings": lambda text: text.replace("é".encode(), "é".encode("latin-1"), 1),
+    "gzip members": lambda text: b"".join(gzip.compress(line + b"\n") for line in text.split(b"\n")),
+}
+# MovieLens comes unpacked, under fixed names; its CSV files are UTF-8, and other bytes are damage.
+UNDRESSED = [(k, "gzip members") for k in TEXT_SOURCES if "movielens" in k] + [("movielens 32m", "mixed encodings")]
+
+
+@pytest.mark.parametrize("kind, dressing", [(k, d) for k in TEXT_SOURCES for d in DRESSINGS if (k, d) not in UNDRESSED])
+def test_the_dress_of_a_text_file_changes_nothing(tmp_path, kind, dressing):
+    """Every source that is text, in every form that text comes in, gives the files that the plain form gives."""
+    encodings = ("utf-8", "latin-1")
+    results = []
+    for place, dress in (("plain", bytes), ("dressed", DRESSINGS[dressing])):
+        (tmp_path / place).mkdir()
+        names, make = TEXT_SOURCES[kind](tmp_path / place)
+        paths = [tmp_path / place / name for name in names]
+        for position, path in enumerate(paths):
+            content = dress(path.read_bytes())
+            assert place == "plain" or content != path.read_bytes() or dressing == "mixed encodings"
+            if place == "dressed" and dressing == "gzip members":
+                path.unlink()
+                path = paths[position] = path.with_name(path.name + ".gz")
+            path.write_bytes(content)
+        inter, item, summary = prepared(make(*paths, encodings), tmp_path / place)
+        results.append((inter, item))
+        if place == "dressed" and dressing in ("empty lines", "mixed encodings"):
+            assert sum(summary.notes.values()) > 0  # seen and counted, not only survived
+    assert results[0] == results[1]
+    assert len(results[0][0]) > 2 and any("é" in line for line in results[0][1])
+
+
+BAD_FILES = {
+    # What is wrong: (which file, its damage, the error's words, what is counted where it is skipped)
+    "cut off": (0, lambda text: text[:-10], r"reviews.json.gz, line \d+: damaged gzip stream", "damaged gzip stream, "),
+    "no text": (0, lambda text: text.replace(b"A2", b"\xff\xfe"), "line 2: not utf-8 text", "not utf-8 text"),
+    "half a record": (
+        0,
+        lambda text: text.replace(b'"asin": "B2"', b'"as'),
+        "line 2: neither JSON nor",
+        "neither JSON",
+    ),
+    "a list": (0, lambda text: text.replace(b"{", b"[", 1).replace(b"}", b"]", 1), "line 1: ", "neither JSON"),
+    "no user": (0, lambda text: text.replace(b'"reviewerID": "A2", ', b""), "line 2: no reviewerID", "no reviewerID"),
+    "no time": (
+        0,
+        lambda text: text.replace(b"2002", b"null"),
+        "line 2: unixReviewTime is no number",
+        "unixReviewTime",
+    ),
+    "time in words": (
+        0,
+        lambda text: text.replace(b"2002", b'"noon"'),
+        "line 2: .* no number: 'noon'",
+        "unixReviewTime",
+    ),
+    "user with a tab": (0, lambda text: text.replace(b"A2", b"A\\t2"), "line 2: an id with a tab", "an id with a tab"),
+    "item with a line break": (
+        0,
+        lambda text: text.replace(b"B2", b"B\\n2"),
+        "line 2: an id with a tab",
+        "an id with a",
+    ),
+    "item without metadata": (1, lambda text: text.replace(b"'B2'", b"'B3'"), "line 2.: leave them out", None),
+    "metadata cut off": (1, lambda text: text[:-10], r"meta.json.gz, line \d+: damaged gzip stream", "damaged gzip"),
+    "metadata without an id": (1, lambda text: text.replace(b"'asin': 'B9'", b"'x': 1"), "line 3: no asin", "no asin"),
+    "metadata id with a tab": (
+        1,
+        lambda text: text.replace(b"B9", b"B\\t9"),
+        "line 3: an id with a tab",
+        "an id with a",
+    ),
+    "not gzip": (0, lambda text: gzip.decompress(text), "named .gz but holds", "never"),
+    "a web page": (1, lambda text: b"<!DOCTYPE html><p>Log in", "named .gz but holds a web page", "never"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FILES)
+def test_a_damaged_source_is_an_error_with_its_line_or_is_counted(tmp_path, fault):
+    which, damage, words, counted = BAD_FILES[fault]
+    contents = [
+        b"".join(
+            b'{"reviewerID": "A%d", "asin": "B%d", "overall": 5.0, "unixReviewTime": %d}\n' % (n, n, 2000 + n)
+            for n in (1, 2)
+        ),
+        b"".join(b"{'asin': 'B%d', 'title': 'Title %d'}\n" % (n, n) for n in (1, 2, 9)),
+    ]
+    whole = fault in ("cut off", "metadata cut off", "not gzip", "a web page")  # damage to the file, not to its text
+    paths = [tmp_path / "reviews.json.gz", tmp_path / "meta.json.gz"]
+    for position, (path, content) in enumerate(zip(paths, contents, strict=True)):
+        if position != which:
+            path.write_bytes(gzip.compress(content))
+        else:
+            assert whole or damage(content) != content
+            path.write_bytes(damage(gzip.compress(content)) if whole else gzip.compress(damage(content)))
+    source = amazon_source("2014", paths[:1], paths[1:], progress=False)
+    with pytest.raises(PreparationError, match=words):
+        prepared(source, tmp_path)
+    assert not (tmp_path / "made").exists()
+    if counted == "never":  # nothing of such a file can be used
+        with pytest.raises(PreparationError, match=words):
+            prepared(source, tmp_path, bad_rows="skip", missing_items="drop")
+        return
+    inter, item, summary = prepared(source, tmp_path, bad_rows="skip", missing_items="drop")
+    assert len(inter) >= 2 and len(item) >= 2
+    if counted is None:
+        assert summary.counts["removed with items without metadata"] == 1 and len(inter) == 2
+    else:
+        assert [n for reason, n in summary.skipped.items() if reason.startswith(counted)] == [1], summary.skipped
+
+
+def test_parquet_with_text_that_is_no_text(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    broken = pyarrow.array([b"a", b"\xff\xfe"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"u": broken, "i": ["x", "y"], "t": [1, 2]}), tmp_path / "a.parquet")
+    source = TableSource([tmp_path / "a.parquet"], InteractionColumns("u", "i", "t"), text=QUIET)
+    with pytest.raises(PreparationError, match="a.parquet, in the .* rows after row 0: not utf-8 text"):
+        prepared(source, tmp_path)
+    parquet.write_table(pyarrow.table({"u": ["a", "b"], "i": ["x", "y"], "t": ["1", "noon"]}), tmp_path / "a.parquet")
+    with pytest.raises(PreparationError, match="a.parquet, line 2: t is no number: 'noon'"):
+        prepared(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.csv", b'{"u": 1}\n', "has no column u, i, t"),  # JSON lines under another name
+        ("a.jsonl", b"u,i,t\n1,2,3\n", "line 1: neither JSON nor a Python literal"),
+        ("a.csv", b"\x00\x01\x02\xff\xfe binary\n", "line 1: not utf-8 text"),
+        ("a.tsv", b"u,i,t\n1,2,3\n", "has no column u, i, t; its columns are u,i,t"),
+        ("a.xlsx", b"PK", "does not say what the file holds"),
+        ("a.csv", b"", "no usable interaction"),
+        ("a.csv", b"u,i,t\n", "no usable interaction"),
+        ("a.csv.gz", b"", "no usable interaction"),
+    ],
+)
+def test_a_table_that_is_not_what_its_name_says(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    source = TableSource([tmp_path / name], InteractionColumns("u", "i", "t"), text=QUIET)
+    with pytest.raises(PreparationError, match=message):
+        prepared(source, tmp_path)

@@ -1,0 +1,99 @@
+"""The command ``report``: everything that a folder of runs and analyses holds, on one page.
+
+Comes in: a folder with ``result.json`` files of runs and the JSON files of the analysis commands, at any depth. Goes out:
+one page, with the tables of the leaderboard and the tables and pictures of every analysis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+from pathlib import Path
+
+from recbole_tiger import plots
+from recbole_tiger.cache import atomic_write_text
+from recbole_tiger.config import ConfigError
+from recbole_tiger.evaluation.leaderboard import (
+    Leaderboard,
+    cost_cells,
+    describe,
+    make_leaderboards,
+    notes,
+    quality_cells,
+    read_run,
+    statistics_cells,
+)
+
+USAGE = """Usage: python run_recbole_tiger.py report [--runs=saved] [--output=FILE.html]
+
+Puts all finished runs and all analyses below a folder on one page.
+
+  --runs=DIR                 the folder (saved)
+  --output=FILE.html         a file that does not exist yet; by default report.html in the folder
+"""
+
+#: File of each analysis: its title, and the module whose `sections` draws it.
+ANALYSES = {
+    "cold-start.json": ("Cold start", "recbole_tiger.analysis.cold_start"),
+    "diversity.json": ("Diversity", "recbole_tiger.analysis.diversity"),
+    "invalid-ids.json": ("Invalid IDs", "recbole_tiger.analysis.invalid_ids"),
+    "latency.json": ("Latency", "recbole_tiger.analysis.latency"),
+}
+
+
+def run(settings: dict) -> str:
+    """Gather, write, and say where.
+
+    Raises:
+        ConfigError: for a folder without results, and for an output that exists.
+        ValueError: for a damaged file, naming it.
+    """
+    folder = Path(str(settings.pop("runs", None) or "saved"))
+    output = Path(str(settings.pop("output", None) or folder / "report.html"))
+    if settings:
+        raise ConfigError(f"unknown key '{next(iter(settings))}' of the report command; it has --runs and --output")
+    if output.exists():
+        raise ConfigError(f"output='{output}' exists already; name a file that does not")
+    stored = [run for path in sorted(folder.rglob("result.json")) if (run := read_run(path.parent)) is not None]
+    boards = make_leaderboards(stored) if stored else []
+    analyses = [path for name in ANALYSES for path in sorted(folder.rglob(name))]
+    sections = [board_section(board) for board in boards]
+    for path in analyses:
+        sections += analysis_sections(path)
+    if not sections:
+        raise ConfigError(f"runs='{folder}' holds neither finished runs nor analyses; name a folder that does")
+    about = f"{len(stored)} runs and {len(analyses)} analyses below {folder}"
+    atomic_write_text(output, plots.page("Report", sections, subtitle=about))
+    return f"{about}\npage: {os.path.relpath(output)}"
+
+
+def board_section(board: Leaderboard) -> plots.Section:
+    """The tables of one leaderboard."""
+    parts = [plots.Table(*quality_cells(board), title="Test metrics")]
+    if board.n_resamples:
+        parts.append(plots.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
+    parts.append(plots.Table(*cost_cells(board), title="Cost and origin"))
+    return plots.Section(f"Leaderboard: {board.dataset}", [describe(board), *notes(board)], parts)
+
+
+def analysis_sections(path: Path) -> list[plots.Section]:
+    """The sections of an analysis, from its JSON file alone.
+
+    Raises:
+        ValueError: for a damaged file, naming it.
+    """
+    title, module = ANALYSES[path.name]
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        drawn = importlib.import_module(module).sections(result)
+        about = result["about"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"'{path}' is damaged or of another version ({error!r}); delete it or make it again"
+        ) from error
+    named = [dataclasses.replace(section, title=f"{title}: {section.title}") for section in drawn]
+    first = named[0]
+    text = [first.text] if isinstance(first.text, str) else list(first.text)
+    return [dataclasses.replace(first, text=[about, *text]), *named[1:]]

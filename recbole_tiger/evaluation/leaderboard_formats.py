@@ -1,0 +1,308 @@
+"""The forms of a leaderboard: text, CSV, JSON, Markdown, LaTeX; the page is in ``leaderboard_page.py``.
+
+Comes in: tables. Goes out: the same numbers as text, and files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from recbole_tiger.cache import atomic_write_text
+from recbole_tiger.evaluation.leaderboard_table import Leaderboard
+from recbole_tiger.evaluation.significance import Comparison, has_user_values
+
+SHARED_FUTURE = "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after them."
+
+
+def marks(board: Leaderboard, metric: str) -> list[str]:
+    """``*`` for the rows with the best mean, ``+`` for those with the second best, as printed; "" for the others."""
+    digits = _digits(board)
+    values = [round(row.mean[metric], digits) for row in board.rows]
+    ranked = sorted({value for value in values if not np.isnan(value)}, reverse=True)
+    if len(board.rows) < 2 or not has_user_values(metric):  # larger is better for these
+        return [""] * len(values)
+    return ["*" if value == ranked[0] else "+" if value in ranked[1:2] else "" for value in values]
+
+
+def _digits(board: Leaderboard) -> int:
+    return int(board.rows[0].first["config"].get("metric_decimal_place") or 4)
+
+
+def describe(board: Leaderboard) -> str:
+    """The protocol of a table in a sentence."""
+    protocol = board.protocol
+    split = protocol["eval_args"]["split"]
+    parts = [
+        "leave-one-out" if split == {"LS": "valid_and_test"} else f"split {split}",
+        "full ranking",
+        f"histories of at most {protocol['MAX_ITEM_LIST_LENGTH']} items",
+        f"seen items {'' if protocol['mask_seen_items'] else 'not '}masked",
+        "equal times in file order" if protocol["tie_order"] == "file" else "equal times shuffled",
+        f"selected on validation {protocol['valid_metric']}",
+        *([f"{board.n_users:,} test users"] if board.n_users else []),
+        f"data {board.checksum}",
+    ]
+    return ", ".join(parts)
+
+
+def quality_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of metrics; best and second best carry their marks."""
+    digits, marked = _digits(board), {metric: marks(board, metric) for metric in board.metrics}
+    cells = []
+    for place, row in enumerate(board.rows):
+        numbers = []
+        for metric in board.metrics:
+            text = f"{row.mean[metric]:.{digits}f}"
+            if row.std is not None:
+                text += f" ± {row.std[metric]:.{digits}f}"
+            numbers.append(f"{text} {marked[metric][place]}".rstrip())
+        gain = "" if row.gain is None else f"{100 * row.gain:+.1f}%"
+        cells.append([row.label, row.first.get("loss") or "-", str(len(row.runs)), *numbers, gain])
+    return ["model", "loss", "runs", *board.metrics, "gain"], cells
+
+
+def statistics_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of intervals and tests."""
+    cells = []
+    for row in board.rows:
+        found = row.comparison
+        own = [row.label, f"{row.mean[board.main]:.4f}", f"{found.low:.4f} to {found.high:.4f}"]
+        if found.difference is None:
+            cells.append([*own, "", "", "", ""])
+            continue
+        between = f"{found.difference_low:+.4f} to {found.difference_high:+.4f}"
+        cells.append([*own, f"{found.difference:+.4f}", between, f"{found.p:.2g}", f"{found.p_holm:.2g}"])
+    against = f"less {board.reference}"
+    return ["model", board.main, "95% interval", against, "95% interval of it", "p", "p (Holm)"], cells
+
+
+def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of what the rows cost and where they come from."""
+
+    def count(value: float | None) -> str:
+        return "-" if value is None else f"{value:,.0f}"
+
+    header = [
+        "model",
+        "parameters",
+        "training s",
+        "test s",
+        "train examples/s",
+        "test users/s",
+        "recipe",
+        "seeds",
+        "commit",
+    ]
+    cells = [
+        [
+            row.label,
+            f"{row.first['parameters']:,}",
+            f"{row.seconds('training', 'validation'):,.1f}",
+            f"{row.seconds('test'):,.2f}",
+            count(row.speed("training") if row.is_trained() else None),
+            count(row.speed("test")),
+            row.first.get("recipe") or row.first["config"].get("recipe") or "-",
+            row.seeds(),
+            row.commit(),
+        ]
+        for row in board.rows
+    ]
+    return header, cells
+
+
+def notes(board: Leaderboard) -> list[str]:
+    """What a reader of the table has to know."""
+    several = any(row.std is not None for row in board.rows)
+    lines = ["* best, + second best; gain: " + board.main + " against the best other row."]
+    if several:
+        lines.append("Mean ± standard deviation over seeds.")
+    if board.n_resamples:
+        lines.append(
+            f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for each user; "
+            f"p: paired t-test against {board.reference}, then Holm's correction for {len(board.rows) - 1} comparisons."
+        )
+    if board.protocol["eval_args"]["split"] == {"LS": "valid_and_test"}:
+        lines.append(SHARED_FUTURE)
+    if any(run.result.get("dirty") for row in board.rows for run in row.runs):
+        lines.append("A commit with + had changes that are not in it.")
+    for row in board.rows:
+        inflated = row.first.get("id_level_test_result")
+        if inflated:
+            told = ", ".join(f"{name} {value:.4f}" for name, value in inflated.items())
+            lines.append(
+                f"{row.label} counted by Semantic IDs instead of items, for comparison with such papers: {told}."
+            )
+    return lines
+
+
+def format_text(board: Leaderboard) -> str:
+    """The table for a terminal."""
+    options = dict(disable_numparse=True, tablefmt="simple")
+    header, cells = quality_cells(board)
+    align = ("left", "left", *["right"] * (len(header) - 2))
+    parts = [f"{board.dataset}: {describe(board)}\n" + tabulate(cells, headers=header, colalign=align, **options)]
+    parts += [f"{label} has no result: {reason}" for label, reason in board.failures]
+    if board.n_resamples:
+        header, cells = statistics_cells(board)
+        parts.append(tabulate(cells, headers=header, colalign=("left", *["right"] * 6), **options))
+    header, cells = cost_cells(board)
+    align = ("left", *["right"] * 5, "left", "left", "left")
+    parts.append(tabulate(cells, headers=header, colalign=align, **options))
+    return "\n\n".join([*parts, "\n".join(notes(board))])
+
+
+def format_markdown(board: Leaderboard) -> str:
+    """The table for a README: best bold, second best underlined."""
+
+    def dressed(cell: str) -> str:
+        if cell.endswith(" *"):
+            return f"**{cell[:-2]}**"
+        return f"<u>{cell[:-2]}</u>" if cell.endswith(" +") else cell
+
+    def table(header, cells) -> str:
+        lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        return "\n".join([*lines, *("| " + " | ".join(map(dressed, row)) + " |" for row in cells)])
+
+    parts = [
+        f"## {board.dataset}",
+        describe(board)[0].upper() + describe(board)[1:] + ".",
+        table(*quality_cells(board)),
+    ]
+    parts += [f"{label} has no result: {reason}" for label, reason in board.failures]
+    parts += [table(*statistics_cells(board))] if board.n_resamples else []
+    return "\n\n".join([*parts, table(*cost_cells(board)), *notes(board)]) + "\n"
+
+
+def format_latex(board: Leaderboard) -> str:
+    """The table for a paper, with booktabs: best bold, second best underlined."""
+
+    def escaped(text: str) -> str:
+        return re.sub(r"([&%$#_{}])", r"\\\1", text).replace("±", r"$\pm$")
+
+    def dressed(cell: str) -> str:
+        for mark, command in ((" *", "textbf"), (" +", "underline")):
+            if cell.endswith(mark):
+                return f"\\{command}{{{escaped(cell[:-2])}}}"
+        return escaped(cell)
+
+    header, cells = quality_cells(board)
+    lines = [
+        f"% {board.dataset}: {describe(board)}",
+        r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}",
+        r"\toprule",
+        " & ".join(map(escaped, header)) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(dressed, row)) + r" \\" for row in cells),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_records(board: Leaderboard) -> list[dict]:
+    """One flat record per row, unrounded."""
+    records = []
+    for row in board.rows:
+        record = {
+            "dataset": board.dataset,
+            "model": row.label,
+            "loss": row.first.get("loss"),
+            "recipe": row.first.get("recipe"),
+            "seeds": row.seeds(),
+            "runs": len(row.runs),
+        }
+        for metric in board.metrics:
+            record[metric] = row.mean[metric]
+            record[f"{metric}_std"] = None if row.std is None else row.std[metric]
+        record["gain"] = row.gain
+        compared = asdict(row.comparison) if row.comparison else dict.fromkeys(Comparison.__dataclass_fields__)
+        record.update({f"{board.main}_{name}": value for name, value in compared.items()})
+        record.update(
+            parameters=row.first["parameters"],
+            training_seconds=row.seconds("training", "validation"),
+            test_seconds=row.seconds("test"),
+            training_examples_per_second=row.speed("training") if row.is_trained() else None,
+            test_users_per_second=row.speed("test"),
+            commit=row.commit(),
+            data_checksum=board.checksum,
+        )
+        records.append(record)
+    return records
+
+
+def as_json(boards: Sequence[Leaderboard]) -> str:
+    """Tables with every run behind them: metrics, seed, versions and hardware."""
+    tables = []
+    for board in boards:
+        rows = as_records(board)
+        for record, row in zip(rows, board.rows, strict=True):
+            record["results"] = [
+                {
+                    "seed": run.result.get("seed"),
+                    "test": run.result["test_result"],
+                    "valid": run.result.get("best_valid_result"),
+                    "id_level_test": run.result.get("id_level_test_result"),
+                    "seconds": run.result["seconds"],
+                    "environment": run.result.get("environment"),
+                    "commit": run.result.get("commit"),
+                    "dirty": run.result.get("dirty"),
+                    "folder": str(run.folder),
+                }
+                for run in row.runs
+            ]
+        tables.append(
+            {
+                "dataset": board.dataset,
+                "data_checksum": board.checksum,
+                "protocol": board.protocol,
+                "main_metric": board.main,
+                "reference": board.reference,
+                "test_users": board.n_users,
+                "resamples": board.n_resamples,
+                "notes": notes(board),
+                "rows": rows,
+                "failures": [{"model": label, "reason": reason} for label, reason in board.failures],
+            }
+        )
+    return json.dumps({"tables": tables}, indent=1)
+
+
+def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str, str]:
+    """Write ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and ``.html``; returns their paths by kind."""
+    from recbole_tiger.evaluation.leaderboard_page import format_page
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [record for board in boards for record in as_records(board)]
+    sheet = io.StringIO()
+    writer = csv.DictWriter(
+        sheet, list(dict.fromkeys(name for record in records for name in record)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(records)
+    texts = {
+        "csv": sheet.getvalue(),
+        "json": as_json(boards),
+        "md": "\n".join(map(format_markdown, boards)),
+        "tex": "\n".join(map(format_latex, boards)),
+        "html": format_page(boards),
+    }
+    paths = {kind: folder / f"leaderboard.{kind}" for kind in texts}
+    for kind, text in texts.items():
+        atomic_write_text(paths[kind], text)
+    return {kind: str(path) for kind, path in paths.items()}
+
+
+def report(boards: Sequence[Leaderboard], paths: Mapping[str, str]) -> str:
+    """All tables and where they lie, as text."""
+    where = tabulate(list(paths.items()), headers=["form", "where"])
+    return "\n" + "\n\n\n".join(map(format_text, boards)) + "\n\n" + where

@@ -1,0 +1,265 @@
+"""Stored runs, and the tables that they may stand in.
+
+Comes in: folders with a ``result.json`` and a ``ranks.npz``. Goes out: one :class:`Leaderboard` for each dataset and
+protocol, its rows with means over seeds, intervals and tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from recbole_tiger.config import UNTRAINED_MODELS
+from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
+
+#: The row of the most popular training items, which is no model of RecBole's kind.
+POP = "Pop"
+#: What all rows of a table share.
+PROTOCOL_KEYS = (
+    "eval_args mask_seen_items tie_order MAX_ITEM_LIST_LENGTH metrics topk valid_metric repeatable "
+    "user_inter_num_interval item_inter_num_interval val_interval filter_inter_by_user_or_item rm_dup_inter "
+    "benchmark_filename USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD"
+).split()
+#: Settings that no metric depends on.
+PLACES = frozenset(
+    "seed data_path checkpoint_dir cache_dir run_dir resume show_progress state log_wandb wandb_project gpu_id use_gpu "
+    "device nproc world_size ip port group_offset offset worker save_dataset save_dataloaders dataset_save_path "
+    "dataloaders_save_path train_stage config_files".split()
+)
+#: More rows than this, and 1,000 resamples make the intervals instead of 10,000.
+_MANY_ROWS = 50
+
+
+# ---------------------------------------------------------------------------------------------------- stored runs, read
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run: ``row`` tells runs apart that differ in more than the seed."""
+
+    label: str
+    row: str
+    folder: Path
+    result: dict
+
+
+def read_run(folder: Path) -> StoredRun | None:
+    """A run from its folder; None if it is not finished, or is a run without test metrics.
+
+    Raises:
+        ValueError: for a damaged file, naming it.
+    """
+    path, about = folder / "result.json", {}
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if (folder / "run.json").is_file():
+            about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"'{path}' or the run.json beside it is damaged ({error}); delete the folder and run again"
+        ) from error
+    if not isinstance(result, dict) or not {"model", "dataset", "test_result", "data_checksum", "config"} <= set(
+        result
+    ):
+        return None
+    if not result["test_result"]:
+        return None
+    ignored = {*PLACES, "pre_model_path"}
+    own = {key: value for key, value in result["config"].items() if key not in ignored}
+    row = about.get("row") or json.dumps([result["data_checksum"], own], sort_keys=True)
+    return StoredRun(about.get("label") or result["model"], row, folder, result)
+
+
+def read_runs(root: str | Path) -> list[StoredRun]:
+    """All finished runs below a folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = [read_run(path.parent) for path in sorted(Path(root).rglob("result.json"))]
+    runs = [run for run in found if run is not None]
+    if not runs:
+        raise ValueError(
+            f"no finished run lies below '{root}'; name a folder that holds result.json files of tested runs"
+        )
+    return runs
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One row: its runs differ in the seed only.
+
+    Attributes:
+        mean, std: of each test metric over seeds; ``std`` is None with one seed.
+        gain: of the main metric over the best other row, as a fraction; None with one row.
+        comparison: intervals and test on the main metric, None where per-user ranks are missing.
+    """
+
+    label: str
+    model: str
+    runs: tuple[StoredRun, ...]
+    mean: dict[str, float]
+    std: dict[str, float] | None
+    gain: float | None = None
+    comparison: Comparison | None = None
+
+    @property
+    def first(self) -> dict:
+        """The result of the first seed, for what all seeds share."""
+        return self.runs[0].result
+
+    def seeds(self) -> str:
+        seeds = [run.result.get("seed", run.result["config"].get("seed")) for run in self.runs]
+        return ",".join(str(seed) for seed in seeds if seed is not None) if self.is_trained() else "none"
+
+    def is_trained(self) -> bool:
+        return self.model != POP and self.model not in UNTRAINED_MODELS
+
+    def seconds(self, *stages: str) -> float:
+        """Mean over seeds of the time in some stages."""
+        return float(np.mean([sum(run.result["seconds"].get(s, 0.0) for s in stages) for run in self.runs]))
+
+    def speed(self, stage: str) -> float | None:
+        """Examples per second, mean over seeds."""
+        speeds = [(run.result.get("examples_per_second") or {}).get(stage) for run in self.runs]
+        return None if None in speeds else float(np.mean(speeds))
+
+    def commit(self) -> str:
+        """Short commits, ``+`` where the tree differed from them."""
+        states = {(run.result.get("commit"), run.result.get("dirty")) for run in self.runs}
+        return (
+            ",".join(sorted(f"{commit[:8]}{'+' if dirty else ''}" for commit, dirty in states if commit)) or "unknown"
+        )
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Rows that may stand in one table: same dataset, same data, same protocol.
+
+    Attributes:
+        main: the metric that models were selected on; rows are sorted by it, and intervals and tests are about it.
+        rows: best first.
+        reference: label of the row that the others are tested against.
+        failures: (row, reason) of runs that did not finish.
+        n_resamples: of the bootstrap, 0 where there are no intervals.
+    """
+
+    dataset: str
+    checksum: str
+    protocol: dict
+    metrics: tuple[str, ...]
+    main: str
+    rows: tuple[BoardRow, ...]
+    reference: str
+    failures: tuple[tuple[str, str], ...] = ()
+    n_resamples: int = 0
+    n_users: int | None = None
+
+
+def protocol_of(result: Mapping) -> dict:
+    """The settings of a run that all rows of its table share."""
+    return {key: result["config"].get(key) for key in PROTOCOL_KEYS}
+
+
+def make_leaderboards(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]] = ()) -> list[Leaderboard]:
+    """Tables of stored runs; runs on other data, or under another protocol, never share one."""
+    groups: dict[tuple, list[StoredRun]] = {}
+    for run in runs:
+        protocol = json.dumps(protocol_of(run.result), sort_keys=True)
+        groups.setdefault((run.result["dataset"], run.result["data_checksum"], protocol), []).append(run)
+    boards = [_leaderboard(group, () if place else failures) for place, group in enumerate(groups.values())]
+    return sorted(boards, key=lambda board: board.dataset)
+
+
+def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]]) -> Leaderboard:
+    first = runs[0].result
+    metrics = tuple(first["test_result"])
+    main = str(first["config"]["valid_metric"]).lower()
+    by_row: dict[str, dict] = {}
+    for run in runs:  # of two runs with one seed the later one counts
+        by_row.setdefault(run.row, {})[run.result.get("seed", run.result["config"].get("seed"))] = run
+    rows = []
+    for label, seeded in zip(_labels(by_row), by_row.values(), strict=True):
+        values = {m: [run.result["test_result"].get(m, np.nan) for run in seeded.values()] for m in metrics}
+        several = len(seeded) > 1
+        rows.append(
+            BoardRow(
+                label=label,
+                model=next(iter(seeded.values())).result["model"],
+                runs=tuple(seeded.values()),
+                mean={metric: float(np.mean(value)) for metric, value in values.items()},
+                std={metric: float(np.std(value, ddof=1)) for metric, value in values.items()} if several else None,
+            )
+        )
+    reference = next((place for place, row in enumerate(rows) if row.model == "TIGER"), 0)
+    rows, n_resamples, n_users = _with_statistics(rows, reference, main)
+    sign = -1 if first.get("valid_score_bigger", True) else 1
+    ordered = sorted(rows, key=lambda row: sign * row.mean[main])
+    return Leaderboard(
+        dataset=first["dataset"],
+        checksum=first["data_checksum"],
+        protocol=protocol_of(first),
+        metrics=metrics,
+        main=main,
+        rows=tuple(_with_gain(ordered, main)),
+        reference=rows[reference].label,
+        failures=tuple(failures),
+        n_resamples=n_resamples,
+        n_users=n_users,
+    )
+
+
+def _labels(by_row: Mapping[str, Mapping]) -> list[str]:
+    """A label for each row; rows of one label are told apart by the settings in which they differ."""
+    runs = [next(iter(seeded.values())) for seeded in by_row.values()]
+    labels = [run.label for run in runs]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        same = [place for place, other in enumerate(labels) if other == label]
+        settings = [{k: v for k, v in runs[p].result["config"].items() if k not in PLACES} for p in same]
+        keys = sorted(set().union(*settings))
+        differing = [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
+        for place, own in zip(same, settings, strict=True):
+            told = ",".join(f"{key}={own.get(key)}" for key in differing[:3])
+            labels[place] = f"{label}[{told}]" if told else f"{label} ({runs[place].folder.name})"
+    return labels
+
+
+def _with_statistics(rows: list[BoardRow], reference: int, main: str) -> tuple[list[BoardRow], int, int | None]:
+    """The rows with their comparisons, the number of resamples and the number of users."""
+    if not has_user_values(main) or not all((run.folder / "ranks.npz").is_file() for row in rows for run in row.runs):
+        return rows, 0, None
+    users, values = None, None
+    for place, row in enumerate(rows):
+        for run in row.runs:
+            ranks = load_ranks(run.folder / "ranks.npz")
+            if users is None:
+                users, values = ranks.users, np.zeros((len(rows), len(ranks.users)), dtype=np.float32)
+            if not np.array_equal(users, ranks.users):
+                raise ValueError(
+                    f"'{run.folder}' was tested on other users than the other runs of its table; run it again"
+                )
+            values[place] += user_values(ranks, main)
+        values[place] /= len(row.runs)
+    n_resamples = 10_000 if len(rows) <= _MANY_ROWS else 1_000
+    found = compare(values, reference, n_resamples=n_resamples)
+    return [replace(row, comparison=own) for row, own in zip(rows, found, strict=True)], n_resamples, len(users)
+
+
+def _with_gain(rows: list[BoardRow], main: str) -> list[BoardRow]:
+    """Rows, best first, with their gain over the best other one."""
+    if len(rows) < 2:
+        return rows
+    others = [rows[1].mean[main] if place == 0 else rows[0].mean[main] for place in range(len(rows))]
+    return [
+        replace(row, gain=row.mean[main] / other - 1 if other else None)
+        for row, other in zip(rows, others, strict=True)
+    ]

@@ -1,0 +1,236 @@
+"""The few names of Ray that differ between 2.6.3, which RecBole's requirements resolve to, and today's.
+
+Comes in: an installed Ray. Goes out: start and stop, a report from inside a trial, a Tuner, schedulers and a searcher
+that take the same arguments under both.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from recbole_tiger.config import ConfigError
+
+#: Ray's store for objects that trials share; ours exchange files instead.
+_OBJECT_STORE_BYTES = 100 * 2**20
+#: Seconds that a cluster's port has to answer.
+_ANSWER_SECONDS = 5
+
+
+def import_ray():
+    """Ray with Tune.
+
+    Raises:
+        ConfigError: if it is not installed, or installed but unable to start.
+    """
+    # Trials report what they have to say in one record that we keep: Ray's own log files and table would repeat it.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    try:
+        with warnings.catch_warnings():  # of its own old imports
+            warnings.simplefilter("ignore")
+            import ray
+            import ray.tune
+        # What a trial fails of is told in a line of ours, without the stacks of three processes.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    except Exception as error:  # an old Ray beside a new setuptools, numpy or pyarrow fails in its own ways
+        raise ConfigError(
+            f"a sweep needs Ray Tune, which cannot be imported ({type(error).__name__}: {error}); "
+            "install it with: pip install 'ray[tune]'"
+        ) from error
+    return ray
+
+
+def start(address: str | None, cpus: int | None, dashboard: bool):
+    """Start Ray on this machine, or join a running cluster.
+
+    Args:
+        address: None starts one here; `auto` or `host:port` joins one.
+        cpus: how many processors a Ray started here may use; None for all.
+        dashboard: open Ray's web page.
+
+    Raises:
+        ConfigError: if the address does not answer.
+    """
+    ray = import_ray()
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if address is None:
+        # "local": without it Ray joins whatever cluster was last started on this machine.
+        ray.init(
+            "local", num_cpus=cpus, include_dashboard=dashboard, object_store_memory=_OBJECT_STORE_BYTES, **options
+        )
+        return ray
+    if address != "auto":
+        _check_port(address)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise ConfigError(
+            f"address='{address}': no Ray cluster answers ({str(error).splitlines()[0]}); start one with "
+            "'ray start --head', or leave --address out"
+        ) from error
+    return ray
+
+
+def _check_port(address: str) -> None:
+    host, colon, port = str(address).removeprefix("ray://").rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise ConfigError(f"address='{address}' must be 'auto' or host:port, for example 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"address='{address}': no Ray cluster answers ({error.strerror or error}); start one with 'ray start --head', "
+            "or leave --address out"
+        ) from error
+
+
+def report(metrics: Mapping[str, Any]) -> None:
+    """Tell Ray how a trial stands, from inside it; does not return if the trial is stopped here."""
+    from ray import tune
+
+    if hasattr(tune, "RunConfig"):
+        tune.report(dict(metrics))
+    else:
+        from ray.air import session
+
+        session.report(dict(metrics))
+
+
+def run(
+    trainable: Callable,
+    searcher,
+    scheduler,
+    callback,
+    *,
+    n_trials: int,
+    resources: Mapping[str, float],
+    max_concurrent: int | None,
+    max_failures: int,
+    seconds: float | None,
+    folder: str,
+) -> None:
+    """All trials of a sweep through Ray's ``Tuner``; returns when they have ended or the user has interrupted them.
+
+    Args:
+        trainable: a function of a trial's configuration.
+        searcher: gives out configurations.
+        scheduler: stops trials early; None for none.
+        callback: hears of every result.
+        n_trials: the most configurations to ask for.
+        resources: of one trial, `cpu` and `gpu`.
+        max_concurrent: trials at once; None for as many as there is room for.
+        max_failures: restarts of a trial whose process or node died.
+        seconds: after which no trial goes on; None for no limit.
+        folder: for Ray's own files.
+    """
+    from ray import tune
+
+    if hasattr(tune, "RunConfig"):
+        run_config, failure_config, extra = tune.RunConfig, tune.FailureConfig, {}
+    else:
+        from ray import air
+
+        # Nothing is copied between nodes: trials write to the sweep's folder.
+        run_config, failure_config = air.RunConfig, air.FailureConfig
+        extra = {"sync_config": tune.SyncConfig(syncer=None)}
+    tune_options = {}
+    if "reuse_actors" in inspect.signature(tune.TuneConfig).parameters:
+        tune_options["reuse_actors"] = False  # a new process for each trial: nothing of the one before is left in it
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, dict(resources)),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=n_trials,
+            max_concurrent_trials=max_concurrent,
+            time_budget_s=seconds,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            **tune_options,
+        ),
+        run_config=run_config(
+            name="ray",
+            storage_path=folder,
+            callbacks=[callback],
+            failure_config=failure_config(max_failures=max_failures),
+            verbose=0,
+            **extra,
+        ),
+    )
+    tuner.fit()
+
+
+def _trial_name(trial) -> str:
+    return f"{trial.config['number']:04d}-{trial.trial_id}"
+
+
+def make_scheduler(name: str, *, max_epochs: int, grace_period: int, reduction_factor: float):
+    """ASHA or median stopping on `score` by `epoch`; None for `none`."""
+    from ray.tune import schedulers
+
+    if name == "asha":
+        # The last rung does not stop trials: they end by themselves, and a trial at its end is not one stopped early.
+        return schedulers.ASHAScheduler(
+            time_attr="epoch", max_t=max_epochs, grace_period=grace_period, reduction_factor=reduction_factor,
+            stop_last_trials=False, metric="score", mode="max",
+        )  # fmt: skip
+    if name == "median":
+        return schedulers.MedianStoppingRule(
+            time_attr="epoch", grace_period=grace_period, min_samples_required=2, metric="score", mode="max"
+        )
+    return None
+
+
+def make_optuna(parameters, seed: int):
+    """Ray's Optuna searcher over a flat space; lists of values are searched by their position.
+
+    Args:
+        parameters: of a :class:`recbole_tiger.hpo.space.Space`.
+        seed: of the sampler.
+
+    Raises:
+        ConfigError: if Optuna is not installed.
+    """
+    try:
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError as error:
+        raise ConfigError(
+            "search=optuna needs Optuna, which is not installed: pip install optuna (or the extra 'recbole-tiger[optuna]')"
+        ) from error
+    from ray import tune
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {}
+    for parameter in parameters:
+        kind, values = parameter.domain.kind, parameter.domain.values
+        if kind == "randint":
+            space[parameter.name] = tune.randint(values[0], values[1] + 1)
+        elif kind == "uniform":
+            space[parameter.name] = tune.uniform(*values)
+        elif kind == "loguniform":
+            space[parameter.name] = tune.loguniform(*values)
+        else:
+            space[parameter.name] = tune.choice(list(range(len(parameter.domain.listed()))))
+    return OptunaSearch(OptunaSearch.convert_search_space(space), metric="score", mode="max", seed=seed)
+
+
+def node_id() -> str:
+    """The node that this process runs on, the first digits of its name."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id()[:12]
+
+
+def node_room(ray) -> list[dict[str, float]]:
+    """The resources of every node that is alive."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]

@@ -1,0 +1,156 @@
+"""What models with Semantic IDs share: decoding a batch of histories into ranked items, and the IDs in a checkpoint.
+
+A subclass says how histories become logits (`step_decoder`) and what follows from the IDs (`_use_semantic_ids`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+
+from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult, beam_search, free_beam_search
+from recbole_tiger.decoding.exact import ForkableStepDecoder, exact_topk
+from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.preprocessing import PreparedIDs
+
+
+class GenerativeRecommender(SequentialRecommender):
+    """A sequential recommender that finds items by searching the prefix trie of their Semantic IDs.
+
+    Attributes:
+        prepared_ids (PreparedIDs): Semantic ID table, quantizer and scaler.
+        trie (PrefixTrie): of all items, on the model's device.
+        likelihood (str): what a codeword's probability is relative to, see `beam_search`'s `normalise`.
+    """
+
+    input_type = InputType.POINTWISE
+    prepared_ids: PreparedIDs
+    trie: PrefixTrie
+    likelihood: str
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.beam_size = config["beam_size"]
+        self.scoring = config["scoring"]
+        self.temperature = config["temperature"]
+        self.decode_batch_size = config["decode_batch_size"]
+
+    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+        """Everything that follows from the Semantic IDs: the trie, and what the model reads of every item."""
+        raise NotImplementedError
+
+    def step_decoder(
+        self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor
+    ) -> ForkableStepDecoder:
+        """A fresh decoder of the IDs that follow these histories; arguments as in :meth:`recommend`."""
+        raise NotImplementedError
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        self.trie = self.trie.to(next(self.parameters()).device)
+        return self
+
+    def full_sort_predict(self, interaction):
+        """Scores [B, n_items]: log-likelihoods of the items in each user's beam, -inf elsewhere."""
+        result = self.recommend(
+            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], self.beam_size
+        )
+        scores = result.scores.new_full((len(result.items), self.n_items), -torch.inf)
+        scores.scatter_(1, result.items, result.scores)  # places without an item carry -inf into column 0
+        scores[:, 0] = -torch.inf
+        return scores
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        users: torch.Tensor | None,
+        history: torch.Tensor,
+        lengths: torch.Tensor,
+        k: int,
+        *,
+        excluded: torch.Tensor | None = None,
+        beam_size: int | None = None,
+        temperature: float | Sequence[float] | None = None,
+        sample: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BeamResult:
+        """The k most likely items after each history.
+
+        Args:
+            users: [B] internal user numbers, or None for users never seen.
+            history: [B, H] item numbers in time order, padded with 0 at the end.
+            lengths: [B] items of each history.
+            k: length of the lists.
+            excluded: [B, S] item numbers that must not appear, padded with 0.
+
+        Returns:
+            items [B, k] (0 where the beam holds fewer) and log-likelihoods [B, k] (-inf there), best first. The
+            histories are decoded in batches of `decode_batch_size`, sorted by length, so that short ones are not padded.
+        """
+        order = torch.argsort(lengths, stable=True)
+        parts = []
+        for rows in order.split(self.decode_batch_size):
+            decoder = self.step_decoder(None if users is None else users[rows], history[rows], lengths[rows])
+            options = dict(
+                k=k,
+                excluded=None if excluded is None else excluded[rows],
+                temperature=self.temperature if temperature is None else temperature,
+                normalise=self.likelihood,
+            )
+            if self.scoring == "exact" and not sample:
+                parts.append(exact_topk(decoder, self.trie, **options))
+            else:
+                parts.append(
+                    beam_search(
+                        decoder,
+                        self.trie,
+                        beam_size=beam_size or self.beam_size,
+                        sample=sample,
+                        generator=generator,
+                        **options,
+                    )
+                )
+        return BeamResult.gathered(parts, order)
+
+    @torch.no_grad()
+    def write_ids(
+        self,
+        users: torch.Tensor | None,
+        history: torch.Tensor,
+        lengths: torch.Tensor,
+        k: int,
+        *,
+        beam_size: int | None = None,
+    ) -> FreeBeamResult:
+        """The k most likely Semantic IDs after each history, items or not (paper, section 5, "Invalid IDs").
+
+        Arguments as in :meth:`recommend`.
+        """
+        order = torch.argsort(lengths, stable=True)
+        parts = [
+            free_beam_search(
+                self.step_decoder(None if users is None else users[rows], history[rows], lengths[rows]),
+                self.trie.level_sizes,
+                self.trie,
+                beam_size=beam_size or self.beam_size,
+                k=k,
+                temperature=self.temperature,
+            )
+            for rows in order.split(self.decode_batch_size)
+        ]
+        back = torch.argsort(order)
+        return FreeBeamResult(
+            *(torch.cat([getattr(part, name) for part in parts])[back] for name in ("codes", "scores", "items"))
+        )
+
+    def other_parameter(self):
+        """What a checkpoint needs beside the weights: table, quantizer and scaler, as plain values and tensors."""
+        return {"semantic_ids": self.prepared_ids.state_dict()}
+
+    def load_other_parameter(self, para):
+        if para:
+            self._use_semantic_ids(PreparedIDs.from_state_dict(para["semantic_ids"]))
+            self.trie = self.trie.to(next(self.parameters()).device)

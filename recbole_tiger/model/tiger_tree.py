@@ -1,0 +1,114 @@
+"""TIGERTree: one token per item, and a softmax over the children of a prefix in the tree of Semantic IDs.
+
+It departs from TIGER (Rajput et al., 2023) in two things. The history has one token per item, the sum of its codewords'
+embeddings and an embedding of its own, under a causal transformer: every position of a history trains in one pass.
+The Semantic ID is chosen level by level among the codewords that continue its prefix to some item, in training as in
+decoding, so no probability is lost on invalid IDs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from recbole_tiger.model.generative import GenerativeRecommender
+from recbole_tiger.nn.tree import ItemTree, TreeConfig, TreeNetwork, TreeStepDecoder
+from recbole_tiger.preprocessing import PreparedIDs
+
+
+class TIGERTree(GenerativeRecommender):
+    """A generative recommender whose tokens are items on the input and codewords on the output."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+
+        # load parameters info
+        self.likelihood = config["loss_over"]
+        network = TreeConfig(
+            hidden_size=config["hidden_size"],
+            n_layers=config["n_layers"],
+            n_heads=config["n_heads"],
+            inner_size=config["inner_size"],
+            max_length=self.max_seq_length,
+            head_size=config["head_size"],
+            dropout=config["hidden_dropout_prob"],
+            attention_dropout=config["attn_dropout_prob"],
+            item_dropout=config["item_embedding_dropout"],
+            item_embeddings=config["use_item_embeddings"],
+            node_embeddings=config["use_node_embeddings"],
+            tied=config["tie_embeddings"],
+            loss_over=config["loss_over"],
+            label_smoothing=config["label_smoothing"],
+            sparse_gradients=config["update_rows"] == "touched",
+        )
+
+        # load dataset info
+        self.trained_ids: PreparedIDs = dataset.semantic_ids
+
+        # define layers and loss
+        table = self.trained_ids.table
+        self.network = TreeNetwork(network, ItemTree(table.codes, table.level_sizes))
+        self._use_semantic_ids(self.trained_ids)
+
+    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+        """Read and score the items of a table: that of training, or one with more items (``SemanticIDTable.add_items``).
+
+        Items that were not there in training have no embedding, nor have their nodes; their codewords speak for them.
+
+        Raises:
+            ValueError: for a table with other learned levels.
+        """
+        table, trained = prepared.table, self.trained_ids.table
+        if table.length != trained.length or table.level_sizes[:-1] != trained.level_sizes[:-1]:
+            raise ValueError(
+                f"the Semantic IDs have level sizes {table.level_sizes}, but the model was built for {trained.level_sizes}"
+            )
+        self.prepared_ids = prepared
+        if prepared is self.trained_ids:
+            self.network.tree = self.network.trained_tree
+        else:
+            number = {item: i for i, item in enumerate(trained.items.tolist())}
+            rows = np.array([number.get(item, 0) for item in table.items.tolist()], dtype=np.int64)
+            self.network.use(table.codes, table.level_sizes, torch.from_numpy(rows))
+        self.trie = self.network.tree.trie
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        self.trie = self.network.tree.trie
+        return self
+
+    def forward(self, history: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """State after each history: [B, hidden_size]."""
+        return self.network.last_states(history, lengths)
+
+    def calculate_loss(self, interaction):
+        """Mean negative log-likelihood of the target items; a batch of windows has several targets in each row."""
+        history, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        if "targets" not in interaction:
+            return self.network.loss(self.forward(history, lengths), interaction[self.POS_ITEM_ID])
+        targets, context = interaction["targets"], interaction["context"]  # [B, J], context 0 where there is no target
+        states, packed = self.network.states(history, lengths)
+        wanted = context > 0
+        after = (packed.start[:, None] + context - 1)[wanted]  # [N] state that sees what comes before each target
+        return self.network.loss(states.index_select(0, after), targets[wanted])
+
+    def predict(self, interaction):
+        """Log-likelihood of each row's item: [B]."""
+        states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return self.network.log_likelihood(states, interaction[self.ITEM_ID])
+
+    def step_decoder(self, users, history, lengths) -> TreeStepDecoder:
+        """See the base class; users have no embedding."""
+        return TreeStepDecoder(self.network, self.forward(history, lengths))
+
+    def other_parameter(self):
+        """Table, quantizer and scaler of training, which say what the rows of the embedding tables are."""
+        return {"semantic_ids": self.trained_ids.state_dict()}
+
+    def load_other_parameter(self, para):
+        if para:
+            self.trained_ids = PreparedIDs.from_state_dict(para["semantic_ids"])
+            table = self.trained_ids.table
+            tree = ItemTree(table.codes, table.level_sizes).to(self.network.positions.device)
+            self.network.trained_tree = tree
+            self._use_semantic_ids(self.trained_ids)

@@ -1,0 +1,57 @@
+"""AdamW for tables of which a step reads few rows: what a step costs does not grow with the table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class RowAdamW(torch.optim.AdamW):
+    """AdamW; of a parameter with a sparse gradient (`F.embedding(…, sparse=True)`) only the rows in it are updated.
+
+    Such a row's moments, weight decay and bias correction advance at its own updates alone; where every row has a
+    gradient at every step it is AdamW exactly. In AdamW rows without a gradient decay, and move on by their momentum.
+
+    Args:
+        max_norm: the norm that all gradients together are clipped to (`clip_grad_norm_` takes no sparse ones), or None.
+    """
+
+    def __init__(self, params, *, max_norm: float | None = None, **options) -> None:
+        super().__init__(params, **options)
+        self.max_norm = max_norm
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if closure is not None:
+            raise ValueError("RowAdamW takes no closure: compute the loss before the step")
+        parameters = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        sparse = [(group, p, p.grad.coalesce()) for group, p in parameters if p.grad.is_sparse]
+        dense = [p.grad for _, p in parameters if not p.grad.is_sparse]
+        values = [gradient.values() for *_, gradient in sparse]
+        if self.max_norm is not None and (dense or values):
+            norm = torch.stack([part.norm() for part in (*dense, *values)]).norm()
+            share = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+            for part in (*dense, *values):
+                part.mul_(share)
+        for group, parameter, gradient in sparse:
+            self._update_rows(group, parameter, gradient.indices()[0], gradient.values())
+            parameter.grad = None
+        super().step()
+
+    def _update_rows(self, group: dict, parameter: Tensor, rows: Tensor, gradient: Tensor) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(len(parameter), device=parameter.device)
+        beta1, beta2 = group["betas"]
+        steps = state["step"].index_select(0, rows) + 1
+        mean = state["exp_avg"].index_select(0, rows).lerp_(gradient, 1 - beta1)
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        for name, value in (("step", steps), ("exp_avg", mean), ("exp_avg_sq", square)):
+            state[name].index_copy_(0, rows, value)
+        exact = steps.double()  # 1 - 0.999 ** 1 has three digits too few in float32
+        rate = (group["lr"] / (1 - beta1**exact))[:, None].to(gradient.dtype)
+        denominator = (square / (1 - beta2**exact)[:, None].to(gradient.dtype)).sqrt_().add_(group["eps"])
+        kept = parameter.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.index_copy_(0, rows, kept.sub_(rate * mean / denominator))

@@ -1,0 +1,135 @@
+"""The analysis commands as a user types them: a table on the screen, a JSON file and a page, and nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recbole_tiger.cli import main
+from recbole_tiger.quick_start import run_recbole_tiger
+
+
+@pytest.fixture()
+def checkpoint(toy):
+    return run_recbole_tiger("TIGER", "toy", None, {**toy, "collision": "append"})["files"]["checkpoint"]
+
+
+def call(capsys, *arguments):
+    """Status, and what was printed."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out + captured.err
+
+
+def result_of(folder, command):
+    page = (Path(folder) / f"{command}.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and "Plotly.newPlot" in page
+    return json.loads((Path(folder) / f"{command}.json").read_text(encoding="utf-8"))
+
+
+def test_invalid_ids(checkpoint, capsys):
+    arguments = ("invalid-ids", f"--checkpoint={checkpoint}", "--k=20", "--users=40", "--output_dir=out")
+    status, printed = call(capsys, *arguments)
+    assert status == 0, printed
+    result = result_of("out", "invalid-ids")
+    assert "Recall@K, constrained" in printed and f"{result['invalid'][19]:.2%}" in printed
+    assert result["users"] == 40 and len(result["invalid"]) == 20
+    status, printed = call(capsys, *arguments)
+    assert status == 2 and "exists already" in printed
+
+
+def test_diversity(checkpoint, capsys):
+    arguments = ["diversity", f"--checkpoint={checkpoint}", "--k=5,10", "--levels=0,1", "--temperatures=1,8"]
+    status, printed = call(capsys, *arguments, "--output_dir=out")
+    assert status == 0, printed
+    result = result_of("out", "diversity")
+    rows = {row["row"]: row for row in result["rows"]}
+    assert list(rows) == ["beam search", "T = 1", "T = 8", "T = 8, level 1 only"]
+    assert list(result["offered"]) == ["beam search", "T = 1", "T = 8"]
+    for row in rows.values():
+        assert 0 <= row["entropy"]["5"] <= row["entropy"]["10"] <= 1.8  # six categories: ln 6 = 1.79
+        assert row["recall"]["5"] <= row["recall"]["10"]
+    assert "'Beauty'" in " ".join(result["notes"])
+    call(capsys, *arguments, "--output_dir=again")
+    assert result_of("again", "diversity")["rows"] == result["rows"]
+    status, printed = call(capsys, *arguments[:2], "--levels=9")
+    assert status == 2 and "levels=[9]" in printed
+    status, printed = call(capsys, *arguments[:3], "--category=colour")
+    assert status == 2 and "colour" in printed
+
+
+def test_cold_start_from_settings(toy, capsys):
+    settings = {**toy, "collision": "append", "max_steps": 60, "cold_share": "0.1", "seeds": "1,2", "k": "5,10"}
+    settings.update(epsilons="0,0.5,1", output_dir="out", recipe="tiny")
+    status, printed = call(
+        capsys, "cold-start", "--dataset=toy", *(f"--{key}={value}" for key, value in settings.items())
+    )
+    assert status == 0, printed
+    result = result_of("out", "cold-start")
+    assert [run["seed"] for run in result["runs"]] == [1, 2] and "Where the paper is silent" in Path(
+        "out/cold-start.html"
+    ).read_text()
+    for run in result["runs"]:
+        assert 0 < run["users"]["unseen"] < run["users"]["all"]
+        assert set(run["recall"]) == {"TIGER", "Semantic_KNN (last item)", "Semantic_KNN (mean)", "popularity"}
+        of = {tuple(point): n for n, point in enumerate(run["points"])}
+        for method, recall in run["recall"].items():
+            assert recall["unseen"][of[10, 0.0]] == 0, method  # none may be in a list
+            assert recall["unseen"][of[10, 0.5]] <= recall["unseen"][of[10, 1.0]] + 1e-9, method
+        assert run["recall"]["Semantic_KNN (last item)"]["unseen"][of[10, 1.0]] > 0
+        assert run["recall"]["popularity"]["unseen"] == [0.0] * len(of)
+    assert " ± " in printed
+    status, printed = call(capsys, "report", "--runs=out")  # the runs without some items are no rows of a leaderboard
+    assert status == 0 and "0 runs and 1 analyses" in printed
+    seen = json.loads(next(Path("out/share-0.1-seed-1/run").glob("semantic_ids.json")).read_text())
+    assert len(seen) == result["runs"][0]["n_seen"]
+
+
+def test_recommend(checkpoint, capsys):
+    status, printed = call(capsys, "recommend", f"--checkpoint={checkpoint}", "--history=i0_1, i0_2", "--k=3")
+    assert status == 0 and len(printed.strip().splitlines()) == 5 and "line" in printed
+    for arguments, words in (
+        (["--history=i0_1"], "--checkpoint=FILE"),
+        ([f"--checkpoint={checkpoint}"], "either --history"),
+        ([f"--checkpoint={checkpoint}", "--history=i7_7"], "'i7_7' is not an item"),
+        ([f"--checkpoint={checkpoint}", "--histories=h.csv"], "--output"),
+        ([f"--checkpoint={checkpoint}", "--history=i0_1", "--colour=1"], "unknown key 'colour'"),
+    ):
+        status, printed = call(capsys, "recommend", *arguments)
+        assert status == 2 and words in printed and "Traceback" not in printed
+
+
+def test_latency(workplace, capsys):
+    tiny = ("--d_model=16", "--d_ff=16", "--num_heads=2", "--num_encoder_layers=1", "--num_decoder_layers=1")
+    lists = ("--n_items=50,80", "--beams=10", "--id_lengths=2", "--codebook_sizes=16", "--repeats=1", "--batch=2")
+    status, printed = call(capsys, "latency", *lists, *tiny, "--threads=1", "--output_dir=out")
+    assert status == 0, printed
+    rows = result_of("out", "latency")["rows"]
+    assert {(row["n_items"], row["name"]) for row in rows} == {
+        (n, name) for n in (50, 80) for name in ("TIGER, 10 beams, 2 x 16", "SASRec, exact", "SASRec, ANN")
+    }
+    assert all(row["queries_per_second"] > 0 for row in rows if row["name"] != "SASRec, ANN")
+
+
+def test_report(checkpoint, capsys):
+    call(capsys, "invalid-ids", f"--checkpoint={checkpoint}", "--k=5", "--output_dir=saved/analysis/one")
+    status, printed = call(capsys, "report")
+    assert status == 0 and "1 runs and 1 analyses below saved" in printed, printed
+    page = Path("saved/report.html").read_text()
+    shown = json.loads(Path("saved/analysis/one/invalid-ids.json").read_text())
+    assert "Leaderboard: toy" in page and "Invalid IDs: " in page and shown["about"] in page
+    assert f"{shown['invalid'][4]:.2%}" in page and page.count("Plotly.newPlot") >= 2
+    status, printed = call(capsys, "report")
+    assert status == 2 and "exists already" in printed
+    status, printed = call(capsys, "report", "--runs=nothing")
+    assert status == 2 and "neither finished runs nor analyses" in printed
+    Path("saved/analysis/one/invalid-ids.json").write_text("{")
+    status, printed = call(capsys, "report", "--output=again.html")
+    assert status == 2 and "is damaged" in printed and not Path("again.html").exists()
+
+
+@pytest.mark.parametrize("command", ["report", "cold-start", "diversity", "invalid-ids", "latency", "recommend"])
+def test_help(command, capsys):
+    status, printed = call(capsys, command, "--help")
+    assert status == 0 and printed.startswith(f"Usage: python run_recbole_tiger.py {command} ")

@@ -1,0 +1,289 @@
+"""Leaderboards as a user makes them: to the end, killed and resumed, with a model that fails; and the models of their rows."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from catalogue import write_catalogue
+
+from recbole_tiger import cli, quick_start, run_recbole_tiger
+from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.evaluation import leaderboard, leaderboard_table
+from recbole_tiger.evaluation.significance import load_ranks, user_values
+from recbole_tiger.preprocessing import item_content, scaler_of
+from recbole_tiger.trainer import SafeTrainer, TrainingStopped
+
+CONTENT = {"content_encoder": "tfidf_svd", "content_dim": 16}
+
+
+@pytest.fixture()
+def small(toy):
+    """Settings of a quick table of models without Semantic IDs."""
+    return {"dataset": "toy", "data_path": toy["data_path"], "hidden_size": 16, "epochs": 2, "train_batch_size": 512,
+            "show_progress": False, "state": "WARNING"}  # fmt: skip
+
+
+def results(workplace):
+    """Test metrics by run folder."""
+    found = sorted((workplace / "saved").rglob("result.json"))
+    return {path.parent.name: json.loads(path.read_text())["test_result"] for path in found}
+
+
+def test_one_command_makes_the_table_and_a_second_one_repeats_nothing(toy, workplace, monkeypatch, capsys):
+    arguments = [f"--{key}={value}" for key, value in {**toy, "epochs": 1}.items()]
+    arguments += ["--dataset=toy", "--seeds=1,2", "--model=TIGER,SASRec[hidden_size=16],Pop,Semantic_KNN"]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "6 to go" in printed.err and "[6/6]" in printed.err
+    for words in (
+        "TIGER",
+        "SASRec[hidden_size=16]",
+        "Pop",
+        "Semantic_KNN",
+        "±",
+        "less TIGER",
+        "p (Holm)",
+        "tiny",
+        "html",
+    ):
+        assert words in printed.out, words
+    made = results(workplace)
+    [folder] = (workplace / "saved").glob("leaderboard-toy-*")
+    assert len(made) == 6 and all((folder / f"leaderboard.{kind}").is_file() for kind in "csv json md tex html".split())
+
+    # Pop is the popularity row of every other run, and every run's ranks give its metrics.
+    [pop] = [metrics for name, metrics in made.items() if name.startswith("Pop")]
+    for path in folder.rglob("result.json"):
+        result = json.loads(path.read_text())
+        if result["model"] != "Pop":
+            assert result["popularity"]["test"] == pop
+        for phase, metrics in (("test", result["test_result"]), ("valid", result["best_valid_result"])):
+            ranks = load_ranks(path.parent / "ranks.npz", phase)
+            for name, value in metrics.items():
+                assert user_values(ranks, name).mean(dtype=np.float64) == pytest.approx(value, abs=1e-6)
+
+    def never(*args, **kwargs):
+        raise AssertionError("a finished run was made again")
+
+    monkeypatch.setattr(leaderboard, "run_task", never)
+    assert cli.main(arguments) == 0
+    again = capsys.readouterr()
+    assert again.out == printed.out and "6 of 6 runs are done" in again.err
+
+
+def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
+    original = quick_start.run_config
+
+    def run_config(config, **kwargs):
+        if config["model"] == "GRU4Rec":
+            raise RuntimeError("out of memory\non this card")
+        return original(config, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quick_start, "run_config", run_config)
+        text = leaderboard.run({**small, "model": "GRU4Rec,SASRec,FDSA", "seeds": 1})
+    assert "GRU4Rec, seed 1 has no result: RuntimeError: out of memory on this card" in text
+    assert "FDSA has no result: model=FDSA needs an item column" in text
+    assert [name.split("-")[0] for name in results(workplace)] == ["SASRec"]
+    # Next time it is tried again, and the reason is gone.
+    text = leaderboard.run({**small, "model": "GRU4Rec,SASRec", "seeds": 1})
+    assert "has no result" not in text and len(results(workplace)) == 2
+    assert not list((workplace / "saved").rglob("failure.json"))
+    with monkeypatch.context() as patch:
+        patch.setattr(quick_start, "run_config", run_config)
+        with pytest.raises(ConfigError, match="no row has a result: GRU4Rec, seed 5: RuntimeError"):
+            leaderboard.run({**small, "model": "GRU4Rec", "seeds": 5})
+
+
+def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, capsys):
+    command = {**small, "model": "SASRec,BERT4RecFixed", "seeds": 1}
+    whole = leaderboard.run({**command, "leaderboard_dir": str(workplace / "saved" / "whole")})
+    expected = results(workplace)
+    original = SafeTrainer._fit_epoch
+
+    def fit_epoch(self, epoch, *args):
+        original(self, epoch, *args)
+        if self.config["model"] == "BERT4RecFixed" and epoch == 0:
+            raise KeyboardInterrupt
+
+    (workplace / "saved" / "whole").rename(workplace / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(SafeTrainer, "_fit_epoch", fit_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            leaderboard.run(command)
+    assert len(results(workplace)) == 1
+    capsys.readouterr()
+    resumed = leaderboard.run(command)
+    said = capsys.readouterr().err
+    assert "1 of 2 runs are done" in said and "BERT4RecFixed, seed 1, from its last checkpoint" in said
+    assert results(workplace) == expected
+    part = resumed.split("model")[1]  # the table of metrics, which has no times in it
+    assert part == whole.split("model")[1]
+
+
+def test_a_stop_signal_stops_the_leaderboard_not_the_row(small, workplace, monkeypatch):
+    def stopped(self, epoch, *args):
+        raise TrainingStopped("stopped by SIGTERM; continue with --resume=…")
+
+    monkeypatch.setattr(SafeTrainer, "_fit_epoch", stopped)
+    with pytest.raises(TrainingStopped, match="during SASRec, seed 1; the same command goes on"):
+        leaderboard.run({**small, "model": "SASRec,Pop", "seeds": 1})
+    assert results(workplace) == {} and not list((workplace / "saved").rglob("failure.json"))
+
+
+def test_protocol_switches_hold_for_all_rows(small, workplace):
+    command = {**small, **CONTENT, "model": "SASRec,Pop,Semantic_KNN", "seeds": 1, "epochs": 1}
+    leaderboard.run({**command, "leaderboard_dir": "free"})
+    leaderboard.run({**command, "leaderboard_dir": "masked", "mask_seen_items": True})
+    leaderboard.run({**command, "leaderboard_dir": "shuffled", "tie_order": "shuffle"})
+    read = {place: {run.label: run.result for run in leaderboard_table.read_runs(workplace / place)}
+            for place in ("free", "masked", "shuffled")}  # fmt: skip
+    for label, free in read["free"].items():
+        masked, shuffled = read["masked"][label], read["shuffled"][label]
+        assert masked["data_checksum"] == free["data_checksum"]
+        assert [r["train_loss"] for r in masked["history"]] == [r["train_loss"] for r in free["history"]]
+        assert masked["test_result"]["recall@10"] >= free["test_result"]["recall@10"]  # no user repeats an item here
+        assert shuffled["test_result"] == free["test_result"]  # no two times of a user are equal here
+    assert read["masked"]["Pop"]["test_result"] != read["free"]["Pop"]["test_result"]
+
+
+def test_ray_makes_the_same_runs(small, monkeypatch, workplace):
+    """The small part of Ray that is used, in this process: tasks, their resources, and a worker that dies."""
+
+    class RayError(Exception):
+        pass
+
+    asked = {}
+
+    def remote(**resources):
+        asked.update(resources)
+        return lambda function: SimpleNamespace(remote=lambda task: (function, task))
+
+    def get(pair):
+        function, task = pair
+        if task.label == "GRU4Rec":
+            raise RayError("the worker died")
+        return function(task)
+
+    fake = SimpleNamespace(
+        init=lambda **k: asked.update(k), remote=remote, get=get, shutdown=lambda: asked.update(over=True),
+        wait=lambda pending, num_returns: (pending[:1], pending[1:]), exceptions=SimpleNamespace(RayError=RayError),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr("recbole_tiger.evaluation.leaderboard.Task.__hash__", lambda task: hash(task.folder))
+    text = leaderboard.run(
+        {**small, "model": "Pop,GRU4Rec", "seeds": 1, "ray": "auto", "cpus_per_run": 0.5, "gpus_per_run": 0.25}
+    )
+    assert asked["num_cpus"] == 0.5 and asked["num_gpus"] == 0.25 and asked["address"] == "auto" and asked["over"]
+    assert "GRU4Rec, seed 1 has no result: RayError: the worker died" in text and len(results(workplace)) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- the models
+
+
+def loaded(model, settings, **more):
+    """A model as built for a dataset, with its test loader."""
+    config = build_config(model, "toy", None, {k: v for k, v in {**settings, **more}.items() if k != "dataset"})
+    data = quick_start.prepare_data(config)
+    return config, data, quick_start.make_trainer(config, data).model.eval()
+
+
+@pytest.fixture()
+def knn(small):
+    return {**{key: value for key, value in small.items() if key != "hidden_size"}, **CONTENT}
+
+
+def test_semantic_knn_is_the_sum_of_similarities(knn):
+    """Against loops over users, last items and candidates."""
+    config, data, model = loaded("Semantic_KNN", knn, knn_items=3, knn_decay=0.5)
+    items = [str(item) for item in data.dataset.field2id_token["item_id"][1:]]
+    embeddings = item_content(config, items).embeddings
+    vectors = scaler_of(config).fit(embeddings).transform(embeddings)
+    vectors = np.vstack([np.zeros(vectors.shape[1]), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)])
+    batch = next(iter(data.test))[0][:20]
+    scores = model.full_sort_predict(batch)
+    for row in range(20):
+        history = batch["item_id_list"][row][: batch["item_length"][row]].tolist()
+        for item in range(1, len(vectors)):
+            expected = sum(
+                0.5**back * vectors[item] @ vectors[last] for back, last in enumerate(history[::-1][:3]) if last != item
+            )
+            assert scores[row, item].item() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(model.predict(batch), scores[torch.arange(20), batch["item_id"]])
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("key", "value"), [("knn_items", 0), ("knn_items", 1.5), ("knn_decay", 0), ("knn_decay", 2)])
+def test_semantic_knn_names_impossible_settings(knn, key, value):
+    with pytest.raises(ConfigError, match=f"{key}={value}"):
+        loaded("Semantic_KNN", knn, **{key: value})
+
+
+@pytest.fixture()
+def bert(small):
+    return {**small, "inner_size": 32, "n_layers": 1}
+
+
+def test_fixed_bert4rec_keeps_the_whole_history_at_test_time(bert):
+    _, _, model = loaded("BERT4RecFixed", bert, MAX_ITEM_LIST_LENGTH=6)
+    mask = model.mask_token
+    history = torch.tensor([[11, 12, 13, 0, 0, 0], [1, 2, 3, 4, 5, 6]])
+    expected = [[11, 12, 13, mask, 0, 0, 0], [1, 2, 3, 4, 5, 6, mask]]
+    assert model.append(history, torch.tensor([3, 6]), mask).tolist() == expected
+    # The oldest item changes the scores, at any length; in RecBole's model it does not.
+    changed = history.clone()
+    changed[:, 0] = 20
+    batch = {model.ITEM_SEQ: history, model.ITEM_SEQ_LEN: torch.tensor([3, 6])}
+    with torch.no_grad():
+        one, other = model.full_sort_predict(batch), model.full_sort_predict({**batch, model.ITEM_SEQ: changed})
+        assert (one - other).abs().amax(dim=1).min() > 1e-6
+        _, _, stock = loaded("BERT4Rec", bert, MAX_ITEM_LIST_LENGTH=6)
+        one, other = stock.full_sort_predict(batch), stock.full_sort_predict({**batch, stock.ITEM_SEQ: changed})
+        assert torch.equal(one, other)
+
+
+def test_fixed_bert4rec_learns_every_training_item(bert, monkeypatch):
+    """The masked items over an epoch are all items of all training prefixes, each user's last one among them."""
+    config, data, model = loaded("BERT4RecFixed", bert, train_batch_size=4096, ft_ratio=0.0, mask_ratio=1.0)
+    seen = []
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", lambda logits, items: seen.append(items) or logits.sum())
+    batch = next(iter(data.train))
+    model.train()
+    model.calculate_loss(batch)
+    expected = [
+        item
+        for history, length, last in zip(
+            batch["item_id_list"].tolist(), batch["item_length"].tolist(), batch["item_id"].tolist(), strict=True
+        )
+        for item in (*history[:length], last)
+    ]
+    assert seen[0].tolist() == expected
+
+
+def test_fixed_bert4rec_masks_as_often_as_asked(bert):
+    _, _, model = loaded("BERT4RecFixed", bert, mask_ratio=0.3, ft_ratio=0.5, MAX_ITEM_LIST_LENGTH=20)
+    torch.manual_seed(0)
+    lengths = torch.full((20_000,), 15)
+    masked = model.masked_places(lengths, 21)
+    assert not masked[:, 15:].any() and masked.any(dim=1).all()
+    assert masked[:, :14].float().mean() == pytest.approx(0.15, abs=0.005)
+    assert masked[:, 14].float().mean() == pytest.approx(0.65, abs=0.015)
+    with pytest.raises(ConfigError, match="mask_ratio=2"):
+        loaded("BERT4RecFixed", bert, mask_ratio=2)
+    with pytest.raises(ConfigError, match="loss_type='BPR'"):
+        loaded("BERT4RecFixed", bert, loss_type="BPR")
+
+
+def test_fixed_bert4rec_learns_the_rule_of_the_catalogue(bert, workplace):
+    write_catalogue(workplace / "more", "toy", n_users=200)
+    settings = {k: v for k, v in bert.items() if k not in ("dataset", "epochs")}
+    result = run_recbole_tiger(
+        "BERT4RecFixed", "toy", None,
+        {**settings, "data_path": str(workplace / "more"), "epochs": 12, "hidden_size": 32, "learning_rate": 0.01,
+         "train_batch_size": 128},
+        command_line={},
+    )  # fmt: skip
+    assert result["test_result"]["recall@5"] > 0.5 > 3 * result["popularity"]["test"]["recall@5"]

@@ -1,0 +1,68 @@
+"""Shares of invalid IDs: by hand, and of models that have learned much or nothing."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from recbole_tiger.analysis.invalid_ids import invalid_ids, run
+from recbole_tiger.analysis.runs import TestUsers, open_run
+from recbole_tiger.checkpoint import CheckpointError
+from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult
+from recbole_tiger.quick_start import run_recbole_tiger
+
+
+def test_by_hand():
+    free = torch.tensor([[3, 0, 5, 0], [0, 7, 0, 2]])
+    inside = torch.tensor([[3, 5, 6, 0], [7, 2, 4, 1]])
+
+    def write_ids(users, history, lengths, k, beam_size):
+        return FreeBeamResult(torch.zeros(2, k, 2), torch.zeros(2, k), free[:, :k])
+
+    def recommend(users, history, lengths, k, **options):
+        return BeamResult(inside[:, :k], torch.zeros(2, k))
+
+    zero = torch.zeros(2, dtype=torch.long)
+    users = TestUsers(zero, zero[:, None], zero, torch.tensor([5, 2]), None)
+    found = invalid_ids(
+        SimpleNamespace(
+            model=SimpleNamespace(write_ids=write_ids, recommend=recommend), test=users, config={"eval_batch_size": 8}
+        ),
+        4,
+        4,
+    )
+    assert found["invalid"] == pytest.approx([1 / 2, 2 / 4, 3 / 6, 4 / 8])
+    assert found["recall_free"] == pytest.approx([0, 0, 0.5, 1])
+    assert found["recall_constrained"] == pytest.approx([0, 1, 1, 1])
+
+
+def test_an_untrained_model_writes_many_and_a_trained_one_few(toy):
+    settings = {**toy, "codebook_size": 24, "learning_rate": 0.01, "warmup_steps": 1}
+    shares = {}
+    for steps in (2, 400):
+        more = {"max_steps": steps, "epochs": 20, "eval_step": 100, "num_heads": 2}
+        result = run_recbole_tiger("TIGER", "toy", None, {**settings, **more})
+        trained = open_run({"checkpoint": result["files"]["checkpoint"]}, None)
+        shares[steps] = invalid_ids(trained, 10, 20)
+    assert shares[2]["invalid"][9] > 0.5  # 48 of 24 * 24 IDs exist
+    assert shares[400]["invalid"][0] < 0.05 and shares[400]["invalid"][9] < shares[2]["invalid"][9] - 0.3
+    gain = shares[2]["recall_constrained"][9] - shares[2]["recall_free"][9]
+    assert gain > 0
+
+
+def test_bad_settings(toy, workplace):
+    result = run_recbole_tiger("TIGER", "toy", None, {**toy, "epochs": 1})
+    checkpoint = result["files"]["checkpoint"]
+    for more, words in (
+        ({"search_beams": 5}, "search_beams=5 is smaller than k=50"),
+        ({"k": 0}, "k=0"),
+        ({"k": "many"}, "k='many'"),
+        ({"d_model": 8}, "--d_model cannot be set beside --checkpoint"),
+        ({"output_dir": "data"}, "output_dir='data' exists already"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run({"checkpoint": checkpoint, **more})
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        run({"checkpoint": "nothing.pth"})
+    with pytest.raises(ValueError, match="model='SASRec' has no Semantic IDs"):
+        run({"model": "SASRec"})

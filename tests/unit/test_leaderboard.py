@@ -1,0 +1,273 @@
+"""Plans, stored runs and tables, without training anything."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from catalogue import TINY, write_catalogue
+from stored_runs import METRICS, store
+
+from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.evaluation.leaderboard import (
+    failures_of,
+    is_leaderboard,
+    make_plan,
+    parse_rows,
+)
+from recbole_tiger.evaluation.leaderboard_formats import (
+    format_latex,
+    format_markdown,
+    format_text,
+    marks,
+    write_outputs,
+)
+from recbole_tiger.evaluation.leaderboard_table import make_leaderboards, read_runs
+
+
+@pytest.fixture()
+def runs(tmp_path):
+    """TIGER with two seeds, SASRec with two, Pop."""
+    rng = np.random.default_rng(0)
+    for model, share in (("TIGER", 0.3), ("SASRec", 0.5)):
+        for seed in (1, 2):
+            store(tmp_path, model, seed, np.where(rng.random(200) < share, rng.integers(0, 10, 200), -1))
+    store(tmp_path, "Pop", None, np.where(rng.random(200) < 0.1, 9, -1), loss=None)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------------ the plan
+
+
+def test_rows_are_read_as_typed():
+    rows = parse_rows("TIGER, SASRec[loss_type=BPR],TIGER[codebook_size=[4,8], beam_size=20]")
+    assert [row.label for row in rows] == ["TIGER", "SASRec[loss_type=BPR]", "TIGER[codebook_size=[4,8],beam_size=20]"]
+    assert rows[2].tag == {"codebook_size": [4, 8], "beam_size": 20} and rows[2].model == "TIGER"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SASRec[BPR]", "cannot read the row"),
+        ("SASRec]", "cannot read the row"),
+        ("A,A", "given twice"),
+        (",", "no row"),
+    ],
+)
+def test_rows_that_cannot_be_read(text, words):
+    with pytest.raises(ConfigError, match=words):
+        parse_rows(text)
+
+
+def test_what_asks_for_a_leaderboard():
+    assert is_leaderboard({"model": "TIGER,SASRec"}) and is_leaderboard({"model": "SASRec[loss_type=BPR]"})
+    assert is_leaderboard({"model": "Pop"}) and is_leaderboard({"seeds": (1, 2)})
+    assert not is_leaderboard({"model": "TIGER", "seed": 1}) and not is_leaderboard({})
+
+
+@pytest.fixture()
+def data(workplace):
+    write_catalogue(workplace / "data")
+    return {"data_path": str(workplace / "data")}
+
+
+def keys(plan):
+    return {(task.label, task.seed): task.folder.name for task in plan.tasks}
+
+
+def test_a_run_is_named_by_all_that_it_depends_on(data, workplace):
+    first = make_plan("SASRec,Pop,SASRec[hidden_size=32]", "toy", [1, 2], settings=data)
+    assert [(t.label, t.seed) for t in first.tasks] == [
+        ("SASRec", 1), ("SASRec", 2), ("Pop", None), ("SASRec[hidden_size=32]", 1), ("SASRec[hidden_size=32]", 2),
+    ]  # fmt: skip
+    assert len(set(keys(first).values())) == 5
+    # Another set of rows and seeds, or another place for logs, finds the same runs in the same folder.
+    more = make_plan("GRU4Rec,SASRec", "toy", [2, 3], settings={**data, "state": "WARNING", "show_progress": False})
+    assert more.folder == first.folder and keys(more)["SASRec", 2] == keys(first)["SASRec", 2]
+    # A setting that metrics depend on makes other runs; a protocol setting or other data another folder as well.
+    other = make_plan("SASRec,Pop", "toy", [1], settings={**data, "epochs": 3})
+    assert other.folder == first.folder and keys(other)["SASRec", 1] != keys(first)["SASRec", 1]
+    assert keys(other)["Pop", None] == keys(first)["Pop", None]
+    masked = make_plan("SASRec,Pop", "toy", [1], settings={**data, "mask_seen_items": True})
+    assert masked.folder != first.folder and keys(masked)["Pop", None] != keys(first)["Pop", None]
+    with open(workplace / "data" / "toy" / "toy.inter", "a") as file:
+        file.write("u0\ti0_0\t1500000000\n")
+    assert make_plan("SASRec", "toy", [1], settings=data).folder != first.folder
+
+
+def test_settings_go_to_the_rows_that_know_them(data, workplace):
+    (workplace / "own.yaml").write_text(
+        "epochs: 7\nbeam_size: 30\nTIGER:\n  beam_size: 40\n  learning_rate: 0.5\nSASRec[n_layers=1]:\n  n_heads: 1\n"
+    )
+    settings = {**TINY, **data, "learning_rate": 0.25, "recipe": "tiny"}
+    plan = make_plan("TIGER,SASRec,SASRec[n_layers=1],Semantic_KNN", "toy", [1], ["own.yaml"], settings)
+    tiger, sasrec, small, knn = (task.settings for task in plan.tasks)
+    assert (tiger["beam_size"], tiger["epochs"], tiger["learning_rate"], tiger["recipe"]) == (20, 2, 0.25, "tiny")
+    assert "beam_size" not in sasrec and "recipe" not in sasrec and "n_heads" not in sasrec
+    assert (small["n_heads"], small["n_layers"], knn["epochs"]) == (1, 1, 1)
+    assert plan.tasks[3].seed is None
+    plan = make_plan(
+        "TIGER,SASRec", "toy", [1], ["own.yaml"], {**data, "content_encoder": "tfidf_svd", "codebook_size": 8}
+    )
+    assert [task.settings.get("beam_size") for task in plan.tasks] == [40, None]
+
+
+def test_bpr_gets_a_sampler(data):
+    for config in (
+        build_config("SASRec", "toy", None, {**data, "loss_type": "BPR"}),
+        build_config("SASRec", "toy", None, data),
+    ):
+        expected = "uniform" if config["loss_type"] == "BPR" else "none"
+        assert config["train_neg_sample_args"]["distribution"] == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "seeds", "more", "words"),
+    [
+        ("TIGRE,SASRec", [1], {}, "model='TIGRE'"),
+        ("SASRec,GRU4Rec", [1], {"beam_size": 5}, "unknown key 'beam_size'"),
+        ("SASRec[beam_size=5]", [1], {}, "unknown key 'beam_size'"),
+        ("SASRec[mask_seen_items=True],SASRec", [1], {}, "all rows of a table share it"),
+        ("SASRec[seed=3],SASRec", [1], {}, "all rows of a table share it"),
+        ("SASRec", ["one"], {}, "seeds="),
+        ("SASRec", [1], {"resume": "x.pth"}, "resume='x.pth'"),
+        ("SASRec", [1], {"recipe": "paper"}, "recipe='paper'"),
+        ("SASRec", [1], {"eval_args": {"mode": "uni100"}}, "sampled evaluation"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(data, model, seeds, more, words):
+    with pytest.raises(ConfigError, match=words):
+        make_plan(model, "toy", seeds, settings={**data, **more})
+
+
+def test_a_row_that_cannot_work_says_why_and_the_others_are_planned(data):
+    plan = make_plan("FDSA,SASRec", "toy", [1], settings=data)
+    assert [task.label for task in plan.tasks] == ["SASRec"]
+    assert failures_of(plan)[0] == ("FDSA", plan.impossible["FDSA"]) and "item_feature" in plan.impossible["FDSA"]
+    assert failures_of(plan)[1] == ("SASRec, seed 1", "it has not run")
+
+
+# ----------------------------------------------------------------------------------------------------------- the table
+
+
+def test_means_deviations_gain_and_marks(runs):
+    [board] = make_leaderboards(read_runs(runs))
+    assert [row.label for row in board.rows] == ["SASRec", "TIGER", "Pop"] and board.reference == "TIGER"
+    best, second, pop = board.rows
+    values = [run.result["test_result"]["ndcg@10"] for run in best.runs]
+    assert best.mean["ndcg@10"] == pytest.approx(sum(values) / 2)
+    assert best.std["ndcg@10"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert pop.std is None and pop.seeds() == "none" and best.seeds() == "1,2"
+    assert best.gain == pytest.approx(best.mean["ndcg@10"] / second.mean["ndcg@10"] - 1)
+    assert pop.gain == pytest.approx(pop.mean["ndcg@10"] / best.mean["ndcg@10"] - 1)
+    assert [marks(board, metric) for metric in METRICS] == [["*", "+", ""]] * 4
+    assert second.comparison.difference is None and best.comparison.p_holm >= best.comparison.p
+    assert best.comparison.difference == pytest.approx(best.mean["ndcg@10"] - second.mean["ndcg@10"], abs=1e-6)
+    assert (board.n_resamples, board.n_users) == (10_000, 200)
+
+
+def test_the_difference_is_between_seed_means_of_each_user(tmp_path):
+    store(tmp_path, "TIGER", 1, [0, -1, -1, -1])
+    store(tmp_path, "TIGER", 2, [0, 0, -1, -1])
+    store(tmp_path, "SASRec", 1, [-1, -1, -1, 0])
+    [board] = make_leaderboards(read_runs(tmp_path))
+    found = {row.label: row for row in board.rows}["SASRec"].comparison
+    from scipy import stats
+
+    assert found.difference == pytest.approx(-0.125)
+    assert found.p == pytest.approx(stats.ttest_rel([0, 0, 0, 1], [1, 0.5, 0, 0]).pvalue)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"checksum": "ffff0000"},
+        {"config": {"mask_seen_items": True}},
+        {"config": {"MAX_ITEM_LIST_LENGTH": 50}},
+        {"dataset": "x"},
+    ],
+)
+def test_other_data_or_protocol_never_shares_a_table(runs, other):
+    store(runs, "GRU4Rec", 1, [0] * 200, **other)
+    boards = make_leaderboards(read_runs(runs), [("Caser", "no")])
+    assert sorted(len(board.rows) for board in boards) == [1, 3]
+    assert sum(len(board.failures) for board in boards) == 1
+
+
+def test_rows_of_one_name_are_told_apart_by_their_settings(tmp_path):
+    for size in (32, 64):
+        for seed in (1, 2):
+            store(tmp_path, "SASRec", seed, [0, -1], config={"hidden_size": size})
+    [board] = make_leaderboards(read_runs(tmp_path))
+    assert sorted(row.label for row in board.rows) == ["SASRec[hidden_size=32]", "SASRec[hidden_size=64]"]
+    assert [len(row.runs) for row in board.rows] == [2, 2]
+
+
+def test_equal_values_share_a_mark_and_one_row_has_none(tmp_path):
+    store(tmp_path, "A", 1, [0, 1])
+    assert marks(make_leaderboards(read_runs(tmp_path))[0], "ndcg@10") == [""]
+    for model in ("B", "C"):
+        store(tmp_path, model, 1, [0, 1])
+    assert marks(make_leaderboards(read_runs(tmp_path))[0], "ndcg@10") == ["*", "*", "*"]
+
+
+def test_runs_without_ranks_have_no_intervals(runs):
+    for file in runs.glob("*Pop*/ranks.npz"):
+        file.unlink()
+    [board] = make_leaderboards(read_runs(runs))
+    assert board.n_resamples == 0 and all(row.comparison is None for row in board.rows)
+    assert "95% interval" not in format_text(board)
+
+
+def test_runs_on_other_users_are_refused(runs):
+    store(runs, "GRU4Rec", 1, [0] * 150)
+    with pytest.raises(ValueError, match="other users"):
+        make_leaderboards(read_runs(runs))
+
+
+def test_damaged_and_missing_results_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no finished run"):
+        read_runs(tmp_path)
+    folder = store(tmp_path, "A", 1, [0])
+    (folder / "result.json").write_text("{half")
+    with pytest.raises(ValueError, match="result.json.*damaged"):
+        read_runs(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------------- the outputs
+
+
+def test_outputs_hold_the_same_numbers(runs, tmp_path):
+    boards = make_leaderboards(read_runs(runs), [("Caser, seed 1", "it broke")])
+    paths = write_outputs(boards, tmp_path / "out")
+    board = boards[0]
+    with open(paths["csv"]) as file:
+        records = list(csv.DictReader(file))
+    stored = json.loads(open(paths["json"]).read())["tables"][0]
+    assert [r["model"] for r in records] == [r["model"] for r in stored["rows"]] == ["SASRec", "TIGER", "Pop"]
+    for record, row, own in zip(records, stored["rows"], board.rows, strict=True):
+        for metric in METRICS:
+            assert float(record[metric]) == row[metric] == own.mean[metric]
+    assert stored["rows"][0]["results"][0]["commit"] == "0123456789abcdef"
+    assert stored["failures"] == [{"model": "Caser, seed 1", "reason": "it broke"}]
+    text = format_text(board)
+    for words in ("leave-one-out", "not masked", "Caser, seed 1 has no result: it broke", "±", "01234567", "* best",
+                  "models see what other users did after them", "data abcd1234", "200 test users"):  # fmt: skip
+        assert words in text, words
+
+
+def test_best_is_bold_and_second_underlined(runs):
+    [board] = make_leaderboards(read_runs(runs))
+    best, second = (f"{row.mean['ndcg@10']:.4f}" for row in board.rows[:2])
+    assert f"**{best} ± " in format_markdown(board) and f"<u>{second} ± " in format_markdown(board)
+    latex = format_latex(board)
+    assert f"\\textbf{{{best} $\\pm$" in latex and f"\\underline{{{second} $\\pm$" in latex
+    assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
+    widths = {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")}
+    assert widths == {7} and "%" not in latex.replace(r"\%", "").split("\n", 1)[1]
+
+
+def test_a_dirty_tree_is_marked(tmp_path):
+    store(tmp_path, "A", 1, [0, 1], dirty=True)
+    text = format_text(make_leaderboards(read_runs(tmp_path))[0])
+    assert "01234567+" in text and "changes that are not in it" in text

@@ -1,0 +1,132 @@
+"""The page: whole without a network, and alive in a real browser where one is installed."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from stored_runs import store
+
+from recbole_tiger.evaluation.leaderboard_page import DRAWN_ROWS, format_page, run
+from recbole_tiger.evaluation.leaderboard_table import make_leaderboards, read_runs
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture()
+def boards(tmp_path):
+    """Two datasets, one of them under two protocols."""
+    rng = np.random.default_rng(0)
+    for dataset, more in (("toy", {}), ("toy", {"config": {"mask_seen_items": True}}), ("shop", {"checksum": "00ff"})):
+        for model, share in (("TIGER", 0.3), ("SASRec[loss_type=BPR]", 0.5), ("Pop", 0.1)):
+            for seed in (1, 2):
+                ranks = np.where(rng.random(200) < share, rng.integers(0, 10, 200), -1)
+                store(tmp_path / "runs", model.split("[")[0], seed, ranks, label=f"{model}", dataset=dataset, **more)
+    return make_leaderboards(read_runs(tmp_path / "runs"))
+
+
+def without_scripts(page):
+    return re.sub(r"<script.*?</script>", "", page, flags=re.S)
+
+
+def test_the_page_needs_nothing_else_and_says_everything(boards):
+    page = format_page(boards)
+    assert page == format_page(boards)
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", without_scripts(page))
+    assert page.count("<section id=") == 3 and page.count("plotly.js v") >= 1
+    for words in ("SASRec[loss_type=BPR]", "95% interval", "01234567", "models see what other users did after them"):
+        assert words in without_scripts(page), words
+
+
+def test_names_cannot_break_out_of_the_page(tmp_path):
+    store(tmp_path, "A", 1, [0, 1], label="</script><b>x", dataset="</script><i>y")
+    page = without_scripts(format_page(make_leaderboards(read_runs(tmp_path))))
+    assert "<b>x" not in page and "<i>y" not in page
+
+
+def test_many_rows_are_all_in_the_table_and_the_best_in_the_figures(tmp_path):
+    rng = np.random.default_rng(1)
+    for place in range(DRAWN_ROWS + 4):
+        store(tmp_path, f"M{place}", 1, rng.integers(-1, 10, 50))
+    page = format_page(make_leaderboards(read_runs(tmp_path)))
+    assert f"The best {DRAWN_ROWS} of {DRAWN_ROWS + 4} rows." in page
+    assert all(f"<td>M{place}</td>" in page for place in range(DRAWN_ROWS + 4))
+
+
+def test_the_command_writes_the_page(boards, tmp_path):
+    text = run({"runs": str(tmp_path / "runs"), "output": str(tmp_path / "out")})
+    assert (tmp_path / "out" / "leaderboard.html").read_text() == format_page(boards)
+    assert "leaderboard.html" in text and "SASRec[loss_type=BPR]" in text
+    with pytest.raises(ValueError, match="unknown key 'model'"):
+        run({"model": "TIGER"})
+    with pytest.raises(ValueError, match="no finished run"):
+        run({"runs": str(tmp_path / "nothing")})
+
+
+#: Runs in the page after it has loaded: what a person would click, and what is then to be seen.
+PROBE = """
+<script>
+window.addEventListener("load", () => {
+  const seen = {};
+  const first = document.querySelector("table");
+  const column = name => [...first.tHead.rows[0].cells].findIndex(cell => cell.textContent === name);
+  const cells = name => [...first.tBodies[0].rows].map(row => row.cells[column(name)].textContent);
+  const click = name => first.tHead.rows[0].cells[column(name)].click();
+  const visible = () => [...document.querySelectorAll("section")].filter(s => s.offsetHeight > 0).map(s => s.id);
+  const choose = (name, place) => {
+    const menu = document.getElementById("filter-" + name);
+    menu.selectedIndex = place;
+    menu.dispatchEvent(new Event("change"));
+  };
+  seen.plots = document.querySelectorAll(".js-plotly-plot .main-svg").length;
+  seen.bold = first.querySelectorAll("td b").length;
+  seen.underlined = first.querySelectorAll("td u").length;
+  seen.start = cells("model");
+  click("ndcg@10"); seen.down = cells("ndcg@10");
+  click("ndcg@10"); seen.up = cells("ndcg@10");
+  click("model"); seen.names = cells("model");
+  click("gain"); seen.gains = cells("gain");
+  seen.all = visible();
+  seen.menu = [...document.getElementById("filter-dataset").options].map(option => option.value);
+  choose("dataset", seen.menu.indexOf("toy")); seen.toy = visible();
+  choose("protocol", 1); seen.one = visible();
+  choose("dataset", 0); choose("protocol", 0); seen.again = visible();
+  seen.wide = document.documentElement.scrollWidth - window.innerWidth;
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page is not opened in a browser")
+def test_in_a_browser_it_loads_sorts_and_filters(boards, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(format_page(boards).replace("</head>", PROBE + "</head>", 1), encoding="utf-8")
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=10000", "--window-size=390,844", "--dump-dom",
+         path.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, flags=re.S)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(html.unescape(found[1]))
+    board = boards[0]
+    assert seen["plots"] >= 9  # three figures in each of three sections
+    assert seen["start"] == [row.label for row in board.rows]
+    assert seen["bold"] >= 4 and seen["underlined"] >= 4
+    down = [float(text.split()[0]) for text in seen["down"]]
+    assert down == sorted(down, reverse=True) and len(down) == 3
+    assert [float(text.split()[0]) for text in seen["up"]] == down[::-1] and down[0] > down[-1]
+    assert seen["names"] == sorted(seen["names"], key=str.lower)
+    gains = [float(text.rstrip("%")) for text in seen["gains"]]
+    assert gains == sorted(gains, reverse=True) and gains[-1] < 0 < gains[0]
+    assert seen["all"] == seen["again"] == ["part-1", "part-2", "part-3"]
+    assert set(seen["menu"]) == {"", "toy", "shop"} and len(seen["toy"]) == 2 and len(seen["one"]) == 1
+    assert seen["wide"] <= 0  # nothing sticks out of a phone's screen

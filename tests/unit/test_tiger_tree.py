@@ -1,0 +1,537 @@
+"""TIGERTree: the ragged softmax is the dense masked one, probabilities sum to 1, and new items count by their codewords."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from catalogue import settings_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_tiger import load_data_and_model, run_recbole_tiger
+from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
+from recbole_tiger.decoding import beam_search, exact_scores
+from recbole_tiger.model.tiger_tree import TIGERTree
+from recbole_tiger.nn.averaging import WeightAverage
+from recbole_tiger.nn.row_adamw import RowAdamW
+from recbole_tiger.nn.tree import (
+    ChildBlocks,
+    ItemTree,
+    TreeConfig,
+    TreeNetwork,
+    TreeStepDecoder,
+    fast_dropout,
+    ranges,
+    segment_log_sum_exp,
+)
+from recbole_tiger.preprocessing import PreparedIDs
+from recbole_tiger.quick_start import prepare_data, trainer_class
+from recbole_tiger.semantic_ids import SemanticIDTable
+from recbole_tiger.trainer import SafeTrainer
+
+SMALL = TreeConfig(
+    hidden_size=8, n_layers=2, n_heads=2, inner_size=12, max_length=6, head_size=10, dropout=0.0, item_dropout=0.0
+)
+
+
+def catalogue(seed, n_items=60, sizes=(5, 6, 4), spread=1.0):
+    """A table of random codes with collisions; a small `spread` leaves codewords unused and makes long chains."""
+    rng = np.random.default_rng(seed)
+    codes = np.stack([rng.integers(0, max(1, int(size * spread)), n_items) for size in sizes], 1)
+    return SemanticIDTable.from_codes(codes, [f"i{n}" for n in range(n_items)], sizes)
+
+
+def network_of(table, **changes):
+    """A network in double precision whose tables are all random, those that start at zero too."""
+    torch.manual_seed(0)
+    network = TreeNetwork(dataclasses.replace(SMALL, **changes), ItemTree(table.codes, table.level_sizes)).double()
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+        if name.startswith("node_tables") or name == "item_table":
+            parameter.data[0] = 0
+    return network.eval()
+
+
+def node_rows(table, level):
+    """Row of each prefix of `level + 1` codewords in its node table: those with siblings, in ascending order."""
+    prefixes = sorted({tuple(row) for row in table.codes[1:, : level + 1].tolist()}) if level else []
+    parents = [prefix[:-1] for prefix in prefixes]
+    branching = [prefix for prefix in prefixes if parents.count(prefix[:-1]) > 1]
+    return {prefix: row for row, prefix in enumerate(branching, start=1)}
+
+
+def dense_losses(network, table, states, items, smoothing=0.0, known=None):
+    """The oracle: at each level a softmax over all codewords of the level, those that lead to no item masked.
+
+    `known`: the table that the network was made with, whose prefixes alone have node embeddings.
+    """
+    known = table if known is None else known
+    total, prefix_sum = 0.0, 0.0
+    codes = torch.tensor(table.codes)[items]
+    for level, size in enumerate(table.level_sizes):
+        more = (0, 0, 0, size - known.level_sizes[level])
+        embedded = F.pad(network.output_codewords[level], more)
+        inputs = F.pad(network.codewords[level], more)
+        row_of = node_rows(known, level)
+        hidden = network.heads[level](states + prefix_sum)
+        logits = hidden @ embedded.t()
+        legal = torch.zeros_like(logits, dtype=torch.bool)
+        added = torch.zeros_like(logits)
+        for row, code in enumerate(codes.tolist()):
+            for other in table.codes[1:].tolist():
+                if other[:level] == code[:level]:
+                    legal[row, other[level]] = True
+                    node = row_of.get(tuple(other[: level + 1]))
+                    if node is not None and network.config.node_embeddings:
+                        added[row, other[level]] = hidden[row] @ network.node_tables[str(level)][node]
+        logits = logits + added
+        if network.config.loss_over == "legal":
+            # Summing -inf times 0 in label smoothing would give NaN, so the masked ones are left out by hand.
+            log_p = F.log_softmax(logits.masked_fill(~legal, -torch.inf), -1)
+            chosen = log_p.gather(1, codes[:, level, None]).squeeze(1)
+            mean = torch.where(legal, log_p, 0).sum(1) / legal.sum(1)
+            total = total - (1 - smoothing) * chosen - smoothing * mean
+        else:
+            total = total + F.cross_entropy(logits, codes[:, level], label_smoothing=smoothing, reduction="none")
+        prefix_sum = prefix_sum + inputs[codes[:, level]]
+    return total
+
+
+# ------------------------------------------------------------------------------------------------------ the ragged parts
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=20))
+def test_ranges(pairs):
+    start, count = (torch.tensor([pair[i] for pair in pairs], dtype=torch.long) for i in (0, 1))
+    assert ranges(start, count).tolist() == [s + j for s, c in pairs for j in range(c)]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40)
+def test_blocks_pair_every_row_with_every_child_both_ways(seed):
+    rng = np.random.default_rng(seed)
+    count = torch.from_numpy(rng.integers(1, 6, size=rng.integers(1, 12)))
+    first = count.cumsum(0) - count + 7
+    nodes = torch.from_numpy(np.sort(rng.integers(0, len(count), size=rng.integers(1, 15))))
+    blocks = ChildBlocks.of(nodes, first, count)
+    assert blocks.child.tolist() == [int(first[n]) + j for n in sorted(set(nodes.tolist())) for j in range(count[n])]
+    by_row = [
+        (row, int(blocks.child[blocks.column[m]]))
+        for row in range(len(nodes))
+        for m in range(blocks.row_start[row], blocks.row_start[row + 1])
+    ]
+    assert by_row == [(row, int(first[n]) + j) for row, n in enumerate(nodes.tolist()) for j in range(count[n])]
+    by_child = [
+        (int(blocks.child_row[m]), int(blocks.child[child]), int(blocks.child_pair[m]))
+        for child in range(len(blocks.child))
+        for m in range(blocks.child_start[child], blocks.child_start[child + 1])
+    ]
+    assert sorted(pair for *_, pair in by_child) == list(range(len(by_row)))
+    assert all(by_row[pair] == (row, child) for row, child, pair in by_child)
+
+
+def test_segment_log_sum_exp_and_its_gradient():
+    values = torch.tensor([1000.0, 1001.0, -3.0, 0.5, 0.25, -1e4], dtype=torch.double, requires_grad=True)
+    start = torch.tensor([0, 2, 3, 6])
+    ours = segment_log_sum_exp(values, start)
+    theirs = torch.stack([torch.logsumexp(values[a:b], 0) for a, b in ((0, 2), (2, 3), (3, 6))])
+    assert torch.allclose(ours, theirs)
+    weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.double)
+    gradients = [torch.autograd.grad(x @ weights, values)[0] for x in (ours, theirs)]
+    assert torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.3, 0.5, 0.9])
+def test_fast_dropout(probability):
+    torch.manual_seed(1)
+    x = torch.full((301, 333), 2.0)
+    out = fast_dropout(x, probability)
+    dropped = (out == 0).float().mean().item()
+    assert dropped == pytest.approx(probability, abs=4 * (probability / x.numel()) ** 0.5 + 1e-5)
+    assert out[out != 0].unique().item() == pytest.approx(2 / (1 - probability), rel=1e-4)
+    assert not torch.equal(out, fast_dropout(x, probability))
+
+
+# --------------------------------------------------------------------------------------------------- the output, exactly
+
+SWITCHES = [
+    {},
+    {"node_embeddings": False},
+    {"tied": True},
+    {"sparse_gradients": True},
+    {"label_smoothing": 0.2},
+    {"loss_over": "level"},
+    {"loss_over": "level", "label_smoothing": 0.1},
+    {"loss_over": "level", "node_embeddings": False},
+]
+TABLES = [catalogue(0), catalogue(1, spread=0.5), catalogue(2, n_items=1), catalogue(3, n_items=90, sizes=(2, 40))]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=["random", "sparse", "one item", "wide"])
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, switches):
+    network = network_of(table, **switches)
+    states = torch.randn(25, 8, dtype=torch.double, requires_grad=True)
+    items = torch.randint(1, table.n_items + 1, (25,))
+    ours = network.loss(states, items)
+    theirs = dense_losses(network, table, states, items, network.config.label_smoothing).mean()
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    names, wanted = zip(*network.named_parameters(), strict=True)
+    names, wanted = ("states", *names), (states, *wanted)
+    of_ours, of_theirs = (torch.autograd.grad(x, wanted, allow_unused=True) for x in (ours, theirs))
+    reached = []
+    for name, a, b in zip(names, of_ours, of_theirs, strict=True):
+        a, b = (torch.zeros(1, dtype=torch.double) if g is None else g.to_dense() for g in (a, b))
+        assert torch.allclose(a, b, atol=1e-10), name
+        if b.abs().max() > 0:
+            reached.append(name)
+    if table.n_items > 1:
+        assert {"states", "codewords.0", "heads.1.up.weight"} <= set(reached)
+        assert ("node_tables.1" in reached) == network.config.node_embeddings
+    assert torch.allclose(network.log_likelihood(states, items), -dense_losses(network, table, states, items))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=["random", "sparse", "one item", "wide"])
+def test_probabilities_of_all_items_sum_to_1(table):
+    network = network_of(table)
+    states = torch.randn(3, 8, dtype=torch.double)
+    every = torch.arange(1, table.n_items + 1)
+    likelihoods = network.log_likelihood(states.repeat_interleave(len(every), 0), every.repeat(3))
+    assert torch.allclose(likelihoods.view(3, -1).exp().sum(1), torch.ones(3, dtype=torch.double))
+
+
+@pytest.mark.parametrize("table", TABLES[:2], ids=["random", "sparse"])
+@pytest.mark.parametrize("switches", [{}, {"node_embeddings": False}, {"loss_over": "level"}, {"tied": True}], ids=str)
+def test_search_gives_the_likelihoods_of_training(table, switches):
+    network = network_of(table, **switches).float()
+    normalise = network.config.loss_over
+    with torch.no_grad():
+        states = torch.randn(4, 8)
+        every = torch.arange(1, table.n_items + 1)
+        expected = network.log_likelihood(states.repeat_interleave(len(every), 0), every.repeat(4)).view(4, -1)
+        exact = exact_scores(TreeStepDecoder(network, states), network.tree.trie, normalise=normalise)[:, 1:]
+        assert torch.allclose(exact, expected, atol=1e-4)
+        for windows in ("ragged", "fixed"):
+            found = beam_search(
+                TreeStepDecoder(network, states),
+                network.tree.trie,
+                beam_size=table.n_items,
+                normalise=normalise,
+                windows=windows,
+            )
+            best = expected.sort(1, descending=True)
+            assert torch.allclose(found.scores, best.values, atol=1e-4)
+            assert (torch.gather(expected, 1, found.items - 1) - found.scores).abs().max() < 1e-4
+
+
+# ------------------------------------------------------------------------------------------------------------- the input
+
+
+@pytest.mark.parametrize("switches", [{}, {"item_embeddings": False}, {"tied": True}], ids=str)
+def test_states_see_what_came_before_and_nothing_else(switches):
+    table = catalogue(0)
+    network = network_of(table, **switches)
+    lengths = torch.tensor([3, 6, 1, 5, 0])
+    history = torch.where(torch.arange(6) < lengths[:, None], torch.randint(1, 61, (5, 6)), 0)
+    states, packed = network.states(history, lengths)
+    assert len(states) == 3 + 6 + 1 + 5 + 1  # an empty history is one padding item
+    for user, length in enumerate(lengths.tolist()):
+        for seen in range(1, length + 1):
+            alone = network.last_states(history[user : user + 1, :seen], torch.tensor([seen]))
+            assert torch.allclose(states[packed.start[user] + seen - 1], alone[0])
+    assert torch.allclose(network.last_states(history, lengths)[1], states[packed.start[1] + 5])
+    # Order counts, and so do items with the same codewords where items have embeddings of their own.
+    swapped = history[1:2, [1, 0, 2, 3, 4, 5]]
+    assert not torch.allclose(
+        network.last_states(swapped, lengths[1:2]), network.last_states(history[1:2], lengths[1:2])
+    )
+
+
+def test_item_embedding_is_codewords_and_item_and_is_dropped_per_occurrence():
+    table = catalogue(0)
+    network = network_of(table, item_dropout=0.3)
+    items = torch.arange(1, 61)
+    codewords = sum(network.codewords[level][torch.tensor(table.codes[1:, level])] for level in range(table.length))
+    assert torch.allclose(network.item_embedding(items), codewords + network.item_table[1:])
+    assert not network.item_embedding(torch.zeros(2, dtype=torch.long)).any()
+    network.train()
+    many = torch.full((4000,), 7)
+    embedded = network.item_embedding(many)
+    without = torch.isclose(embedded, codewords[6]).all(1)
+    whole = torch.isclose(embedded, codewords[6] + network.item_table[7]).all(1)
+    assert (without ^ whole).all() and without.double().mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_tied_item_embedding_is_the_sum_over_its_path():
+    table = catalogue(0)
+    network = network_of(table, tied=True)
+    assert network.item_table is None and network.output_codewords is network.codewords
+    expected = sum(network.codewords[level][torch.tensor(table.codes[1:, level])] for level in range(table.length))
+    for level in range(1, table.length):
+        row_of = node_rows(table, level)
+        numbers = [row_of.get(tuple(row), 0) for row in table.codes[1:, : level + 1].tolist()]
+        expected = expected + network.node_tables[str(level)][numbers]
+    assert torch.allclose(network.item_embedding(torch.arange(1, 61)), expected)
+
+
+# -------------------------------------------------------------------------------------------------------------- new items
+
+
+def test_new_items_count_by_their_codewords_alone():
+    table = catalogue(0, n_items=40)
+    rng = np.random.default_rng(5)
+    new = np.stack([rng.integers(0, size, 30) for size in (5, 6, 4)], 1)
+    new[:8] = table.codes[1, :3]  # one group of collisions outgrows the collision column
+    bigger = table.add_items(new, [f"new{n}" for n in range(30)])
+    assert bigger.level_sizes[-1] > table.level_sizes[-1]
+    network = network_of(table)
+    states = torch.randn(6, 8, dtype=torch.double)
+    before = network.item_embedding(torch.arange(1, 41))
+    network.use(bigger.codes, bigger.level_sizes, torch.cat([torch.arange(41), torch.zeros(30, dtype=torch.long)]))
+
+    every = torch.arange(1, 71)
+    rows = states.repeat_interleave(70, 0)
+    likelihoods = network.log_likelihood(rows, every.repeat(6))
+    assert torch.allclose(likelihoods, -dense_losses(network, bigger, rows, every.repeat(6), known=table))
+    assert torch.allclose(likelihoods.view(6, -1).exp().sum(1), torch.ones(6, dtype=torch.double))
+    with torch.no_grad():
+        found = beam_search(TreeStepDecoder(network, states), network.tree.trie, beam_size=70, normalise="legal")
+    assert (found.items.sort(1).values == every).all()  # all of them, new ones too, are reached
+
+    assert torch.allclose(network.item_embedding(torch.arange(1, 41)), before)
+    for item in range(41, 71):
+        there = [(level, code) for level, code in enumerate(bigger.codes[item]) if code < table.level_sizes[level]]
+        expected = sum(network.codewords[level][code] for level, code in there)
+        assert torch.allclose(network.item_embedding(torch.tensor([item]))[0], expected)
+
+
+# ------------------------------------------------------------------------------------------------- the model in RecBole
+
+
+def made(toy, **more):
+    config = build_config("TIGERTree", "toy", config_dict=settings_of("TIGERTree", toy, **more))
+    data = prepare_data(config)
+    torch.manual_seed(0)
+    return config, data, TIGERTree(config, data.train._dataset)
+
+
+def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy):
+    config, data, model = made(toy, hidden_dropout_prob=0.0, item_embedding_dropout=0.0, n_layers=2)
+    examples = TrainingExamples.from_dataset(data.train._dataset, config, "cpu")
+    sequences = data.dataset.sequences
+    windows = TrainingWindows.from_sequences(sequences, sequences.held_out_of_training(), config, "cpu")
+
+    def gradients(batches):
+        model.zero_grad()
+        loss = 0.0
+        for batch, n in zip(batches, batches.n_targets, strict=True):
+            part = model.calculate_loss(batch) * n / len(examples)
+            part.backward()
+            loss += part.item()
+        return loss, {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    loss, whole = gradients(examples.batches(100, (0,)))
+    window_loss, window = gradients(windows.batches(16, (0,)))
+    assert window_loss == pytest.approx(loss, abs=1e-5)
+    for name, value in whole.items():
+        scale = value.abs().max()
+        assert scale > 0 and torch.allclose(window[name], value, atol=1e-4 * float(scale) + 1e-7), name
+
+
+def test_batches_are_plainly_random_and_whole(toy):
+    config, data, model = made(toy)
+    windows = trainer_class("TIGERTree")(config, model)._make_examples(data.train._dataset)
+    batches = windows.batches(16, (0,))
+    assert sorted(torch.cat(batches.rows).tolist()) == list(range(len(windows.n_targets)))
+    spread = [np.ptp(windows.n_targets[rows.numpy()]) for rows in batches.rows[:-1]]
+    assert np.mean(spread) >= np.ptp(windows.n_targets) - 1
+
+
+def test_exact_scoring_is_a_beam_as_wide_as_the_catalogue(toy):
+    config, data, model = made(toy)
+    model.eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    for tables in model.network.node_tables.values():
+        tables.data[0] = 0
+    batch = next(iter(data.test))[0]
+    arguments = (batch["user_id"], batch["item_id_list"], batch["item_length"], 48)
+    seen = batch["item_id_list"][:, :3]
+    wide = model.recommend(*arguments, excluded=seen, beam_size=48)
+    model.scoring = "exact"
+    exact = model.recommend(*arguments, excluded=seen)
+    assert torch.allclose(wide.scores, exact.scores, atol=1e-4)
+    assert ((wide.items == exact.items) | torch.isclose(wide.scores, exact.scores.roll(1, 1), atol=1e-4)).all()
+    assert not (wide.items[:, :, None] == seen[:, None, :])[:, :40].any()
+    # The model's own likelihood of one item, and the same users without their numbers.
+    batch["item_id"] = exact.items[:, 0]
+    assert torch.allclose(model.predict(batch), exact.scores[:, 0], atol=1e-4)
+    assert torch.equal(model.recommend(None, *arguments[1:], excluded=seen).items, exact.items)
+
+
+def test_sampling_and_temperature(toy):
+    _, data, model = made(toy)
+    model.eval()
+    batch = next(iter(data.test))[0]
+    arguments = (None, batch["item_id_list"][:5], batch["item_length"][:5], 10)
+    drawn = [
+        model.recommend(*arguments, sample=True, temperature=1.5, generator=torch.Generator().manual_seed(seed)).items
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    flat = model.recommend(*arguments, temperature=1e6).scores
+    assert flat.std() < model.recommend(*arguments, temperature=0.1).scores.std()
+
+
+def test_items_added_to_a_trained_model(toy):
+    result = run_recbole_tiger("TIGERTree", "toy", config_dict=settings_of("TIGERTree", toy))
+    _, model, *_, test_data = load_data_and_model(result["files"]["checkpoint"])
+    model.eval()
+    table = model.prepared_ids.table
+    batch = next(iter(test_data))[0]
+    arguments = (None, batch["item_id_list"], batch["item_length"], 20)
+    before = model.recommend(*arguments)
+    bigger = table.add_items(table.codes[1:4, : table.id_length], ["new0", "new1", "new2"])
+    model._use_semantic_ids(PreparedIDs(table=bigger))
+    after = model.recommend(*arguments[:3], 51, beam_size=51)
+    assert (after.items.sort(1).values == torch.arange(1, 52)).all()
+    model.recommend(None, torch.full((1, 1), table.n_items + 1), torch.ones(1, dtype=torch.long), 5)  # in a history
+    # What a checkpoint then holds is still what the weights belong to.
+    model.load_other_parameter(model.other_parameter())
+    again = model.recommend(*arguments)
+    assert torch.equal(again.items, before.items) and torch.equal(again.scores, before.scores)
+    other = SemanticIDTable.from_codes(np.zeros((3, 2), dtype=np.int64), ["a", "b", "c"], (4, 4))
+    with pytest.raises(ValueError, match="level sizes"):
+        model._use_semantic_ids(PreparedIDs(table=other))
+
+
+# ----------------------------------------------------------------------------------------------------- averaged weights
+
+
+def test_average_of_weights_by_its_formula():
+    weight = torch.nn.Parameter(torch.tensor([9.0]))
+    average = WeightAverage([weight], 0.8)
+    values = [1.0, 4.0, -2.0]
+    for value in values:
+        weight.data = torch.tensor([value])
+        average.update()
+    expected = sum(0.2 * 0.8 ** (2 - s) * value for s, value in enumerate(values)) / (1 - 0.8**3)
+    with average.shown(True):
+        assert weight.item() == pytest.approx(expected)
+        with average.shown(False):
+            assert weight.item() == -2.0
+        assert weight.item() == pytest.approx(expected)
+    assert weight.item() == -2.0
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.1])
+def test_row_adamw_is_adamw_where_every_row_has_a_gradient(max_norm):
+    torch.manual_seed(0)
+    start, other = torch.randn(6, 4, dtype=torch.double), torch.randn(4, 4, dtype=torch.double)
+    tables, sides = [], []
+    for sparse in (True, False):
+        table, matrix = torch.nn.Parameter(start.clone()), torch.nn.Parameter(other.clone())
+        options = dict(lr=0.05, weight_decay=0.1, fused=True)
+        optimizer = RowAdamW([table, matrix], max_norm=max_norm, **options) if sparse else None
+        tables.append((table, matrix))
+        sides.append((sparse, optimizer or torch.optim.AdamW([table, matrix], **options)))
+    for _ in range(5):
+        rows, target = torch.cat([torch.randperm(6), torch.randint(6, (5,))]), torch.randn(11, 4, dtype=torch.double)
+        for (table, matrix), (sparse, optimizer) in zip(tables, sides, strict=True):
+            optimizer.zero_grad()
+            ((F.embedding(rows, table, sparse=sparse) @ matrix - target) ** 2).sum().backward()
+            if max_norm and not sparse:
+                torch.nn.utils.clip_grad_norm_([table, matrix], max_norm)
+            optimizer.step()
+        for ours, theirs in zip(*tables, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_row_adamw_leaves_rows_without_gradient_alone_and_resumes():
+    def steps(table, optimizer, numbers):
+        for number in numbers:
+            rows = torch.tensor([[0, 2], [2, 3], [0, 0], [3, 2]][number])
+            optimizer.zero_grad()
+            (F.embedding(rows, table, sparse=True) ** 2).sum().backward()
+            optimizer.step()
+
+    table = torch.nn.Parameter(torch.ones(5, 3))
+    optimizer = RowAdamW([table], lr=0.1, weight_decay=0.5, fused=True)
+    steps(table, optimizer, (0, 1))
+    assert (table[[1, 4]] == 1).all() and (table[[0, 2, 3]] < 1).all()
+    twin = torch.nn.Parameter(table.detach().clone())
+    resumed = RowAdamW([twin], lr=0.1, weight_decay=0.5, fused=True)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    steps(table, optimizer, (2, 3))
+    steps(twin, resumed, (2, 3))
+    assert torch.equal(table, twin)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("decay, rows", [(0.9, "all"), (0.0, "all"), (0.0, "touched")])
+def test_resumed_equals_uninterrupted_and_the_average_is_what_is_kept(toy, monkeypatch, decay, rows):
+    chosen = settings_of("TIGERTree", toy, epochs=3, ema_decay=decay, update_rows=rows)
+    whole = run_recbole_tiger("TIGERTree", "toy", config_dict=chosen)
+    files, original = {}, SafeTrainer._fit_epoch
+
+    def fit_epoch(self, number, *args):
+        original(self, number, *args)
+        files["last"] = self.last_model_file
+        if number == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SafeTrainer, "_fit_epoch", fit_epoch)
+        with pytest.raises(Killed):
+            run_recbole_tiger("TIGERTree", "toy", config_dict=chosen)
+    resumed = run_recbole_tiger("TIGERTree", "toy", config_dict={**chosen, "resume": files["last"]})
+    for key in ("train_loss", "valid"):
+        assert [r[key] for r in resumed["history"]] == [r[key] for r in whole["history"]]
+    assert resumed["test_result"] == whole["test_result"]
+    one, other = (torch.load(r["files"]["last checkpoint"], weights_only=True) for r in (whole, resumed))
+    for kept in ("state_dict", "trained_state_dict") if decay else ("state_dict",):
+        assert all(torch.equal(one[kept][name], other[kept][name]) for name in one[kept])
+    if decay:
+        assert one["averaged_steps"] == one["global_step"]
+        averaged, trained = (one[kept]["network.positions"] for kept in ("state_dict", "trained_state_dict"))
+        assert not torch.equal(averaged, trained)
+    config, loaded, *_, test_data = load_data_and_model(whole["files"]["checkpoint"])
+    again = trainer_class("TIGERTree")(config, loaded).evaluate(test_data, load_best_model=False)
+    assert dict(again) == pytest.approx(whole["test_result"], abs=1e-12)
+
+
+def test_a_known_rule_is_learned(toy):
+    more = {"epochs": 30, "learning_rate": 0.01, "hidden_dropout_prob": 0.0, "train_batch_size": 32, "eval_step": 30}
+    chosen = settings_of("TIGERTree", toy, **{**more, "topk": [1, 5, 10], "ema_decay": 0.0})
+    chosen["epochs"] = 30
+    result = run_recbole_tiger("TIGERTree", "toy", config_dict=chosen)
+    assert result["test_result"]["recall@1"] >= 0.95
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden_size": 18},
+        {"n_layers": 0},
+        {"head_size": 1.5},
+        {"hidden_dropout_prob": 1.0},
+        {"ema_decay": 1},
+        {"item_embedding_dropout": "often"},
+        {"loss_over": "all"},
+        {"update_rows": "touched"},
+        {"tie_embeddings": "yes"},
+        {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "TO", "mode": "full"}},
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_named(toy, wrong):
+    key = next(iter(wrong))
+    with pytest.raises(ConfigError, match=key):
+        build_config("TIGERTree", "toy", config_dict=settings_of("TIGERTree", toy, **wrong))
