@@ -81,7 +81,7 @@ def benchmark_rqvae(x: np.ndarray, repeats: int) -> None:
     rows = torch.from_numpy(x)
     batches = rows[: STEPS * 1024 - STEPS * 1024 % STEPS].tensor_split(STEPS)
     model = RQVAE(codebook_update="gradient")
-    model.codebook_sizes_, model.dim_ = [256] * 3, x.shape[1]
+    model.codebook_sizes_, model.dim_, model.n_items_ = [256] * 3, x.shape[1], len(x)
     ours = _Training(model, rows)
     ours.initialise_codebooks()
     flops = sum(step_flops(len(batch), x.shape[1], [512, 256, 128], 32, [256] * 3) for batch in batches) / STEPS

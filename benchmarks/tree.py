@@ -90,6 +90,7 @@ def part_epoch(settings: dict, repeats: int) -> None:
     steps = sasrec_steps(peer, peer_data.train, per_turn)
 
     def epoch() -> None:
+        tree._progress = (0, 0.0)  # steps and loss of an epoch that is continued; `fit` sets it so
         tree._train_epoch(tree_data.train, next(epochs))
 
     def peer_turn() -> None:

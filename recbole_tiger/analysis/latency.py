@@ -113,8 +113,8 @@ def run(settings: dict) -> str:
     finally:
         torch.set_num_threads(before)
     result = {
-        "about": f"k = {k}, histories of {config['MAX_ITEM_LIST_LENGTH']} items, {threads} threads on {config['device']}, "
-        f"medians of {repeats} interleaved rounds, random weights",
+        "about": f"k = {k}, histories of {config['MAX_ITEM_LIST_LENGTH']} items, {threads} thread{'s'[: threads - 1]} on "
+        f"{config['device']}, medians of {repeats} interleaved rounds, random weights",
         "k": k,
         "batch": batch,
         "repeats": repeats,
@@ -318,6 +318,7 @@ def sections(result: dict) -> list[plots.Section]:
             [f"{size:,}" for size in sizes], series, x_title="items", y_title=title, log=True, height=380
         )
         drawn.update_xaxes(type="category")
+        drawn.update_yaxes(dtick="D2")  # 1, 2 and 5 of each power of ten
         return plots.Figure(drawn, title=title)
 
     return [

@@ -418,13 +418,27 @@ class _RaggedChildren:
         return total.log().view_as(highest) + highest
 
     def best(self, rank: Tensor, tie: Tensor, n: int) -> Tensor:
-        width = max(int(self.user_count.max()), n)
-        keys = torch.full((self.n_users * width,), torch.iinfo(torch.int64).min, device=rank.device)
-        # Every user's candidates go to the front of a row of their own.
-        shift = torch.arange(self.n_users, device=rank.device) * width - self.user_first
-        place = torch.arange(len(rank), device=rank.device) + shift.index_select(0, self.user)
-        keys.index_copy_(0, place, _sort_keys(rank, tie))
-        return keys.view(self.n_users, width).topk(n, dim=1).indices
+        # By rank alone first: where nodes are wide, few candidates are left whose ties have to be broken.
+        padded = self._rows(rank, self.user, self.user_first, self.user_count, n, -torch.inf)
+        least = padded.topk(n, dim=1, sorted=False).values.amin(1)
+        near = (rank >= least.index_select(0, self.user)).nonzero()[:, 0]
+        user = self.user.index_select(0, near)
+        count = torch.bincount(user, minlength=self.n_users)
+        first = count.cumsum(0) - count
+        keys = _sort_keys(rank.index_select(0, near), tie.index_select(0, near))
+        keys = self._rows(keys, user, first, count, n, torch.iinfo(torch.int64).min)
+        best = keys.topk(n, dim=1).indices
+        there = best < count[:, None]
+        found = near[torch.where(there, first[:, None] + best, 0)] - self.user_first[:, None]
+        return torch.where(there, found, self.user_count[:, None])
+
+    def _rows(self, values: Tensor, user: Tensor, first: Tensor, count: Tensor, n: int, filling: float) -> Tensor:
+        """Values that stand user by user, `count` `[B]` from `first` `[B]` on, in a row for each: `[B, at least n]`."""
+        width = max(int(count.max()), n)
+        rows = values.new_full((self.n_users * width,), filling)
+        shift = torch.arange(self.n_users, device=values.device) * width - first
+        place = torch.arange(len(values), device=values.device) + shift.index_select(0, user)
+        return rows.index_copy_(0, place, values).view(self.n_users, width)
 
     def _flat(self, best: Tensor) -> Tensor:
         return (self.user_first[:, None] + best).clamp(max=len(self.child) - 1)

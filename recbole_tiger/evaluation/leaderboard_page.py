@@ -211,7 +211,8 @@ def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
                 f"<br>{row.first['parameters']:,} parameters<extra></extra>",
             )
     plots.style(plot, x_title="training, with validation, in seconds", y_title=f"test {board.main}")
-    plot.update_xaxes(type="log", dtick="D2")  # 1, 2, 5, 10, …
+    ticks = [digit * 10.0**power for power in range(-2, 7) for digit in (1, 2, 5)]
+    plot.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,g}" for tick in ticks])
     plot.update_yaxes(rangemode="tozero")
     return plots.Figure(plot, title="Quality against cost", note="Mean over seeds; further left is cheaper.")
 

@@ -361,7 +361,10 @@ def learning_curves(sweep: Sweep, records: Sequence[Mapping]) -> go.Figure:
             hovertemplate=f"trial {record['number']} ({label(words(record['settings']))})<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
         told.add(name)
-    return style(plot, x_title="epoch", y_title=f"validation {sweep.metric}", height=380)
+    style(plot, x_title="epoch", y_title=f"validation {sweep.metric}", height=380)
+    if sweep.max_epochs <= 12:
+        plot.update_xaxes(dtick=1)
+    return plot
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

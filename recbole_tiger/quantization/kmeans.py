@@ -72,6 +72,8 @@ def squared_norms(centroids: torch.Tensor) -> torch.Tensor:
     different ones of them; an infinite norm takes all but the first out of the running.
     """
     norms = centroids.square().sum(1)
+    if len(torch.unique(norms)) == len(norms):  # comparing numbers takes a hundredth of the time of comparing rows
+        return norms
     _, inverse = torch.unique(centroids, dim=0, return_inverse=True)
     position = torch.arange(len(centroids), device=centroids.device)
     first = torch.full_like(position, len(centroids)).scatter_reduce_(0, inverse, position, "amin")
@@ -86,7 +88,10 @@ def squared_distances(x: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 
 def nearest(
-    x: torch.Tensor, centroids: torch.Tensor, norms: torch.Tensor | None = None
+    x: torch.Tensor,
+    centroids: torch.Tensor,
+    norms: torch.Tensor | None = None,
+    x_norms: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest centroid of every row.
 
@@ -94,18 +99,20 @@ def nearest(
         x: `[n, dim]`.
         centroids: `[k, dim]`.
         norms: `squared_norms(centroids)`, if at hand.
+        x_norms: `[n]` squared norms of the rows, if at hand.
 
     Returns:
         Codes `[n]` int64 (the lowest of equals) and squared distances `[n]`.
     """
     norms = squared_norms(centroids) if norms is None else norms
+    x_norms = x.square().sum(1) if x_norms is None else x_norms
     codes, distances = [], []
-    for rows in x.split(ROWS):
+    for rows, row_norms in zip(x.split(ROWS), x_norms.split(ROWS), strict=True):
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2; the first term does not change the argmin
         scores = torch.addmm(norms, pad_rows(rows), centroids.T, alpha=-2)[: len(rows)]
         value, code = scores.min(1)
         codes.append(code)
-        distances.append(_without_rounding(value, rows.square().sum(1), norms[code]))
+        distances.append(_without_rounding(value, row_norms, norms[code]))
     if not codes:
         return torch.zeros(0, dtype=torch.long, device=x.device), x.new_zeros(0)
     return torch.cat(codes), torch.cat(distances)
@@ -213,12 +220,13 @@ def kmeans(
         start: centroids `[k, dim]` to start from instead of seeds.
     """
     centroids = x[seed_rows(x, k, rng).to(x.device)] if start is None else start
+    x_norms = x.square().sum(1)
     inertia = np.inf
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
         previous = inertia
-        codes, distances = nearest(x, centroids)
+        codes, distances = nearest(x, centroids, x_norms=x_norms)
         inertia = _host_sum(distances)
         if previous - inertia <= tolerance * inertia:
             break
@@ -232,6 +240,6 @@ def kmeans(
             away = distances[farthest, None] > 0
             centroids[empty] = torch.where(away, x[farthest], centroids[codes[farthest]])
     else:
-        codes, distances = nearest(x, centroids)
+        codes, distances = nearest(x, centroids, x_norms=x_norms)
         inertia = _host_sum(distances)
     return KMeansResult(centroids, codes, inertia, iterations)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from catalogue import settings_of
 
 from recbole_tiger.cli import main
 from recbole_tiger.quick_start import run_recbole_tiger
@@ -110,6 +111,22 @@ def test_latency(workplace, capsys):
         (n, name) for n in (50, 80) for name in ("TIGER, 10 beams, 2 x 16", "SASRec, exact", "SASRec, ANN")
     }
     assert all(row["queries_per_second"] > 0 for row in rows if row["name"] != "SASRec, ANN")
+
+
+def test_another_model_with_semantic_ids(toy, workplace, capsys):
+    settings = settings_of("TIGERTree", toy, collision="append")
+    checkpoint = run_recbole_tiger("TIGERTree", "toy", None, settings)["files"]["checkpoint"]
+    (workplace / "new.item").write_text("item_id:token\ttitle:token\nn1\tAcme lotion number 0 line 0\n")
+    arguments = ("recommend", f"--checkpoint={checkpoint}", "--k=48", "--beam_size=48", "--new_items=new.item")
+    status, printed = call(capsys, *arguments, "--history=n1, i0_2")
+    assert status == 0 and "(new)" in printed, printed
+    status, printed = call(capsys, "diversity", f"--checkpoint={checkpoint}", "--k=5", "--output_dir=diversity")
+    assert status == 0, printed
+    status, printed = call(capsys, "cold-start", f"--checkpoint={checkpoint}", "--output_dir=cold", "--k=5,10")
+    assert status == 0, printed
+    assert "TIGERTree" in result_of("cold", "cold-start")["runs"][0]["recall"]
+    status, printed = call(capsys, "invalid-ids", f"--checkpoint={checkpoint}")
+    assert status == 2 and "nothing to count" in printed
 
 
 def test_report(checkpoint, capsys):

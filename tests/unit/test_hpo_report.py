@@ -10,6 +10,7 @@ import pytest
 from recbole_tiger.hpo import report
 from recbole_tiger.hpo.space import space_from_dict
 from recbole_tiger.hpo.sweep import Options, Sweep, progress_line, write_best
+from recbole_tiger.hpo.sweep import test_winner as read_test_set
 from recbole_tiger.hpo.trainable import best_of, reason_of, reason_of_death
 
 SPACE = {"space": {"id_length": {"choice": [2, 3]}, "codebook_size": {"choice": [16, 64, [4, 16]]}}}
@@ -166,3 +167,11 @@ def test_running_out_of_memory_is_named():
     assert reason_of_death("ray.exceptions.OutOfMemoryError: Task was killed").startswith("out of memory")
     assert "node" in reason_of_death("The actor died because its node has died.")
     assert "killed" in reason_of_death("The actor died unexpectedly before finishing this task.")
+
+
+def test_the_test_set_is_not_read_again(sweep):
+    (sweep.folder / "winner.json").write_text(json.dumps(TESTED))
+    assert sweep.winner()["number"] == 1 and read_test_set(sweep) == TESTED  # there is no checkpoint to test
+    sweep.records[6] = record(6, [0.95], id_length=2, codebook_size=64)
+    with pytest.raises(ValueError, match="checkpoint .*0006.*best.pth.* is not there"):  # another has won: it is tested
+        read_test_set(sweep)
