@@ -66,14 +66,21 @@ def repair_fill_nan() -> None:
     module.Dataset._fill_nan = _fill_nan
 
     class _Pandas:
-        """pandas as RecBole's loader sees it: sequence columns arrive without NaN."""
+        """pandas as RecBole's loader sees it: sequence columns arrive without NaN, and files are read by the C parser.
+
+        RecBole asks for the parser in Python, which reads the same, with a sixth of the speed and four times the memory
+        (ten million interactions: 61 s and 3.5 GiB, 9.5 s and 0.8 GiB).
+        """
 
         def __getattr__(self, name):
             return getattr(pd, name)
 
         @staticmethod
         def read_csv(*args, **kwargs):
-            frame = pd.read_csv(*args, **kwargs)
+            try:
+                frame = pd.read_csv(*args, **{**kwargs, "engine": "c"})
+            except ValueError:  # a separator of several characters, a number such as 1_000: as RecBole asks
+                frame = pd.read_csv(*args, **kwargs)
             for column in frame.columns:
                 if str(column).endswith("_seq"):
                     frame[column] = frame[column].fillna("")
@@ -168,6 +175,24 @@ def read_settings_without_eval() -> None:
     Config._convert_config_dict = _convert_config_dict
 
 
+def keep_row_numbers_as_ranges() -> None:
+    """Let data loaders number their rows by a range, and samplers keep one empty set instead of one for each user.
+
+    For ten million interactions of a million users RecBole writes some 800 MB of lists and sets that nothing reads:
+    the loader needs any sequence of row numbers, and a ``RepeatableSampler`` replaces its sets at every call.
+    """
+    from recbole.data.dataloader import abstract_dataloader
+    from recbole.sampler import RepeatableSampler
+
+    def get_used_ids(self):
+        used = np.empty(self.user_num, dtype=object)
+        used.fill(set())
+        return used
+
+    abstract_dataloader.list = lambda rows: rows  # what the module calls `list` on is `range(sample_size)`
+    RepeatableSampler.get_used_ids = get_used_ids
+
+
 def extend_argument_lists() -> None:
     """Keep RecBole's module-level argument list from growing with every ``Config`` (it is appended to in place)."""
     from recbole.config import Config
@@ -198,5 +223,6 @@ def apply() -> None:
     keep_anomaly_detection_off()
     repair_collector_of_counts()
     read_settings_without_eval()
+    keep_row_numbers_as_ranges()
     extend_argument_lists()
     _applied = True

@@ -299,15 +299,13 @@ def check_dataset(dataset: str, settings: Mapping) -> None:
         raise ConfigError(f"dataset={dataset!r} is not a name; give --dataset=NAME")
     root = Path(str(settings.get("data_path") or "dataset"))
     folder = root / dataset
-    names = settings.get("benchmark_filename")
-    files = [folder / f"{dataset}.{n}.inter" for n in names] if names else [folder / f"{dataset}.inter"]
-    if all(file.is_file() for file in files):
+    file = folder / f"{dataset}.inter"
+    if file.is_file():
         return
     known = dataset in recbole_urls()
     if folder.is_dir() and not (known and not any(folder.iterdir())):  # an empty one is filled by the download
-        missing = next(file for file in files if not file.is_file())
         raise ConfigError(
-            f"dataset='{dataset}': the folder '{folder}' has no file '{missing.name}'; the folder and its files must "
+            f"dataset='{dataset}': the folder '{folder}' has no file '{file.name}'; the folder and its files must "
             "carry the dataset's name"
         )
     if not known:
@@ -388,6 +386,11 @@ def check_settings(config: Config) -> None:
 
 
 def _check_evaluation(config: Config) -> None:
+    if config["benchmark_filename"] is not None:
+        raise ConfigError(
+            f"benchmark_filename={config['benchmark_filename']!r}: sequences are ordered and split here, not read in "
+            f"parts; put all interactions into {config['dataset']}.inter and leave benchmark_filename out"
+        )
     for phase, mode in config["eval_args"]["mode"].items():
         if mode != "full":
             raise ConfigError(

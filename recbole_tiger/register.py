@@ -17,7 +17,7 @@ from recbole_tiger import compat
 #: Where each model of ours lives: its module in `recbole_tiger.model`, its trainer, and its dataset (None: RecBole's own).
 PLACES: dict[str, tuple[str, str, str | None]] = {
     "TIGER": ("tiger", "TIGERTrainer", "TIGERDataset"),
-    "P5": ("p5", "TIGERTrainer", None),
+    "P5": ("p5", "TIGERTrainer", "PrefixDataset"),
     "Semantic_KNN": ("semantic_knn", "SafeTrainer", None),
     "BERT4RecFixed": ("bert4rec_fixed", "SafeTrainer", None),
     "TIGERTree": ("tiger_tree", "TIGERTreeTrainer", "TIGERDataset"),

@@ -1,19 +1,36 @@
 """Training examples on the device, in batches of index tensors.
 
-Comes in: RecBole's augmented training set. Goes out: dictionaries of tensors with RecBole's field names, in a seeded
-order, histories of similar length together so that little is padded.
+Comes in: every user's sequence, once. Goes out: dictionaries of tensors with RecBole's field names, gathered when a batch
+is asked for, in a seeded order, histories of similar length together so that little is padded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from recbole_tiger.data.prefixes import PrefixRows, gather_ranges
+
 #: Batches whose examples are sorted by length together; more is less padding, fewer is more random batches.
 BUCKET_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class FieldNames:
+    """RecBole's names of what a batch holds."""
+
+    user: str
+    history: str
+    length: str
+    item: str
+
+    @classmethod
+    def of(cls, config) -> FieldNames:
+        item = config["ITEM_ID_FIELD"]
+        return cls(config["USER_ID_FIELD"], item + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"], item)
 
 
 @dataclass(frozen=True)
@@ -21,27 +38,33 @@ class TrainingExamples:
     """Every prefix of every user's training sequence with its next item.
 
     Attributes:
-        fields: tensors by RecBole field name, all with n rows: user [n], history [n, H], length [n], next item [n].
-        length_field: the name of the history lengths.
+        rows: the examples, as places in the users' sequences, on the device.
+        names: what a batch calls its fields.
     """
 
-    fields: dict[str, torch.Tensor]
-    length_field: str
+    rows: PrefixRows
+    names: FieldNames
 
     @classmethod
     def from_dataset(cls, dataset, config, device) -> TrainingExamples:
-        """The examples of a built RecBole training set, moved to the device once."""
-        length_field = config["ITEM_LIST_LENGTH_FIELD"]
-        names = (
-            config["USER_ID_FIELD"],
-            config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"],
-            length_field,
-            config["ITEM_ID_FIELD"],
-        )
-        return cls({name: dataset.inter_feat[name].to(device) for name in names}, length_field)
+        """The examples of a built training set (:class:`recbole_tiger.data.dataset.PrefixDataset`)."""
+        names = FieldNames.of(config)
+        return cls(dataset.inter_feat.rows.only(names.user, names.item).to(device), names)
 
     def __len__(self) -> int:
-        return len(self.fields[self.length_field])
+        return len(self.rows)
+
+    def read(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The examples of an index [B]: user [B], history [B, H] padded with 0 at the end, length [B], next item [B]."""
+        rows, names = self.rows.of(index), self.names
+        begin = rows.begin()
+        items = rows.flat[names.item]
+        return {
+            names.user: rows.users(),
+            names.history: gather_ranges(items, begin, rows.target, rows.max_length),
+            names.length: rows.target - begin,
+            names.item: items[rows.target],
+        }
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
         """All examples once, in an order that depends on the seed alone.
@@ -50,11 +73,9 @@ class TrainingExamples:
             batch_size: examples of a batch; the last one may be smaller.
             seed: numbers that name this pass, for example (run seed, epoch).
         """
-        lengths = self.fields[self.length_field]
-        rows = seeded_batches(lengths.cpu().numpy(), batch_size, seed)
-        return Batches(
-            self.fields, [torch.from_numpy(part).to(lengths.device) for part in rows], [len(r) for r in rows]
-        )
+        lengths = (self.rows.target - self.rows.begin()).cpu().numpy()
+        rows = seeded_batches(lengths, batch_size, seed)
+        return Batches(self.read, on_device(rows, self.rows.target.device), [len(r) for r in rows])
 
 
 @dataclass(frozen=True)
@@ -66,16 +87,25 @@ class TrainingWindows:
     into windows that overlap by half; each target is trained once, in the window in which it sees at least H / 2 items.
 
     Attributes:
-        fields: user [n], history [n, H], length [n] (items of the history), ``targets`` [n, J] and ``context`` [n, J] (how
-            many items of the history come before each target), both padded with 0 at the end.
-        length_field: the name of the history lengths.
+        items: [N] items of all users' sequences, on the device.
+        user: [n] user of each window.
+        begin: [n] place of its first item in ``items``.
+        first_target: [n] place of its first target; from there on all items of the window are targets.
+        end: [n] place after its last target, which is no part of its history.
         n_targets: [n] targets of each window.
+        size: H, the longest history.
+        names: what a batch calls its fields.
         bucket_batches: how many batches of windows are sorted by length together; 1 for plainly random batches.
     """
 
-    fields: dict[str, torch.Tensor]
-    length_field: str
+    items: torch.Tensor
+    user: torch.Tensor
+    begin: torch.Tensor
+    first_target: torch.Tensor
+    end: torch.Tensor
     n_targets: np.ndarray
+    size: int
+    names: FieldNames
     bucket_batches: int = BUCKET_BATCHES
 
     @classmethod
@@ -94,38 +124,46 @@ class TrainingWindows:
         user = np.repeat(np.arange(len(length)), count)
         number = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
         first_target = np.where(number == 0, 1, size + 1 + (number - 1) * stride)  # place in the sequence
-        end_target = np.minimum(np.where(number == 0, size + 1, first_target + stride), length[user])
-        begin = np.where(number == 0, 0, number * stride)  # place of the window's first item
-        n_history = end_target - 1 - begin
-        n_targets = end_target - first_target
+        end = np.minimum(np.where(number == 0, size + 1, first_target + stride), length[user])
+        begin = number * stride
+        start = sequences.start[user]
 
-        def gather(start, n, width):
-            place = np.arange(width)
-            inside = place < n[:, None]
-            index = sequences.start[user][:, None] + start[:, None] + place
-            return np.where(inside, sequences.items[np.where(inside, index, 0)], 0), inside
+        def tensor(values):
+            return torch.as_tensor(values, dtype=torch.long, device=device)
 
-        history, _ = gather(begin, n_history, size)
-        targets, inside = gather(first_target, n_targets, int(n_targets.max(initial=1)))
-        context = np.where(inside, (first_target - begin)[:, None] + np.arange(targets.shape[1]), 0)
-        fields = {
-            config["USER_ID_FIELD"]: user,
-            config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]: history,
-            config["ITEM_LIST_LENGTH_FIELD"]: n_history,
-            "targets": targets,
-            "context": context,
+        return cls(
+            items=tensor(sequences.items),
+            user=tensor(user),
+            begin=tensor(start + begin),
+            first_target=tensor(start + first_target),
+            end=tensor(start + end),
+            n_targets=end - first_target,
+            size=size,
+            names=FieldNames.of(config),
+        )
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def read(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The windows of an index [B]: user [B], history [B, H], length [B] (items of the history), ``targets`` [B, J] and
+        ``context`` [B, J] (how many items of the history come before each target), both padded with 0 at the end.
+        """
+        begin, first, end = self.begin[index], self.first_target[index], self.end[index]
+        width = int(self.n_targets.max(initial=1))
+        place = first[:, None] + torch.arange(width, device=first.device)
+        return {
+            self.names.user: self.user[index],
+            self.names.history: gather_ranges(self.items, begin, end - 1, self.size),
+            self.names.length: end - 1 - begin,
+            "targets": gather_ranges(self.items, first, end, width),
+            "context": torch.where(place < end[:, None], place - begin[:, None], 0),
         }
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(v, dtype=np.int64)).to(device) for name, v in fields.items()
-        }
-        return cls(tensors, config["ITEM_LIST_LENGTH_FIELD"], n_targets)
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
         """All windows once, `batch_size` at a time, those of as many targets together."""
-        device = self.fields[self.length_field].device
         rows = seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)
-        targets = [int(self.n_targets[part].sum()) for part in rows]
-        return Batches(self.fields, [torch.from_numpy(part).to(device) for part in rows], targets)
+        return Batches(self.read, on_device(rows, self.user.device), [int(self.n_targets[r].sum()) for r in rows])
 
 
 def seeded_batches(
@@ -143,25 +181,33 @@ def seeded_batches(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def on_device(rows: list[np.ndarray], device) -> list[torch.Tensor]:
+    """Arrays of row numbers on a device, moved there in one piece."""
+    if not rows:
+        return []
+    return list(torch.from_numpy(np.concatenate(rows)).to(device).split([len(part) for part in rows]))
+
+
 @dataclass(frozen=True)
 class Batches:
-    """Batches of rows of device tensors; a batch is gathered when it is asked for.
+    """Batches of rows; a batch is gathered when it is asked for.
 
     Attributes:
+        read: row numbers [B] to a dictionary of tensors.
+        rows: of each batch.
         n_targets: items that each batch trains on.
     """
 
-    fields: dict[str, torch.Tensor]
+    read: Callable[[torch.Tensor], dict[str, torch.Tensor]]
     rows: list[torch.Tensor]
     n_targets: list[int]
 
     def after(self, n: int) -> Batches:
         """The same without the first n batches."""
-        return Batches(self.fields, self.rows[n:], self.n_targets[n:])
+        return Batches(self.read, self.rows[n:], self.n_targets[n:])
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self):
-        for rows in self.rows:
-            yield {name: values[rows] for name, values in self.fields.items()}
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return map(self.read, self.rows)

@@ -1,4 +1,4 @@
-"""RecBole's sequential dataset with Semantic IDs, an exact time order, and vectorised prefix augmentation.
+"""RecBole's sequential dataset with Semantic IDs, an exact time order, and rows that are computed when they are read.
 
 Comes in: atomic files and a ``Config``. Goes out: RecBole's train/validation/test datasets, whose items also have a
 Semantic ID table, and every user's whole sequence for masking seen items.
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from recbole.data.dataset import SequentialDataset
-from recbole.data.interaction import Interaction
+from scipy.sparse import csr_matrix
 
 from recbole_tiger.config import ConfigError, check_settings
+from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
 from recbole_tiger.preprocessing import prepare_semantic_ids
 
 #: Ties are shuffled with one fixed seed, so that all models and all seeds of a table see the same order.
@@ -70,28 +71,43 @@ def order_interactions(dataset) -> UserSequences:
         )
     if config["tie_order"] == "shuffle":
         feat = feat.iloc[np.random.default_rng(TIE_SEED).permutation(len(feat))]
-    dataset.inter_feat = feat.sort_values(dataset.time_field, kind="stable").reset_index(drop=True)
-
-    users = dataset.inter_feat[dataset.uid_field].to_numpy()
-    by_user = np.argsort(users, kind="stable")
-    counts = np.bincount(users, minlength=dataset.user_num)
-    if (counts >= 3).sum() == 0:
+    order = np.argsort(feat[dataset.time_field].to_numpy(), kind="stable")
+    by_user, start = order_by_user(feat[dataset.uid_field].to_numpy()[order], dataset.user_num)
+    order = order[by_user]
+    if (np.diff(start) >= 3).sum() == 0:
         raise ConfigError(
-            f"dataset='{dataset.dataset_name}' has no user with 3 interactions after filtering ({len(users)} interactions "
+            f"dataset='{dataset.dataset_name}' has no user with 3 interactions after filtering ({len(feat)} interactions "
             "in all); leave-one-out needs one each for training, validation and test: lower user_inter_num_interval or "
             "item_inter_num_interval, or bring more data"
         )
-    return UserSequences(
-        items=dataset.inter_feat[dataset.iid_field].to_numpy()[by_user],
-        start=np.concatenate([[0], np.cumsum(counts)]),
-    )
+    items = feat[dataset.iid_field].to_numpy()[order]
+    # RecBole's own sorts, by user and by time, are stable: of rows in this order they make these sequences.
+    dataset.inter_feat = feat.take(order)
+    dataset.inter_feat.index = range(len(order))
+    return UserSequences(items, start)
 
 
-class TIGERDataset(SequentialDataset):
-    """A sequential dataset that makes its items' Semantic IDs when it is loaded (the preprocessing hook).
+def order_by_user(users: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray]:
+    """A stable sort of user numbers, by counting.
+
+    Args:
+        users: [n] numbers below ``n_users``.
+
+    Returns:
+        [n] places in ``users``, and [n_users + 1] where each user's begin among them.
+    """
+    n = len(users)
+    grouped = csr_matrix((np.ones(n, dtype=bool), (users, np.arange(n))), shape=(n_users, n))
+    return grouped.indices, grouped.indptr.astype(np.int64)
+
+
+class PrefixDataset(SequentialDataset):
+    """A sequential dataset in the exact time order, which keeps every user's sequence once.
+
+    Its rows are those of RecBole's augmentation, every prefix of a sequence with its next item, in RecBole's order, but
+    each is computed when it is read (see ``data/prefixes.py``).
 
     Attributes:
-        semantic_ids (recbole_tiger.preprocessing.PreparedIDs): table, quantizer, scaler and report.
         sequences (UserSequences): every user's interactions in time order.
     """
 
@@ -99,6 +115,64 @@ class TIGERDataset(SequentialDataset):
         check_settings(config)
         super().__init__(config)
         self.sequences = order_interactions(self)
+
+    def _filter_by_inter_num(self):
+        """RecBole counts the interactions of every user and item in Python, even where the interval keeps them all."""
+        intervals = (self.config["user_inter_num_interval"], self.config["item_inter_num_interval"])
+        if any(interval not in (None, "[0,inf)") for interval in intervals):
+            super()._filter_by_inter_num()
+
+    def data_augmentation(self):
+        """Every prefix of a user's sequence with its next item: the rows of RecBole's loops, none of them written out."""
+        self._aug_presets()
+        self._check_field("uid_field", "time_field")
+        start = torch.from_numpy(self.sequences.start)
+        is_first = torch.zeros(len(self.inter_feat), dtype=torch.bool)
+        is_first[start[:-1][start.diff() > 0]] = True
+        flat = self.inter_feat.interaction
+        rows = PrefixRows(
+            flat=flat,
+            start=start,
+            target=torch.arange(len(is_first))[~is_first],
+            max_length=self.max_item_list_len,
+            user_field=self.uid_field,
+            length_field=self.item_list_length_field,
+            list_fields={field: getattr(self, f"{field}_list_field") for field in flat if field != self.uid_field},
+        )
+        self.inter_feat = PrefixInteraction(rows)
+
+    def build(self):
+        """RecBole's split; leave-one-out of rows in time order without its loops over users and rows.
+
+        As there, the last row of a user is for the test if it is not the only one, the one before for validation if it
+        is not the first, and users stand in the order of their first rows.
+        """
+        if self.config["eval_args"]["split"] != {"LS": "valid_and_test"} or self.config["eval_args"]["order"] != "TO":
+            return super().build()
+        self._change_feat_format()
+        self._drop_unused_col()
+        start, length = self.sequences.start, np.diff(self.sequences.start)
+        users = np.flatnonzero(length >= 2)
+        times = self.inter_feat.rows.flat[self.time_field].numpy()[start[users] + 1]  # of their first rows
+        users = users[np.argsort(times.reshape(len(users), -1)[:, 0], kind="stable")]
+        # Every user's rows stand together, one less than there are interactions.
+        end = np.cumsum(np.maximum(length - 1, 0))[users]
+        first, held_out = end - (length[users] - 1), self.sequences.held_out_of_training()[users]
+        n_kept = end - held_out - first
+        train = np.repeat(first - (np.cumsum(n_kept) - n_kept), n_kept) + np.arange(n_kept.sum())
+        parts = (train, end[held_out == 2] - 2, end[held_out >= 1] - 1)
+        return [self.copy(self.inter_feat[torch.from_numpy(part)]) for part in parts]
+
+
+class TIGERDataset(PrefixDataset):
+    """A dataset that makes its items' Semantic IDs when it is loaded (the preprocessing hook).
+
+    Attributes:
+        semantic_ids (recbole_tiger.preprocessing.PreparedIDs): table, quantizer, scaler and report.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
         items = [str(item) for item in self.field2id_token[self.iid_field][1:]]
         # A checkpoint brings its own IDs; they hold for exactly the items that it was trained on.
         given = getattr(config, "checkpoint_semantic_ids", None)
@@ -108,30 +182,3 @@ class TIGERDataset(SequentialDataset):
                 f"({len(items)} here, {given.table.n_items} there, or in another order); use the data of that run"
             )
         self.semantic_ids = given or prepare_semantic_ids(config, items)
-
-    def data_augmentation(self):
-        """Every prefix of a user's sequence with its next item, as RecBole's loops make them, in one gather."""
-        self._aug_presets()
-        self._check_field("uid_field", "time_field")
-        self.sort(by=[self.uid_field, self.time_field], ascending=True)
-        users = self.inter_feat[self.uid_field].numpy()
-        row = np.arange(len(users))
-        is_first = np.r_[True, users[1:] != users[:-1]]
-        first = np.maximum.accumulate(np.where(is_first, row, 0))
-        target = row[~is_first]
-        start = np.maximum(first[target], target - self.max_item_list_len)
-        length = target - start
-
-        index = start[:, None] + np.arange(self.max_item_list_len)
-        inside = torch.from_numpy(index < target[:, None])
-        index = torch.from_numpy(np.minimum(index, len(users) - 1))
-        augmented = {self.item_list_length_field: torch.from_numpy(length)}
-        for field in self.inter_feat:
-            if field == self.uid_field:
-                continue
-            value = self.inter_feat[field]
-            mask = inside.reshape(inside.shape + (1,) * (value.dim() - 1))
-            augmented[getattr(self, f"{field}_list_field")] = torch.where(mask, value[index], value.new_zeros(()))
-        examples = self.inter_feat[target]
-        examples.update(Interaction(augmented))
-        self.inter_feat = examples

@@ -1,20 +1,26 @@
 """The dataset: RecBole's own augmentation, exact time order, ties, seen items, the popularity row."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from recbole.data import data_preparation
 from recbole.data.dataset import SequentialDataset
+from recbole.data.dataset import dataset as recbole_module
+from recbole.data.interaction import Interaction
+from recbole.sampler import RepeatableSampler
 
 from recbole_tiger.config import ConfigError, build_config
-from recbole_tiger.data.batches import TrainingExamples
+from recbole_tiger.data.batches import TrainingExamples, seeded_batches
 from recbole_tiger.data.dataset import TIGERDataset, UserSequences, order_interactions
 from recbole_tiger.evaluation.popularity import popularity_ranks
 
 
 def write_inter(root, rows, name="mini"):
     folder = root / "data" / name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines = ["user_id:token\titem_id:token\ttimestamp:float\trating:float"]
     lines += ["\t".join(map(str, row)) for row in rows]
     (folder / f"{name}.inter").write_text("\n".join(lines) + "\n")
@@ -38,19 +44,95 @@ def random_rows(rng, n_users=12, n_items=9, longest=14):
     ]
 
 
-@pytest.mark.parametrize("max_length", [1, 3, 50])
-def test_augmentation_equals_recboles_loops(workplace, max_length):
-    rng = np.random.default_rng(max_length)
-    write_inter(workplace, random_rows(rng))
+def assert_same_rows(mine, stock):
+    """The same columns with the same values in the same order."""
+    assert list(mine) == list(stock) and len(mine) == len(stock)
+    for field in stock:
+        assert torch.equal(mine[field], stock[field]) and mine[field].dtype == stock[field].dtype, field
+
+
+def both_datasets(workplace, seed=0, **more):
+    """Made-up interactions, shuffled, ties among them, as our dataset and as RecBole's, whose loops are its own."""
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, n_users=25)
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    write_inter(
+        workplace, [(user, item, time + 300 * (i % 3), rating) for i, (user, item, time, rating) in enumerate(rows)]
+    )
     columns = {"inter": ["user_id", "item_id", "timestamp", "rating"]}
-    settings = mini_settings(workplace, MAX_ITEM_LIST_LENGTH=max_length, load_col=columns)
-    config = build_config("TIGER", "mini", config_dict=settings)
+    config = build_config("TIGER", "mini", config_dict=mini_settings(workplace, load_col=columns, **more))
     ours, theirs = TIGERDataset(config), SequentialDataset(config)
-    order_interactions(theirs)
+    theirs.inter_feat = theirs.inter_feat.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    return config, ours, theirs
+
+
+@pytest.mark.parametrize("max_length", [1, 3, 50])
+@pytest.mark.parametrize(
+    "split", [{"LS": "valid_and_test"}, {"LS": "valid_only"}, {"LS": "test_only"}, {"RS": [0.7, 0.2, 0.1]}]
+)
+def test_rows_equal_those_of_recboles_loops(workplace, max_length, split):
+    more = (
+        {} if split == {"LS": "valid_and_test"} else {"eval_args": {"split": split, "order": "TO", "group_by": "user"}}
+    )
+    _, ours, theirs = both_datasets(workplace, max_length, MAX_ITEM_LIST_LENGTH=max_length, **more)
     for mine, stock in zip(ours.build(), theirs.build(), strict=True):
-        assert list(mine.inter_feat.interaction) == list(stock.inter_feat.interaction)
-        for field, values in stock.inter_feat.interaction.items():
-            assert torch.equal(mine.inter_feat[field], values), field
+        assert_same_rows(mine.inter_feat, stock.inter_feat)
+        assert dict(mine.inter_feat.interaction).keys() == stock.inter_feat.interaction.keys()
+
+
+def test_loaders_and_case_studies_read_the_same(workplace):
+    config, ours, theirs = both_datasets(workplace, MAX_ITEM_LIST_LENGTH=4, eval_batch_size=5, train_batch_size=7)
+    mine, stock = data_preparation(config, ours), data_preparation(config, theirs)
+    for loader, other in zip(mine, stock, strict=True):
+        for one, two in zip(loader, other, strict=True):
+            if not isinstance(one, Interaction):
+                assert all(torch.equal(x, y) for x, y in zip(one[2:], two[2:], strict=True))
+                one, two = one[0], two[0]
+            assert_same_rows(one, two)
+            assert_same_rows(one.to("cpu"), two.to("cpu"))
+    feat, other = (loaders[2]._dataset.inter_feat for loaders in (mine, stock))
+    for index in ([3, 1, 1], np.array([2, 0]), torch.tensor([4]), slice(1, 3), [], feat["user_id"] > 5):
+        if not isinstance(index, list) or index:  # RecBole cannot make an Interaction of no rows
+            assert_same_rows(feat[index], other[index])
+        assert_same_rows(pickle.loads(pickle.dumps(feat[index])), feat[index])
+    assert torch.equal(feat[3]["item_id_list"], other[3]["item_id_list"])
+
+
+def test_rows_keep_what_is_set_and_forget_what_is_deleted(workplace):
+    feats = [dataset.build()[0].inter_feat for dataset in both_datasets(workplace)[1:]]
+    for feat in feats:
+        feat.update(Interaction({"label": torch.arange(len(feat)), "item_id": feat["item_id"] + 1}))
+        del feat["rating_list"]
+        feat.sort(by=["item_id", "user_id"])
+    assert "rating_list" not in feats[0] and "label" in feats[0]
+    mine, stock = feats
+    assert_same_rows(mine, stock)
+    assert_same_rows(mine[[5, 2]], stock[[5, 2]])
+    assert_same_rows(pickle.loads(pickle.dumps(mine)), stock)
+    torch.manual_seed(0)
+    mine.shuffle()
+    torch.manual_seed(0)
+    stock.shuffle()
+    assert_same_rows(mine, stock)
+
+
+def test_interaction_counts_filter_as_in_recbole(workplace):
+    for interval in ("[0,inf)", "[5,inf)", "(0,3]"):
+        _, ours, theirs = both_datasets(workplace, user_inter_num_interval=interval)
+        assert (ours.field2id_token["user_id"] == theirs.field2id_token["user_id"]).all()
+        assert (ours.sequences.items == order_interactions(theirs).items).all()
+        pd.testing.assert_frame_equal(ours.inter_feat, theirs.inter_feat)
+
+
+def test_examples_are_recboles_rows_in_the_seeded_order(workplace):
+    config, ours, theirs = both_datasets(workplace, MAX_ITEM_LIST_LENGTH=4)
+    stock = theirs.build()[0].inter_feat
+    batches = TrainingExamples.from_dataset(ours.build()[0], config, "cpu").batches(8, (2024, 1))
+    rows = seeded_batches(stock["item_length"].numpy(), 8, (2024, 1))
+    for batch, part, n in zip(batches, rows, batches.n_targets, strict=True):
+        assert n == len(part)
+        for field, values in batch.items():
+            assert torch.equal(values, stock[field][torch.from_numpy(part)]), field
 
 
 def test_time_order_is_that_of_the_full_precision_clock(workplace):
@@ -157,3 +239,58 @@ def test_missing_values_are_filled_under_copy_on_write(workplace):
         dataset = SequentialDataset(config)
     assert sorted({len(x) for x in dataset.item_feat["categories"]}) == [0, 2]
     assert dataset.item_feat["maker"].isna().sum() == 0 and (dataset.item_feat["maker"] == 0).sum() > 1
+
+
+def test_the_c_parser_reads_what_recboles_parser_reads(workplace):
+    rng = np.random.default_rng(0)
+    odd = [
+        "",
+        "NA",
+        "nan",
+        "None",
+        '"quoted\tcell"',
+        '"a ""b"" c"',
+        'in"side',
+        "ünïcode",
+        "1e3",
+        " blank ",
+        "007",
+        "a,b",
+    ]
+    numbers = ["1.1", "0.1", "3e-7", "1234567890.123456789", "", "NA", "inf", " 2", "5."]
+    numbers += [repr(float(x)) for x in rng.standard_normal(300) * 10.0 ** rng.integers(-30, 30, 300)]
+    lines = ["\t".join((rng.choice(odd), rng.choice(odd), number)) for number in numbers for _ in range(3)]
+    path = workplace / "odd.inter"
+    path.write_text("a:token\tb:token_seq\tc:float\n" + "\n".join(lines) + "\n\nlast\tx y\t4\textra\nshort\tz", "utf-8")
+    asked = dict(
+        delimiter="\t", usecols=["a:token", "b:token_seq", "c:float"], encoding="utf-8",
+        dtype={"a:token": str, "b:token_seq": str, "c:float": np.float64},
+    )  # fmt: skip
+    theirs = pd.read_csv(path, engine="python", **asked)
+    theirs["b:token_seq"] = theirs["b:token_seq"].fillna("")
+    assert theirs["c:float"].isna().any() and len(theirs) == len(lines) + 2
+    pd.testing.assert_frame_equal(recbole_module.pd.read_csv(path, engine="python", **asked), theirs, check_exact=True)
+
+    # What the C parser does not know, RecBole's reads as before.
+    path.write_text("a:token##b:token##c:float\nx##y##1_000\n")
+    asked.update(delimiter="##", usecols=["a:token", "c:float"])
+    assert recbole_module.pd.read_csv(path, engine="python", **asked).values.tolist() == [["x", 1000.0]]
+
+
+def test_loaders_and_samplers_need_no_lists_of_rows(workplace, monkeypatch):
+    config, ours, theirs = both_datasets(workplace)
+    train, valid, _ = data_preparation(config, ours)
+    assert [len(rows) for rows in (train.sampler.data_source, valid.sampler.data_source)] == [
+        len(loader._dataset) for loader in (train, valid)
+    ]
+    assert isinstance(train.sampler.data_source, range)
+
+    def drawn():
+        sampler = RepeatableSampler(["train"], theirs)
+        np.random.seed(0)
+        users = np.arange(1, 26).repeat(20)
+        return sampler.sample_by_user_ids(users, np.random.randint(1, 10, len(users)), 2), sampler.used_ids
+
+    ours, _ = drawn()
+    monkeypatch.setattr(RepeatableSampler, "get_used_ids", lambda self: np.array([set() for _ in range(self.user_num)]))
+    assert torch.equal(ours, drawn()[0])
