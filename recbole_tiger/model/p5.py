@@ -175,11 +175,6 @@ class P5(GenerativeRecommender):
 def _item_numbers(config, dataset, item_ids: list[str]):
     if config["p5_item_numbers"] == "random":
         return random_numbers(item_ids, [config["seed"], 0])
-    if not hasattr(dataset, "sequences"):
-        raise ConfigError(
-            "p5_item_numbers=consecutive needs every user's sequence; start the run with run_recbole_tiger, or use "
-            "p5_item_numbers=random"
-        )
     return consecutive_numbers(dataset.sequences.items, len(item_ids))
 
 
