@@ -115,6 +115,8 @@ def report(result: dict) -> str:
 
 
 def _metrics_table(result: dict) -> str:
+    from recbole_tiger.data.split import describe_split
+
     names = list(result["test_result"])
     digits = result["config"]["metric_decimal_place"]
     rows = []
@@ -132,7 +134,8 @@ def _metrics_table(result: dict) -> str:
             rows.append(["popularity", phase, *[f"{popular[n]:.{digits}f}" if n in popular else "" for n in names]])
     seen = "masked" if result["config"]["mask_seen_items"] else "not masked"
     heading = (
-        f"{result['model']} on {result['dataset']}: leave-one-out, full ranking, seen items {seen}, "
+        f"{result['model']} on {result['dataset']}: {describe_split(result['config']['eval_args']['split'])}, full ranking, "
+        f"seen items {seen}, "
         f"{result['parameters']:,} parameters, seed {result['config']['seed']}, data {result['data_checksum']}"
     )
     return heading + "\n" + tabulate(rows, headers=["model", "split", *names], disable_numparse=True)

@@ -212,10 +212,25 @@ def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
 
 
 def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
-    """The merged content of :func:`property_files`, with the feature keys of feature models filled in."""
+    """The merged content of :func:`property_files`, with the feature keys of feature models filled in.
+
+    `split` and its cut-offs become the `split` entry of `eval_args`, where RecBole looks, and stand nowhere else.
+
+    Raises:
+        ConfigError: for a recipe or a split that cannot be.
+    """
+    from recbole_tiger.data.split import SPLIT_KEYS, split_setting
+
     merged: dict = {}
     for file in property_files(model, dataset, settings):
         merged.update(read_yaml(file))
+    given = {key: settings[key] for key in SPLIT_KEYS if settings.get(key) is not None}
+    split = split_setting({key: given.get(key, merged.pop(key)) for key in SPLIT_KEYS})
+    given.pop("split", None)
+    if given and "temporal" not in split:
+        key, value = next(iter(given.items()))
+        raise ConfigError(f"{key}={value!r} is for split=temporal; set that as well, or leave {key} out")
+    merged["eval_args"] = {**merged["eval_args"], "split": split}
     if OUR_MODELS.get(model):
         merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset, settings)
     if model in FEATURE_MODELS:
@@ -240,6 +255,7 @@ def build_config(
         ConfigError: for an unknown model, dataset, key or value.
         DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
     """
+    from recbole_tiger.data.split import SPLIT_KEYS
     from recbole_tiger.register import register
 
     register()
@@ -252,7 +268,10 @@ def build_config(
     check_model(model)
     check_keys(user, model)
     user = {key: value for key, value in user.items() if key not in ("model", "dataset", "config_files")}
-    settings = {**shipped_settings(model, dataset, user), **user}
+    shipped = shipped_settings(model, dataset, user)
+    settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
+    for key in SPLIT_KEYS:
+        settings.pop(key, None)
     if settings.get("learner") is not None:
         settings["learner"] = str(settings["learner"]).lower()
     if settings.get("loss_type") == "BPR" and "train_neg_sample_args" not in user:
@@ -269,6 +288,22 @@ def build_config(
     if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
         ensure_dataset(dataset, settings["data_path"])
     return config
+
+
+def _eval_args(shipped: Mapping, user: Mapping) -> dict:
+    """The shipped `eval_args`, in which `split` stands already, below the entries of the user's."""
+    from recbole_tiger.data.split import SPLIT_KEYS, checked_split
+
+    own = user.get("eval_args") or {}
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"eval_args={own!r} must be a dictionary, for example {{'mode': 'full'}}")
+    twice = [key for key in SPLIT_KEYS if user.get(key) is not None]
+    if "split" in own and twice:
+        raise ConfigError(
+            f"{twice[0]}={user[twice[0]]!r} and eval_args split={own['split']!r} both name a split; leave one of them out"
+        )
+    merged = {**shipped, **own}
+    return {**merged, "split": checked_split(merged["split"])}
 
 
 # --------------------------------------------------------------------------------------------------------- the checks
@@ -386,11 +421,20 @@ def check_settings(config: Config) -> None:
 
 
 def _check_evaluation(config: Config) -> None:
-    if config["benchmark_filename"] is not None:
+    from recbole_tiger.data.split import checked_split
+
+    checked_split(config["eval_args"]["split"])
+    if config["benchmark_filename"]:
         raise ConfigError(
-            f"benchmark_filename={config['benchmark_filename']!r}: sequences are ordered and split here, not read in "
-            f"parts; put all interactions into {config['dataset']}.inter and leave benchmark_filename out"
+            f"benchmark_filename={config['benchmark_filename']!r}: files that are split already are not read, since the "
+            "order of time is made here; give one .inter file, and split=leave_one_out or split=temporal"
         )
+    for key in ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"):
+        if config[key]:
+            raise ConfigError(
+                f"{key}={config[key]!r}: RecBole's stored datasets do not know tie_order or the Semantic IDs, and a run would "
+                "read those of another one; leave it out (what takes long is kept in cache_dir)"
+            )
     for phase, mode in config["eval_args"]["mode"].items():
         if mode != "full":
             raise ConfigError(
@@ -429,11 +473,6 @@ def _check_generative(config: Config) -> None:
         raise ConfigError(
             f"lr_scheduler=cosine ends at max_steps={steps}, which must be larger than warmup_steps={warmup}; "
             "raise max_steps, or use lr_scheduler=constant or inverse_sqrt"
-        )
-    if config["encoder_mask"] == "block_causal" and config["eval_args"]["split"] != {"LS": "valid_and_test"}:
-        raise ConfigError(
-            f"encoder_mask=block_causal trains whole sequences without their last two items, which is the leave-one-out split, "
-            f"not eval_args split {config['eval_args']['split']}; use encoder_mask=bidirectional"
         )
     temperatures = config["temperature"]
     for value in temperatures if isinstance(temperatures, (list, tuple)) else [temperatures]:
@@ -496,11 +535,6 @@ def _check_tree(config: Config) -> None:
         raise ConfigError(
             f"update_rows=touched leaves most rows of a table alone at a step, which learner={config['learner']} with "
             f"ema_decay={config['ema_decay']} cannot; set learner=adamw and ema_decay=0, or update_rows=all"
-        )
-    if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
-        raise ConfigError(
-            "TIGERTree trains whole sequences without their last two items, which is the leave-one-out split, not "
-            f"eval_args split {config['eval_args']['split']}; use {{'LS': 'valid_and_test'}}"
         )
 
 

@@ -69,11 +69,13 @@ class Table:
         header: column names.
         rows: cells, already formatted where it matters.
         title: one line above it.
+        note: smaller, below the title.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
     title: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ figure, .table { margin: 0; background: #fff; border: 1px solid var(--line); bor
   padding: 14px 14px 10px; min-width: 0; }
 .wide { grid-column: 1 / -1; }
 h3 { font-size: 1rem; margin: 0 0 2px; font-weight: 600; }
-figure p { margin: 0 0 6px; color: var(--soft); font-size: .87rem; line-height: 1.4; }
+figure p, .table p { margin: 0 0 6px; color: var(--soft); font-size: .87rem; line-height: 1.4; }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 4px 0 2px; font-size: .82rem; line-height: 1.5; }
 .legend b { font-weight: 600; color: var(--soft); }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 5px;
@@ -366,6 +368,7 @@ def _table(table: Table) -> str:
         for row in cells
     )
     title = f"<h3>{html.escape(table.title)}</h3>" if table.title else ""
+    title += f"<p>{html.escape(table.note)}</p>" if table.note else ""
     return (
         f'<div class="table wide">{title}<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody></table></div></div>"

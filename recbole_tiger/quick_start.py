@@ -43,6 +43,7 @@ from recbole_tiger.config import (
     read_yaml,
 )
 from recbole_tiger.data.dataset import order_interactions
+from recbole_tiger.data.split import moment_text
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
@@ -86,7 +87,7 @@ def run_recbole_tiger(
         RecBole's keys (``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics
         unrounded, and: ``id_level_test_result`` (where items share Semantic IDs: what counting IDs instead of items gives,
         else None), ``popularity`` (the same for the popularity row), ``semantic_ids`` (a report, TIGER only),
-        ``seconds`` by stage, ``files``, ``parameters``, ``examples_per_second``, ``recipe``, ``loss``, ``seed``,
+        ``split`` (:func:`split_report`), ``seconds`` by stage, ``files``, ``parameters``, ``examples_per_second``, ``recipe``, ``loss``, ``seed``,
         ``commit`` and ``dirty`` (of this package's checkout), ``run_dir`` and ``config``. Every user's rank is in
         ``ranks.npz`` beside ``result.json``.
 
@@ -199,6 +200,7 @@ def run_config(
         "history": trainer._history,
         "peak_memory_mb": round(_peak_memory_mb()),
         "data_checksum": data_checksum(data.dataset),
+        "split": split_report(data.dataset),
         "environment": environment(config),
         **provenance(config),
         "run_dir": str(trainer.run_dir),
@@ -255,14 +257,8 @@ def prepare_data(config: Config) -> PreparedData:
         )
     if not hasattr(dataset, "sequences"):
         dataset.sequences = order_interactions(dataset)
-    if config["mask_seen_items"] and config["eval_args"]["split"] != {"LS": "valid_and_test"}:
-        raise ConfigError(
-            f"mask_seen_items=True needs the leave-one-out split (eval_args split {{'LS': 'valid_and_test'}}), not "
-            f"{config['eval_args']['split']}"
-        )
     train, valid, test = data_preparation(config, dataset)
-    for loader, held_out in ((valid, 2), (test, 1)):
-        loader._dataset.held_out = held_out  # how many items of a sequence lie at or after the target
+    for loader in (valid, test):
         if len(loader._dataset) == 0:
             raise ConfigError(
                 f"dataset='{config['dataset']}' leaves no user for evaluation (a user needs 4 interactions for validation "
@@ -318,13 +314,11 @@ def popularity_row(config: Config, data: PreparedData, phases: Sequence[str] = (
     for phase in phases:
         loader = {"valid": data.valid, "test": data.test}[phase]
         feat, dataset = loader._dataset.inter_feat, loader._dataset
-        if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
-            return {}
         ranks = popularity_ranks(
             data.dataset.sequences,
             feat[dataset.uid_field].numpy(),
             feat[dataset.iid_field].numpy(),
-            dataset.held_out,
+            phase,
             dataset.item_num,
             mask_seen=bool(config["mask_seen_items"]),
         )
@@ -382,12 +376,39 @@ def counts_of_table2(dataset) -> DatasetCounts:
 
 
 def data_checksum(dataset) -> str:
-    """CRC-32 over the users, items and order of all interactions: equal for every model that saw the same data."""
+    """CRC-32 over users, items, order and split of all interactions: equal for every model that saw the same data."""
     sequences = dataset.sequences
     tokens = "\x00".join(map(str, dataset.field2id_token[dataset.iid_field]))
     crc = zlib.crc32(tokens.encode("utf-8"))
-    crc = zlib.crc32(sequences.items.astype("<i8").tobytes(), crc)
-    return f"{zlib.crc32(sequences.start.astype('<i8').tobytes(), crc):08x}"
+    arrays = [sequences.items, sequences.start]
+    if sequences.split.cutoffs is not None:  # leave-one-out follows from the sequences
+        arrays += [sequences.split.n_training, *sequences.split.targets.values()]
+    for array in arrays:
+        crc = zlib.crc32(array.astype("<i8").tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def split_report(dataset) -> dict:
+    """What a split gave: its cut-offs (None for leave-one-out), and how much each phase has.
+
+    Returns:
+        ``cutoffs`` in the unit of the time column and ``dates`` as text; ``training_interactions``; for "valid" and "test"
+        ``users`` with a target, and ``new_items``: targets whose item has no training interaction, so that a model that
+        knows items by their interactions alone cannot find them.
+    """
+    sequences, split = dataset.sequences, dataset.sequences.split
+    trained = np.zeros(len(dataset.field2id_token[dataset.iid_field]), dtype=bool)
+    trained[sequences.training_items()] = True
+    report = {
+        "cutoffs": None if split.cutoffs is None else list(split.cutoffs),
+        "dates": None if split.cutoffs is None else [moment_text(moment) for moment in split.cutoffs],
+        "training_interactions": int(split.n_training.sum()),
+    }
+    for phase, place in split.targets.items():
+        asked = np.flatnonzero(place > 0)
+        targets = sequences.items[sequences.start[asked] + place[asked]]
+        report[phase] = {"users": len(asked), "new_items": int((~trained[targets]).sum())}
+    return report
 
 
 def environment(config: Config) -> dict:

@@ -48,6 +48,7 @@ def register() -> None:
         if dataset_name is not None:
             setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, dataset_name))
     _extend_config()
+    _extend_split()
     _extend_quick_start()
 
 
@@ -66,6 +67,31 @@ def _extend_config() -> None:
             self.internal_config_dict.update(shipped_settings(model, dataset, self.external_config_dict))
 
     Config._load_internal_config_dict = _load_internal_config_dict
+
+
+def _extend_split() -> None:
+    """Let every sequential dataset of RecBole divide its rows at two moments, which its own splits do not.
+
+    For that it keeps the times as they were read: with `normalize_all`, RecBole's default on ml-100k, they become
+    fractions before anything else sees them.
+    """
+    from recbole.data.dataset import SequentialDataset
+
+    from recbole_tiger.data.dataset import build_phases
+
+    original_build, original_normalize = SequentialDataset.build, SequentialDataset._normalize
+
+    @functools.wraps(original_build)
+    def build(self):
+        return build_phases(self, original_build)
+
+    @functools.wraps(original_normalize)
+    def _normalize(self):
+        if self.time_field in self.inter_feat:
+            self.times = self.inter_feat[self.time_field].to_numpy(dtype="float64", copy=True)
+        original_normalize(self)
+
+    SequentialDataset.build, SequentialDataset._normalize = build, _normalize
 
 
 def _extend_quick_start() -> None:

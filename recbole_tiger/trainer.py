@@ -318,7 +318,7 @@ class SafeTrainer(Trainer):
     def _seen_items(self, eval_data, interaction) -> torch.Tensor:
         dataset = eval_data._dataset
         users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()
-        return torch.from_numpy(dataset.sequences.seen_before(users, dataset.held_out)).to(self.device)
+        return torch.from_numpy(dataset.sequences.seen_before(users, dataset.phase)).to(self.device)
 
     def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
         """The k best items of each row; here from a model that scores all items."""
@@ -495,9 +495,7 @@ class TIGERTrainer(SafeTrainer):
     def _make_examples(self, dataset) -> TrainingExamples | TrainingWindows:
         if self.config["encoder_mask"] == "bidirectional":
             return TrainingExamples.from_dataset(dataset, self.config, self.device)
-        return TrainingWindows.from_sequences(
-            dataset.sequences, dataset.sequences.held_out_of_training(), self.config, self.device
-        )
+        return TrainingWindows.from_sequences(dataset.sequences, self.config, self.device)
 
     def _check_step(self, total: torch.Tensor, steps: int, bar) -> None:
         mean = float(total) / steps

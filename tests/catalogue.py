@@ -10,12 +10,13 @@ N_CYCLE = 24  # items of each of the two cycles below
 
 
 def write_catalogue(
-    root: Path, name: str = "toy", *, n_users: int = 150, shuffled: bool = False, seed: int = 0
+    root: Path, name: str = "toy", *, n_users: int = 150, shuffled: bool = False, clock: bool = False, seed: int = 0
 ) -> Path:
     """Write `<root>/<name>/<name>.inter` and `.item`.
 
     48 items in two cycles of 24: the item after i is i + 1 within its cycle, so the last item tells the next one. With
-    `shuffled`, every user's items are drawn at random instead: there is nothing to learn.
+    `shuffled`, every user's items are drawn at random instead: there is nothing to learn. Times count each user's
+    interactions; with `clock` they are hours of some months in which users come and go, equal ones among them.
     """
     rng = np.random.default_rng(seed)
     folder = root / name
@@ -24,7 +25,10 @@ def write_catalogue(
     for user in range(n_users):
         cycle, start, length = rng.integers(2), rng.integers(N_CYCLE), rng.integers(6, 13)
         steps = rng.integers(0, N_CYCLE, size=length) if shuffled else start + np.arange(length)
-        rows += [f"u{user}\ti{cycle}_{step % N_CYCLE}\t{1_400_000_000 + t}" for t, step in enumerate(steps)]
+        times = 1_400_000_000 + np.arange(length)
+        if clock:
+            times = 1_400_000_400 + 3600 * (rng.integers(3000) + np.cumsum(rng.integers(0, 120, size=length)))
+        rows += [f"u{user}\ti{cycle}_{step % N_CYCLE}\t{time}" for time, step in zip(times, steps, strict=True)]
     (folder / f"{name}.inter").write_text("\n".join(rows) + "\n", encoding="utf-8")
     kinds, makers = ["lotion", "soap", "perfume"], ["Acme", "Bolt", "Crest", "Dune"]
     rows = ["item_id:token\ttitle:token\tcategories:token_seq\tbrand:token"]
@@ -36,6 +40,26 @@ def write_catalogue(
             )
     (folder / f"{name}.item").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
+
+
+def write_inter(root: Path, rows, name: str = "mini") -> None:
+    """Write `<root>/data/<name>/` with these rows of user, item, time and rating, and a title for each item."""
+    folder = root / "data" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["user_id:token\titem_id:token\ttimestamp:float\trating:float"]
+    lines += ["\t".join(map(str, row)) for row in rows]
+    (folder / f"{name}.inter").write_text("\n".join(lines) + "\n")
+    items = sorted({row[1] for row in rows})
+    table = ["item_id:token\ttitle:token"] + [f"{item}\tthing {i} of kind {i % 3}" for i, item in enumerate(items)]
+    (folder / f"{name}.item").write_text("\n".join(table) + "\n")
+
+
+def mini_settings(root: Path, **more) -> dict:
+    """Settings for a TIGER on data of `write_inter`: IDs that need no content."""
+    return {
+        "data_path": str(root / "data"), "semantic_id": "random", "id_length": 2, "codebook_size": 4,
+        "state": "WARNING", **more,
+    }  # fmt: skip
 
 
 #: Settings that train a TIGER of a few thousand parameters in about a second.

@@ -37,6 +37,7 @@ from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.config import ConfigError, config_from_plain, plain_settings
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.data.dataset import order_interactions
+from recbole_tiger.data.split import LEAVE_ONE_OUT
 from recbole_tiger.decoding.beam_search import BeamResult, rank_items
 from recbole_tiger.decoding.unseen import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.evaluation.popularity import popularity_ranks
@@ -111,6 +112,10 @@ def run(settings: dict) -> str:
     seeds = pop_numbers(settings, "seeds", (), low=0, kind=int, ordered=False)
     output = settings.pop("output_dir", None)
     config = config_of(settings)
+    if config["eval_args"]["split"] != LEAVE_ONE_OUT:
+        raise ConfigError(
+            "split=temporal is not for cold-start, which makes test items of leave-one-out unseen, as the paper does; leave it out"
+        )
     if config["semantic_id"] == "file":
         raise ConfigError("semantic_id=file has no quantizer that could give unseen items an ID; choose another method")
     longest = max(*ks, epsilon_k)
@@ -282,7 +287,7 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
             dataset.sequences,
             users.users.cpu().numpy(),
             users.targets.cpu().numpy(),
-            loader._dataset.held_out,
+            loader._dataset.phase,
             n_seen + 1,
             mask_seen=bool(config["mask_seen_items"]),
         )

@@ -144,7 +144,7 @@ def test_users(config, dataset, loader) -> TestUsers:
     users, items = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
     excluded = None
     if config["mask_seen_items"]:
-        seen = dataset.sequences.seen_before(feat[users].numpy(), loader._dataset.held_out)
+        seen = dataset.sequences.seen_before(feat[users].numpy(), loader._dataset.phase)
         excluded = torch.from_numpy(seen).to(device)
     return TestUsers(
         users=feat[users].to(device),

@@ -109,16 +109,15 @@ class TrainingWindows:
     bucket_batches: int = BUCKET_BATCHES
 
     @classmethod
-    def from_sequences(cls, sequences, held_out, config, device) -> TrainingWindows:
-        """Windows of all sequences.
+    def from_sequences(cls, sequences, config, device) -> TrainingWindows:
+        """Windows of what trains of all sequences.
 
         Args:
             sequences: :class:`recbole_tiger.data.dataset.UserSequences`.
-            held_out: [n_users] how many of the last items of each sequence are not for training.
         """
         size = config["MAX_ITEM_LIST_LENGTH"]
         stride = max(size // 2, 1)
-        length = np.diff(sequences.start) - held_out
+        length = sequences.split.n_training
         # Windows of a sequence of n items: the first holds targets 1 .. size, each further one `stride` more.
         count = np.where(length >= 2, 1 + np.maximum(-(-(length - 1 - size) // stride), 0), 0)
         user = np.repeat(np.arange(len(length)), count)

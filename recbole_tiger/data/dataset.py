@@ -1,11 +1,12 @@
 """RecBole's sequential dataset with Semantic IDs, an exact time order, and rows that are computed when they are read.
 
 Comes in: atomic files and a ``Config``. Goes out: RecBole's train/validation/test datasets, whose items also have a
-Semantic ID table, and every user's whole sequence for masking seen items.
+Semantic ID table, and every user's whole sequence with its split, for masking seen items.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from recbole.data.dataset import SequentialDataset
 from scipy.sparse import csr_matrix
 
-from recbole_tiger.config import ConfigError, check_settings
+from recbole_tiger.config import OUR_MODELS, ConfigError, check_settings
 from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
+from recbole_tiger.data.split import PHASES, Split, make_split
 from recbole_tiger.preprocessing import prepare_semantic_ids
 
 #: Ties are shuffled with one fixed seed, so that all models and all seeds of a table see the same order.
@@ -28,22 +30,22 @@ class UserSequences:
     Attributes:
         items: [n_interactions] internal item numbers, grouped by user.
         start: [n_users + 1] user u's items are ``items[start[u]:start[u + 1]]``; user 0 is padding.
+        split: which of them train, and which are the targets of validation and test.
     """
 
     items: np.ndarray
     start: np.ndarray
+    split: Split
 
-    def held_out_of_training(self) -> np.ndarray:
-        """[n_users] how many of each user's last items RecBole's leave-one-out keeps from training.
+    def training_items(self) -> np.ndarray:
+        """[n] items of all interactions that train."""
+        place = np.arange(len(self.items)) - np.repeat(self.start[:-1], np.diff(self.start))
+        return self.items[place < np.repeat(self.split.n_training, np.diff(self.start))]
 
-        Two, but a sequence of 3 gives up its last item only, and a shorter one none.
-        """
-        return np.clip(np.diff(self.start) - 2, 0, 2)
-
-    def seen_before(self, users: np.ndarray, held_out: int) -> np.ndarray:
-        """Items of each user but the last ``held_out``: [B, longest] padded with 0."""
+    def seen_before(self, users: np.ndarray, phase: str) -> np.ndarray:
+        """Items of each user before the target of a phase ("valid" or "test"): [B, longest] padded with 0."""
         begin = self.start[users]
-        end = np.maximum(self.start[users + 1] - held_out, begin)
+        end = begin + self.split.targets[phase][users]
         width = int((end - begin).max()) if len(users) else 0
         index = begin[:, None] + np.arange(width)
         inside = index < end[:, None]
@@ -51,14 +53,14 @@ class UserSequences:
 
 
 def order_interactions(dataset) -> UserSequences:
-    """Put the interactions of a dataset that is not yet built into their final order, for any model.
+    """Put the interactions of a dataset that is not yet built into their final order and split them, for any model.
 
-    The sort happens here, on the full-precision timestamps: RecBole turns them into 32-bit floats (64 seconds apart
-    for today's clock) before it sorts, which makes ties where there are none. Real ties keep the file's order, or are
-    shuffled with a fixed seed (`tie_order`).
+    The sort happens here, on the full-precision timestamps as they were read (``dataset.times``): RecBole turns them
+    into 32-bit floats (64 seconds apart for today's clock) before it sorts, which makes ties where there are none. Real
+    ties keep the file's order, or are shuffled with a fixed seed (`tie_order`).
 
     Raises:
-        ConfigError: without a user, item or time column, or with too few interactions for leave-one-out.
+        ConfigError: without a user, item or time column, or with interactions that the split cannot divide.
     """
     feat, config = dataset.inter_feat, dataset.config
     for field, key in ((dataset.uid_field, "USER_ID_FIELD"), (dataset.iid_field, "ITEM_ID_FIELD")):
@@ -69,22 +71,49 @@ def order_interactions(dataset) -> UserSequences:
             f"TIME_FIELD='{dataset.time_field}' is not loaded from {dataset.dataset_name}.inter (columns: {list(feat)}); "
             "the protocol is time-ordered: name the time column and list it under load_col inter"
         )
+    order = np.arange(len(feat))
     if config["tie_order"] == "shuffle":
-        feat = feat.iloc[np.random.default_rng(TIE_SEED).permutation(len(feat))]
-    order = np.argsort(feat[dataset.time_field].to_numpy(), kind="stable")
+        order = np.random.default_rng(TIE_SEED).permutation(len(feat))
+    order = order[np.argsort(dataset.times[order], kind="stable")]
     by_user, start = order_by_user(feat[dataset.uid_field].to_numpy()[order], dataset.user_num)
     order = order[by_user]
-    if (np.diff(start) >= 3).sum() == 0:
-        raise ConfigError(
-            f"dataset='{dataset.dataset_name}' has no user with 3 interactions after filtering ({len(feat)} interactions "
-            "in all); leave-one-out needs one each for training, validation and test: lower user_inter_num_interval or "
-            "item_inter_num_interval, or bring more data"
-        )
-    items = feat[dataset.iid_field].to_numpy()[order]
     # RecBole's own sorts, by user and by time, are stable: of rows in this order they make these sequences.
     dataset.inter_feat = feat.take(order)
     dataset.inter_feat.index = range(len(order))
-    return UserSequences(items, start)
+    dataset.times = dataset.times[order]
+    try:
+        split = make_split(config["eval_args"]["split"], dataset.times, start)
+    except ConfigError as error:
+        raise ConfigError(f"dataset='{dataset.dataset_name}': {error}") from error
+    return UserSequences(items=dataset.inter_feat[dataset.iid_field].to_numpy(), start=start, split=split)
+
+
+def build_phases(dataset, build: Callable) -> list:
+    """RecBole's train, validation and test datasets of a sequential dataset, each with its name in ``phase``.
+
+    Leave-one-out is RecBole's own. For a global temporal split a row (a prefix of a user's sequence with its next item)
+    goes where its next item goes.
+
+    Args:
+        build: RecBole's ``SequentialDataset.build``.
+    """
+    is_temporal = "temporal" in dataset.config["eval_args"]["split"]
+    if not hasattr(dataset, "sequences") and (is_temporal or dataset.config["model"] in OUR_MODELS):
+        dataset.sequences = order_interactions(dataset)  # a run that RecBole's own run_recbole has started
+    if not is_temporal:
+        phases = build(dataset)
+    else:
+        split = dataset.sequences.split
+        dataset._change_feat_format()  # rows of each user in time order, one for every interaction but the first
+        n_rows = np.maximum(np.diff(dataset.sequences.start) - 1, 0)
+        user = np.repeat(np.arange(len(n_rows)), n_rows)
+        place = 1 + np.arange(len(user)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)  # of each row's next item
+        rows = [place < split.n_training[user], *(place == split.targets[phase][user] for phase in PHASES[1:])]
+        dataset._drop_unused_col()
+        phases = [dataset.copy(dataset.inter_feat[torch.from_numpy(np.flatnonzero(kept))]) for kept in rows]
+    for name, phase in zip(PHASES, phases, strict=True):
+        phase.phase = name
+    return phases
 
 
 def order_by_user(users: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,13 +171,15 @@ class PrefixDataset(SequentialDataset):
         self.inter_feat = PrefixInteraction(rows)
 
     def build(self):
-        """RecBole's split; leave-one-out of rows in time order without its loops over users and rows.
+        """The three phases, see :func:`build_phases`."""
+        return build_phases(self, PrefixDataset._leave_one_out)
+
+    def _leave_one_out(self):
+        """RecBole's leave-one-out of rows in time order, without its loops over users and rows.
 
         As there, the last row of a user is for the test if it is not the only one, the one before for validation if it
         is not the first, and users stand in the order of their first rows.
         """
-        if self.config["eval_args"]["split"] != {"LS": "valid_and_test"} or self.config["eval_args"]["order"] != "TO":
-            return super().build()
         self._change_feat_format()
         self._drop_unused_col()
         start, length = self.sequences.start, np.diff(self.sequences.start)
@@ -157,7 +188,7 @@ class PrefixDataset(SequentialDataset):
         users = users[np.argsort(times.reshape(len(users), -1)[:, 0], kind="stable")]
         # Every user's rows stand together, one less than there are interactions.
         end = np.cumsum(np.maximum(length - 1, 0))[users]
-        first, held_out = end - (length[users] - 1), self.sequences.held_out_of_training()[users]
+        first, held_out = end - (length[users] - 1), (length - self.sequences.split.n_training)[users]
         n_kept = end - held_out - first
         train = np.repeat(first - (np.cumsum(n_kept) - n_kept), n_kept) + np.arange(n_kept.sum())
         parts = (train, end[held_out == 2] - 2, end[held_out >= 1] - 1)

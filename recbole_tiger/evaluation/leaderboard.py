@@ -31,6 +31,7 @@ from recbole_tiger.config import (
     read_yaml,
     recbole_models,
 )
+from recbole_tiger.data.split import SPLIT_KEYS
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.leaderboard_formats import (
     cost_cells,
@@ -53,6 +54,7 @@ from recbole_tiger.evaluation.leaderboard_table import (
     read_runs,
 )
 from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.evaluation.published import check_published
 from recbole_tiger.evaluation.significance import save_ranks
 
 #: Reading, tables and their forms come along, so that this module is the one door.
@@ -84,6 +86,9 @@ USAGE = """Usage: python run_recbole_tiger.py --model=TIGER,SASRec,Pop --dataset
                           beside all sequential models: Pop (most popular training items) and Semantic_KNN
   --seeds=1,2,3           each row is trained once with each
   --leaderboard_dir=DIR   where the runs lie; by default a folder in --checkpoint_dir named by data and protocol
+  --split=temporal        two moments cut the time of all users instead of leave-one-out; --temporal_cutoffs=0.8,0.9 are
+                          shares of all interactions, or dates; --temporal_target=last or first of a user's items of a period
+  --published=True        below the table the numbers that the paper prints for this dataset, in a table of their own
   --config_files=a.yaml   shared settings, and settings of one row or model under its name (TIGER: {beam_size: 20})
   --ray=True              each run is a task of Ray, on this machine or at --ray=ADDRESS; --cpus_per_run=0.5 and
                           --gpus_per_run=0.25 say how much of a machine a run takes
@@ -140,7 +145,7 @@ def is_leaderboard(settings: Mapping) -> bool:
     """Whether a command line asks for a table instead of one run."""
     model = settings.get("model", "")
     several = isinstance(model, (list, tuple)) or any(mark in str(model) for mark in ",[") or model == POP
-    return several or "seeds" in settings or "leaderboard_dir" in settings
+    return several or not settings.keys().isdisjoint(("seeds", "leaderboard_dir", "published"))
 
 
 def parse_rows(text: str | Sequence[str]) -> list[RowName]:
@@ -275,7 +280,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
         for own in (blocks.get(name.model, {}), blocks.get(name.label, {}), name.tag):
             check_keys(own, _config_model(name.model))
             for key in own:
-                if key in PROTOCOL_KEYS or key in PLACES or key == "model" or key == "dataset":
+                if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACES, "model", "dataset"):
                     raise ConfigError(
                         f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set --{key}=…"
                     )
@@ -393,12 +398,10 @@ def _sentence(error: Exception) -> str:
 
 def run_popularity(task: Task) -> dict:
     """The row of the most popular training items, as a run of its own."""
-    from recbole_tiger.quick_start import data_checksum, environment, prepare_data, provenance
+    from recbole_tiger.quick_start import data_checksum, environment, prepare_data, provenance, split_report
 
     started = perf_counter()
     config = build_config(_CARRIER, task.dataset, None, task.settings)
-    if config["eval_args"]["split"] != {"LS": "valid_and_test"}:
-        raise ConfigError(f"Pop needs the leave-one-out split, not eval_args split {config['eval_args']['split']}")
     data = prepare_data(config)
     loaded = perf_counter()
     ranks, metrics = {}, {}
@@ -410,7 +413,7 @@ def run_popularity(task: Task) -> dict:
             data.dataset.sequences,
             users,
             targets,
-            dataset.held_out,
+            phase,
             dataset.item_num,
             mask_seen=bool(config["mask_seen_items"]),
         )
@@ -435,6 +438,7 @@ def run_popularity(task: Task) -> dict:
         "examples_per_second": {"training": None, "test": len(ranks["test"].users) / max(seconds, 1e-9)},
         "history": [],
         "data_checksum": data_checksum(data.dataset),
+        "split": split_report(data.dataset),
         "environment": environment(config),
         **{**provenance(config), "loss": None, "seed": None},
         "run_dir": str(task.folder),
@@ -497,9 +501,11 @@ def run(settings: Mapping) -> str:
         "cpus_per_run": settings.pop("cpus_per_run", 1),
         "gpus_per_run": settings.pop("gpus_per_run", 0),
     }
+    dataset = settings.pop("dataset", "ml-100k")
+    published = check_published(settings.pop("published", False), [dataset])
     plan = make_plan(
         settings.pop("model", "TIGER"),
-        settings.pop("dataset", "ml-100k"),
+        dataset,
         list(seeds) if isinstance(seeds, (list, tuple)) else [seeds],
         files,
         folder=settings.pop("leaderboard_dir", None),
@@ -511,5 +517,5 @@ def run(settings: Mapping) -> str:
     runs = [run for run in found if run is not None]
     if not runs:
         raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
-    boards = make_leaderboards(runs, failures)
+    boards = make_leaderboards(runs, failures, published)
     return report(boards, write_outputs(boards, plan.folder))

@@ -17,6 +17,7 @@ import numpy as np
 from tabulate import tabulate
 
 from recbole_tiger.cache import atomic_write_text
+from recbole_tiger.data.split import LEAVE_ONE_OUT, describe_split
 from recbole_tiger.evaluation.leaderboard_table import Leaderboard
 from recbole_tiger.evaluation.significance import Comparison, has_user_values
 
@@ -40,9 +41,8 @@ def _digits(board: Leaderboard) -> int:
 def describe(board: Leaderboard) -> str:
     """The protocol of a table in a sentence."""
     protocol = board.protocol
-    split = protocol["eval_args"]["split"]
     parts = [
-        "leave-one-out" if split == {"LS": "valid_and_test"} else f"split {split}",
+        describe_split(protocol["eval_args"]["split"]),
         "full ranking",
         f"histories of at most {protocol['MAX_ITEM_LIST_LENGTH']} items",
         f"seen items {'' if protocol['mask_seen_items'] else 'not '}masked",
@@ -130,8 +130,10 @@ def notes(board: Leaderboard) -> list[str]:
             f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for each user; "
             f"p: paired t-test against {board.reference}, then Holm's correction for {len(board.rows) - 1} comparisons."
         )
-    if board.protocol["eval_args"]["split"] == {"LS": "valid_and_test"}:
+    if board.protocol["eval_args"]["split"] == LEAVE_ONE_OUT:
         lines.append(SHARED_FUTURE)
+    elif "temporal" in board.protocol["eval_args"]["split"]:
+        lines.append(_periods(board.rows[0].first["split"], board.protocol["eval_args"]["split"]["temporal"]["target"]))
     if any(run.result.get("dirty") for row in board.rows for run in row.runs):
         lines.append("A commit with + had changes that are not in it.")
     for row in board.rows:
@@ -142,6 +144,17 @@ def notes(board: Leaderboard) -> list[str]:
                 f"{row.label} counted by Semantic IDs instead of items, for comparison with such papers: {told}."
             )
     return lines
+
+
+def _periods(split: Mapping, target: str) -> str:
+    """What a global temporal split gave, in a sentence."""
+    ends, test = split["dates"], split["test"]
+    history = "everything before it, within the period as well" if target == "last" else "what came before the period"
+    return (
+        f"Models learn from the {split['training_interactions']:,} interactions before {ends[0]}, are selected on those before "
+        f"{ends[1]} and tested on the rest: each user's {target} item of a period, from {history}. Of the test targets "
+        f"{test['new_items']:,} are items without a training interaction."
+    )
 
 
 def format_text(board: Leaderboard) -> str:
@@ -157,7 +170,11 @@ def format_text(board: Leaderboard) -> str:
     header, cells = cost_cells(board)
     align = ("left", *["right"] * 5, "left", "left", "left")
     parts.append(tabulate(cells, headers=header, colalign=align, **options))
-    return "\n\n".join([*parts, "\n".join(notes(board))])
+    parts.append("\n".join(notes(board)))
+    if board.published:
+        table = tabulate(board.published.cells, headers=board.published.header, **options)
+        parts.append(f"{board.published.title}\n{table}\n{board.published.note}")
+    return "\n\n".join(parts)
 
 
 def format_markdown(board: Leaderboard) -> str:
@@ -179,7 +196,11 @@ def format_markdown(board: Leaderboard) -> str:
     ]
     parts += [f"{label} has no result: {reason}" for label, reason in board.failures]
     parts += [table(*statistics_cells(board))] if board.n_resamples else []
-    return "\n\n".join([*parts, table(*cost_cells(board)), *notes(board)]) + "\n"
+    parts += [table(*cost_cells(board)), *notes(board)]
+    if board.published:
+        parts += [f"### {board.published.title}", board.published.note]
+        parts.append(table(board.published.header, board.published.cells))
+    return "\n\n".join(parts) + "\n"
 
 
 def format_latex(board: Leaderboard) -> str:
@@ -194,17 +215,26 @@ def format_latex(board: Leaderboard) -> str:
                 return f"\\{command}{{{escaped(cell[:-2])}}}"
         return escaped(cell)
 
+    def table(about: str, columns: str, header, cells, heading: Sequence[str] = ()) -> list[str]:
+        return [
+            f"% {about}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *heading,
+            " & ".join(map(escaped, header)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(dressed, row)) + r" \\" for row in cells),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+
     header, cells = quality_cells(board)
-    lines = [
-        f"% {board.dataset}: {describe(board)}",
-        r"\begin{tabular}{ll" + "r" * (len(header) - 2) + "}",
-        r"\toprule",
-        " & ".join(map(escaped, header)) + r" \\",
-        r"\midrule",
-        *(" & ".join(map(dressed, row)) + r" \\" for row in cells),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
+    lines = table(f"{board.dataset}: {describe(board)}", "ll" + "r" * (len(header) - 2), header, cells)
+    if board.published:  # its title travels with it, wherever it is pasted
+        shown, width = board.published, len(board.published.header)
+        heading = rf"\multicolumn{{{width}}}{{l}}{{{escaped(shown.title)}}} \\"
+        columns = "l" + "r" * (width - 2) + "l"
+        lines += ["", *table(shown.note, columns, shown.header, shown.cells, [heading, r"\midrule"])]
     return "\n".join(lines) + "\n"
 
 

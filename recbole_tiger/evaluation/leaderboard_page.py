@@ -25,11 +25,13 @@ from recbole_tiger.evaluation.leaderboard_formats import (
     write_outputs,
 )
 from recbole_tiger.evaluation.leaderboard_table import BoardRow, Leaderboard, make_leaderboards, read_runs
+from recbole_tiger.evaluation.published import check_published
 
 USAGE = f"""{RUN_USAGE}
 Tables and a page of runs that are stored: python run_recbole_tiger.py leaderboard [--runs=saved] [--output=DIR]
 
   --runs=DIR      every finished run below this folder; runs on other data or under another protocol get a table of their own
+  --published=True  below the tables of the paper's datasets the numbers that it prints, in tables of their own
   --output=DIR    where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs
 """
 
@@ -149,6 +151,9 @@ def _section(board: Leaderboard, several: bool) -> plots.Section:
     text += [f"{label} has no result: {reason}" for label, reason in board.failures]
     drawn = board.rows[:DRAWN_ROWS]
     parts: list[plots.Figure | plots.Table] = [plots.Table(*quality_cells(board), title="Test metrics")]
+    if board.published:
+        shown = board.published
+        parts.append(plots.Table(shown.header, shown.cells, title=shown.title, note=shown.note))
     parts.append(_bars(board, drawn))
     if any(row.is_trained() for row in drawn):
         parts.append(_cost(board, drawn))
@@ -266,13 +271,17 @@ def run(settings: Mapping) -> str:
     """The `leaderboard` command.
 
     Raises:
-        ConfigError: for an unknown key.
+        ConfigError: for an unknown key, or for published numbers where the paper has none.
         ValueError: if no finished run is there, or one is damaged.
     """
     settings = dict(settings)
     folder = settings.pop("runs", "saved")
     output = settings.pop("output", None) or folder
+    published = settings.pop("published", False)
     for key in settings:
-        raise ConfigError(f"unknown key '{key}' of the leaderboard command; it has --runs and --output")
-    boards = make_leaderboards(read_runs(str(folder)))
+        raise ConfigError(f"unknown key '{key}' of the leaderboard command; it has --runs, --output and --published")
+    runs = read_runs(str(folder))
+    boards = make_leaderboards(
+        runs, published=check_published(published, [stored.result["dataset"] for stored in runs])
+    )
     return report(boards, write_outputs(boards, str(output)))

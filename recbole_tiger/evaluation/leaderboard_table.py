@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from recbole_tiger.config import UNTRAINED_MODELS
+from recbole_tiger.evaluation.published import Published, published_table
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
 
 #: The row of the most popular training items, which is no model of RecBole's kind.
 POP = "Pop"
-#: What all rows of a table share.
+#: What all rows of a table share; the split stands in eval_args.
 PROTOCOL_KEYS = (
     "eval_args mask_seen_items tie_order MAX_ITEM_LIST_LENGTH metrics topk valid_metric repeatable "
     "user_inter_num_interval item_inter_num_interval val_interval filter_inter_by_user_or_item rm_dup_inter "
@@ -151,6 +152,7 @@ class Leaderboard:
         reference: label of the row that the others are tested against.
         failures: (row, reason) of runs that did not finish.
         n_resamples: of the bootstrap, 0 where there are no intervals.
+        published: the paper's numbers for this dataset, to be shown apart; None where they are not asked for, or not there.
     """
 
     dataset: str
@@ -163,6 +165,7 @@ class Leaderboard:
     failures: tuple[tuple[str, str], ...] = ()
     n_resamples: int = 0
     n_users: int | None = None
+    published: Published | None = None
 
 
 def protocol_of(result: Mapping) -> dict:
@@ -170,13 +173,22 @@ def protocol_of(result: Mapping) -> dict:
     return {key: result["config"].get(key) for key in PROTOCOL_KEYS}
 
 
-def make_leaderboards(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]] = ()) -> list[Leaderboard]:
-    """Tables of stored runs; runs on other data, or under another protocol, never share one."""
+def make_leaderboards(
+    runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]] = (), published: bool = False
+) -> list[Leaderboard]:
+    """Tables of stored runs; runs on other data, or under another protocol, never share one.
+
+    Args:
+        failures: (row, reason) of runs of the first table that did not finish.
+        published: put the paper's numbers beside the tables of its datasets.
+    """
     groups: dict[tuple, list[StoredRun]] = {}
     for run in runs:
         protocol = json.dumps(protocol_of(run.result), sort_keys=True)
         groups.setdefault((run.result["dataset"], run.result["data_checksum"], protocol), []).append(run)
     boards = [_leaderboard(group, () if place else failures) for place, group in enumerate(groups.values())]
+    if published:
+        boards = [replace(board, published=published_table(board.dataset)) for board in boards]
     return sorted(boards, key=lambda board: board.dataset)
 
 

@@ -14,36 +14,33 @@ def popularity_ranks(
     sequences: UserSequences,
     users: np.ndarray,
     targets: np.ndarray,
-    held_out: int,
+    phase: str,
     n_items: int,
     *,
     mask_seen: bool,
 ) -> np.ndarray:
     """Rank of each target when items are ordered by their number of training interactions (ties by item number).
 
-    Training interactions are each user's sequence without the last two items, for validation and test alike.
+    Counts are of training interactions for validation and test alike.
 
     Args:
         users: [n] internal user numbers.
         targets: [n] their held-out items.
-        held_out: 2 at validation, 1 at test: how many items of each sequence come after what was seen.
+        phase: "valid" or "test".
         n_items: number of items with padding.
         mask_seen: leave out the items that a user has seen; a target among them cannot be hit (-1).
 
     Returns:
         [n] ranks from 0.
     """
-    length = np.diff(sequences.start)
-    place = np.arange(len(sequences.items)) - np.repeat(sequences.start[:-1], length)
-    training = sequences.items[place < np.repeat(length - sequences.held_out_of_training(), length)]
-    counts = np.bincount(training, minlength=n_items)
+    counts = np.bincount(sequences.training_items(), minlength=n_items)
     counts[0] = -1
     rank_of = np.empty(n_items, dtype=np.int64)
     rank_of[np.lexsort((np.arange(n_items), -counts))] = np.arange(n_items)
     ranks = rank_of[targets]
     if not mask_seen:
         return ranks
-    seen = np.sort(sequences.seen_before(users, held_out), axis=1)  # [n, S]
+    seen = np.sort(sequences.seen_before(users, phase), axis=1)  # [n, S]
     distinct = np.diff(seen, axis=1, prepend=-1) != 0
     real = distinct & (seen > 0)
     above = ((rank_of[seen] < ranks[:, None]) & real).sum(axis=1)

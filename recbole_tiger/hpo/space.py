@@ -31,7 +31,7 @@ KINDS = ("choice", "grid", "uniform", "loguniform", "quniform", "randint")
 #: Keys that a sweep sets itself, or that would make trials incomparable.
 RESERVED = (
     "model dataset data_path run_dir resume checkpoint_dir cache_dir gpu_id use_gpu device show_progress config_files "
-    "valid_metric metrics topk eval_args mask_seen_items tie_order"
+    "valid_metric metrics topk eval_args split temporal_cutoffs temporal_target mask_seen_items tie_order"
 ).split()
 #: Draws without a new sample before a space counts as exhausted.
 _PATIENCE = 200

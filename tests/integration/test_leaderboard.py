@@ -151,6 +151,50 @@ def test_protocol_switches_hold_for_all_rows(small, workplace):
     assert read["masked"]["Pop"]["test_result"] != read["free"]["Pop"]["test_result"]
 
 
+def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
+    """Every kind of model: the same users, the same masked items, the same training rows, and a table of their own."""
+    write_catalogue(workplace / "data", "hours", clock=True)
+    trained, excluded = {}, {}
+    original_fit, original_seen = SafeTrainer.fit, SafeTrainer._seen_items
+
+    def fit(self, train_data, *args, **kwargs):
+        trained[self.config["model"], self.config["encoder_mask"]] = (len(train_data._dataset), self)
+        return original_fit(self, train_data, *args, **kwargs)
+
+    def seen_items(self, eval_data, interaction):
+        found = original_seen(self, eval_data, interaction)
+        excluded.setdefault((self.config["model"], eval_data._dataset.phase), []).append(found)
+        return found
+
+    monkeypatch.setattr(SafeTrainer, "fit", fit)
+    monkeypatch.setattr(SafeTrainer, "_seen_items", seen_items)
+    settings = {**toy, "dataset": "hours", "split": "temporal", "mask_seen_items": True, "tie_order": "shuffle",
+                "epochs": 1, "hidden_size": 16, "inner_size": 32, "n_layers": 1, "seeds": 1}  # fmt: skip
+    rows = "TIGER,TIGER[encoder_mask=bidirectional],TIGERTree,P5,BERT4Rec,BERT4RecFixed,SASRec,Semantic_KNN,Pop"
+    text = leaderboard.run({**settings, "model": rows})
+    assert "has no result" not in text and "global temporal split at 0.8 and 0.9 of all interactions" in text
+    assert "Models learn from the" in text and "models see what other users did after them" not in text
+    assert "before 2014-" in text
+
+    runs = leaderboard_table.read_runs(workplace / "saved")
+    [board] = leaderboard_table.make_leaderboards(runs)
+    assert len(board.rows) == 9 and board.n_users == runs[0].result["split"]["test"]["users"]
+    assert len({json.dumps(run.result["split"]) for run in runs}) == 1
+    [pop] = [run.result["test_result"] for run in runs if run.label == "Pop"]
+    assert all(run.result["popularity"]["test"] == pop for run in runs if run.label != "Pop")
+    n_rows = {rows for rows, _ in trained.values()}
+    assert len(trained) == 8 and len(n_rows) == 1
+    assert {self.examples_seen for _, self in trained.values() if self.examples_seen} == n_rows
+    tested = [batches[-1] for (_, phase), batches in excluded.items() if phase == "test"]
+    assert len(tested) == 7 and all(torch.equal(other, tested[0]) for other in tested)
+
+    leaderboard.run({**settings, "split": "leave_one_out", "model": "TIGER,Pop"})
+    boards = leaderboard_table.make_leaderboards(leaderboard_table.read_runs(workplace / "saved"))
+    assert sorted(len(board.rows) for board in boards) == [2, 9]
+    with pytest.raises(ConfigError, match="split cannot be set for the row SASRec.split=temporal. alone"):
+        leaderboard.run({**settings, "model": "TIGER,SASRec[split=temporal]"})
+
+
 def test_ray_makes_the_same_runs(small, monkeypatch, workplace):
     """The small part of Ray that is used, in this process: tasks, their resources, and a worker that dies."""
 

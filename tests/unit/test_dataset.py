@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from catalogue import mini_settings, write_inter
 from recbole.data import data_preparation
 from recbole.data.dataset import SequentialDataset
 from recbole.data.dataset import dataset as recbole_module
@@ -15,25 +16,8 @@ from recbole.sampler import RepeatableSampler
 from recbole_tiger.config import ConfigError, build_config
 from recbole_tiger.data.batches import TrainingExamples, seeded_batches
 from recbole_tiger.data.dataset import TIGERDataset, UserSequences, order_interactions
+from recbole_tiger.data.split import leave_one_out
 from recbole_tiger.evaluation.popularity import popularity_ranks
-
-
-def write_inter(root, rows, name="mini"):
-    folder = root / "data" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["user_id:token\titem_id:token\ttimestamp:float\trating:float"]
-    lines += ["\t".join(map(str, row)) for row in rows]
-    (folder / f"{name}.inter").write_text("\n".join(lines) + "\n")
-    items = sorted({row[1] for row in rows})
-    table = ["item_id:token\ttitle:token"] + [f"{item}\tthing {i} of kind {i % 3}" for i, item in enumerate(items)]
-    (folder / f"{name}.item").write_text("\n".join(table) + "\n")
-
-
-def mini_settings(root, **more):
-    return {
-        "data_path": str(root / "data"), "semantic_id": "random", "id_length": 2, "codebook_size": 4,
-        "state": "WARNING", **more,
-    }  # fmt: skip
 
 
 def random_rows(rng, n_users=12, n_items=9, longest=14):
@@ -62,19 +46,15 @@ def both_datasets(workplace, seed=0, **more):
     columns = {"inter": ["user_id", "item_id", "timestamp", "rating"]}
     config = build_config("TIGER", "mini", config_dict=mini_settings(workplace, load_col=columns, **more))
     ours, theirs = TIGERDataset(config), SequentialDataset(config)
-    theirs.inter_feat = theirs.inter_feat.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    order = np.argsort(theirs.times, kind="stable")
+    theirs.inter_feat, theirs.times = theirs.inter_feat.iloc[order].reset_index(drop=True), theirs.times[order]
+    theirs.sequences = ours.sequences  # in order already: RecBole's own sorts and splits do the rest
     return config, ours, theirs
 
 
 @pytest.mark.parametrize("max_length", [1, 3, 50])
-@pytest.mark.parametrize(
-    "split", [{"LS": "valid_and_test"}, {"LS": "valid_only"}, {"LS": "test_only"}, {"RS": [0.7, 0.2, 0.1]}]
-)
-def test_rows_equal_those_of_recboles_loops(workplace, max_length, split):
-    more = (
-        {} if split == {"LS": "valid_and_test"} else {"eval_args": {"split": split, "order": "TO", "group_by": "user"}}
-    )
-    _, ours, theirs = both_datasets(workplace, max_length, MAX_ITEM_LIST_LENGTH=max_length, **more)
+def test_rows_equal_those_of_recboles_loops(workplace, max_length):
+    _, ours, theirs = both_datasets(workplace, max_length, MAX_ITEM_LIST_LENGTH=max_length)
     for mine, stock in zip(ours.build(), theirs.build(), strict=True):
         assert_same_rows(mine.inter_feat, stock.inter_feat)
         assert dict(mine.inter_feat.interaction).keys() == stock.inter_feat.interaction.keys()
@@ -187,20 +167,21 @@ def test_examples_come_once_each_in_a_seeded_order(workplace):
 
 
 def test_seen_items_stop_before_the_target():
-    sequences = UserSequences(items=np.array([5, 6, 7, 8, 1, 2, 3]), start=np.array([0, 0, 4, 7]))
-    assert sequences.seen_before(np.array([1, 2]), 1).tolist() == [[5, 6, 7], [1, 2, 0]]
-    assert sequences.seen_before(np.array([2, 1]), 2).tolist() == [[1, 0], [5, 6]]
-    assert sequences.seen_before(np.array([], dtype=int), 1).shape == (0, 0)
+    start = np.array([0, 0, 4, 7])
+    sequences = UserSequences(np.array([5, 6, 7, 8, 1, 2, 3]), start, leave_one_out(start))
+    assert sequences.seen_before(np.array([1, 2]), "test").tolist() == [[5, 6, 7], [1, 2, 0]]
+    assert sequences.seen_before(np.array([1]), "valid").tolist() == [[5, 6]]
+    assert sequences.seen_before(np.array([], dtype=int), "test").shape == (0, 0)
+    assert sequences.training_items().tolist() == [5, 6, 1, 2]
 
 
 @pytest.mark.parametrize("mask_seen", [False, True])
-@pytest.mark.parametrize("held_out", [1, 2])
-def test_popularity_equals_a_slow_version(mask_seen, held_out):
+@pytest.mark.parametrize(("phase", "held_out"), [("test", 1), ("valid", 2)])
+def test_popularity_equals_a_slow_version(mask_seen, phase, held_out):
     rng = np.random.default_rng(held_out)
     histories = [rng.integers(1, 12, size=n).tolist() for n in rng.integers(1, 15, size=40)]
-    sequences = UserSequences(
-        items=np.concatenate(histories), start=np.concatenate([[0, 0], np.cumsum([len(h) for h in histories])])
-    )
+    start = np.concatenate([[0, 0], np.cumsum([len(h) for h in histories])])
+    sequences = UserSequences(np.concatenate(histories), start, leave_one_out(start))
     train = [item for h in histories for item in (h[:-2] if len(h) > 3 else h[:-1] if len(h) == 3 else h)]
     order = sorted(range(1, 12), key=lambda item: (-train.count(item), item))
     users = [u for u, h in enumerate(histories, start=1) if len(h) > 3]
@@ -210,7 +191,7 @@ def test_popularity_equals_a_slow_version(mask_seen, held_out):
         ranking = [item for item in order if not (mask_seen and item in seen)]
         targets.append(target)
         expected.append(ranking.index(target) if target in ranking else -1)
-    ranks = popularity_ranks(sequences, np.array(users), np.array(targets), held_out, 12, mask_seen=mask_seen)
+    ranks = popularity_ranks(sequences, np.array(users), np.array(targets), phase, 12, mask_seen=mask_seen)
     assert ranks.tolist() == expected
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from catalogue import TINY, write_catalogue
 from stored_runs import METRICS, store
 
 from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.evaluation import leaderboard, leaderboard_page
 from recbole_tiger.evaluation.leaderboard import (
     failures_of,
     is_leaderboard,
@@ -23,6 +25,7 @@ from recbole_tiger.evaluation.leaderboard_formats import (
     write_outputs,
 )
 from recbole_tiger.evaluation.leaderboard_table import make_leaderboards, read_runs
+from recbole_tiger.evaluation.published import TABLE_1
 
 
 @pytest.fixture()
@@ -271,3 +274,81 @@ def test_a_dirty_tree_is_marked(tmp_path):
     store(tmp_path, "A", 1, [0, 1], dirty=True)
     text = format_text(make_leaderboards(read_runs(tmp_path))[0])
     assert "01234567+" in text and "changes that are not in it" in text
+
+
+# ------------------------------------------------------------------------------------------------- published numbers
+
+#: What the paper prints below its Table 1: TIGER's gain over the best baseline, in percent, rounded before it was divided.
+GAINS = {
+    "amazon-sports-outdoors": (5.22, 12.55, 3.90, 10.29),
+    "amazon-beauty": (17.31, 29.04, 0.15, 17.43),
+    "amazon-toys-games": (12.53, 21.24, 1.71, 14.97),
+}
+#: Sums of its columns over the nine models.
+SUMS = {
+    "amazon-sports-outdoors": (0.1540, 0.1012, 0.2420, 0.1294),
+    "amazon-beauty": (0.2555, 0.1644, 0.4050, 0.2122),
+    "amazon-toys-games": (0.2425, 0.1619, 0.3735, 0.2038),
+}
+
+
+@pytest.mark.parametrize("dataset", TABLE_1)
+def test_the_published_table_is_the_papers(dataset):
+    rows = TABLE_1[dataset]
+    assert [model for model, *_ in rows][-1] == "TIGER" and len(rows) == 9
+    for column, (gain, total) in enumerate(zip(GAINS[dataset], SUMS[dataset], strict=True)):
+        values = [values[column] for _, values, _ in rows]
+        assert 100 * (values[-1] / max(values[:-1]) - 1) == pytest.approx(gain, abs=0.15)
+        assert sum(values) == pytest.approx(total, abs=1e-9)
+
+
+def test_published_numbers_stand_apart_and_only_when_asked_for(runs, tmp_path):
+    """A table of their own in text, Markdown, LaTeX and on the page; not a byte of our own tables changes."""
+    for run in runs.glob("*/result.json"):
+        run.write_text(run.read_text().replace('"dataset": "toy"', '"dataset": "amazon-beauty"'))
+    [own] = make_leaderboards(read_runs(runs))
+    [both] = make_leaderboards(read_runs(runs), published=True)
+    assert own.published is None and both.rows == own.rows
+    for form in (format_text, format_markdown, format_latex):
+        plain, more = form(own), form(both)
+        assert more.startswith(plain.rstrip()) and "Published" not in plain
+        added = more[len(plain.rstrip()) :]
+        assert "Published, not measured here" in added and "seen items are masked in the source" in added
+        for model, values, source in TABLE_1["amazon-beauty"]:
+            [line] = [line for line in added.splitlines() if re.match(rf"\W*{model}\W+0", line)]
+            assert [float(x) for x in re.findall(r"0\.\d{4}", line)] == list(values) and source in line
+        for mark in (" *", " + ", "**", "<u>", "textbf", "underline", "%)", "gain", "95%"):
+            assert mark not in added, mark
+    assert format_latex(both).count(r"\toprule") == 2
+    paths = {name: write_outputs([board], tmp_path / name) for name, board in (("own", own), ("both", both))}
+    for kind in ("csv", "json"):
+        assert open(paths["own"][kind]).read() == open(paths["both"][kind]).read()
+
+
+def test_published_numbers_are_refused_where_there_are_none(data, runs):
+    for wanted, words in ((True, "no numbers for dataset='toy', only for amazon-beauty"), ("yes", "published='yes'")):
+        with pytest.raises(ConfigError, match=words):
+            leaderboard.run({**data, "model": "Pop", "dataset": "toy", "published": wanted})
+        with pytest.raises(ConfigError, match=words):
+            leaderboard_page.run({"runs": str(runs), "published": wanted})
+    assert is_leaderboard({"model": "TIGER", "published": True})
+    assert [board.published for board in make_leaderboards(read_runs(runs), published=True)] == [None]
+
+
+# ------------------------------------------------------------------------------------------------------------- the split
+
+
+def test_a_temporal_table_says_what_it_is(runs, tmp_path):
+    split = {"cutoffs": [1.0, 2.0], "dates": ["2014-01-01", "2014-03-01"], "training_interactions": 1234,
+             "valid": {"users": 5, "new_items": 1}, "test": {"users": 6, "new_items": 7}}  # fmt: skip
+    for target, history in (("last", "within the period as well"), ("first", "what came before the period")):
+        eval_args = {"split": {"temporal": {"cutoffs": [0.8, 0.9], "target": target}}, "order": "TO", "mode": "full"}
+        store(runs, "SASRec", 1, [0, 1], config={"eval_args": eval_args}, split=split)
+        [board] = [b for b in make_leaderboards(read_runs(runs)) if "temporal" in b.protocol["eval_args"]["split"]
+                   and b.protocol["eval_args"]["split"]["temporal"]["target"] == target]  # fmt: skip
+        text = format_text(board)
+        assert f"global temporal split at 0.8 and 0.9 of all interactions, each user's {target} item" in text
+        assert "1,234 interactions before 2014-01-01" in text and "before 2014-03-01 and tested" in text
+        assert history in text and "7 are items without a training interaction" in text
+        assert "models see what other users did after them" not in text
+    assert len(make_leaderboards(read_runs(runs))) == 3  # leave-one-out and the two targets never share a table

@@ -56,6 +56,26 @@ def test_many_rows_are_all_in_the_table_and_the_best_in_the_figures(tmp_path):
     assert all(f"<td>M{place}</td>" in page for place in range(DRAWN_ROWS + 4))
 
 
+def test_published_numbers_have_a_table_of_their_own_on_the_page(tmp_path):
+    rng = np.random.default_rng(2)
+    for model in ("TIGER", "SASRec"):
+        store(tmp_path, model, 1, rng.integers(-1, 10, 50), dataset="amazon-beauty")
+        store(tmp_path, model, 1, rng.integers(-1, 10, 50))
+    stored = read_runs(tmp_path)
+    plain, page = (format_page(make_leaderboards(stored, published=wanted)) for wanted in (False, True))
+    assert "Published" not in plain
+    [added] = re.findall(r'<div class="table wide"><h3>Published, not measured here.*?</div></div>', page, flags=re.S)
+    assert page.replace(added + "\n", "") == plain  # nothing else on the page changes
+    assert "masked in the source of the baseline rows" in added and added.count("<tr>") == 10
+    assert re.search(r"<td>TIGER</td>(<td[^>]*>0\.\d{4}</td>){4}<td>the paper</td>", added)
+    # It stands below our own table of that dataset, and of no other.
+    beauty, toy = re.findall(r"<section .*?</section>", page, flags=re.S)
+    assert "amazon-beauty" in beauty and "Published" not in toy
+    assert (
+        beauty.index("Test metrics") < beauty.index("Published, not measured here") < beauty.index("plotly-graph-div")
+    )
+
+
 def test_the_command_writes_the_page(boards, tmp_path):
     text = run({"runs": str(tmp_path / "runs"), "output": str(tmp_path / "out")})
     assert (tmp_path / "out" / "leaderboard.html").read_text() == format_page(boards)

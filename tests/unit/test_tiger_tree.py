@@ -323,7 +323,7 @@ def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy):
     config, data, model = made(toy, hidden_dropout_prob=0.0, item_embedding_dropout=0.0, n_layers=2)
     examples = TrainingExamples.from_dataset(data.train._dataset, config, "cpu")
     sequences = data.dataset.sequences
-    windows = TrainingWindows.from_sequences(sequences, sequences.held_out_of_training(), config, "cpu")
+    windows = TrainingWindows.from_sequences(sequences, config, "cpu")
 
     def gradients(batches):
         model.zero_grad()
@@ -527,7 +527,6 @@ def test_a_known_rule_is_learned(toy):
         {"loss_over": "all"},
         {"update_rows": "touched"},
         {"tie_embeddings": "yes"},
-        {"eval_args": {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "order": "TO", "mode": "full"}},
     ],
     ids=str,
 )

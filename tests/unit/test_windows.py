@@ -8,6 +8,7 @@ from catalogue import settings_of
 from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.dataset import UserSequences
+from recbole_tiger.data.split import leave_one_out
 from recbole_tiger.data.tokens import block_causal_mask
 from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.quick_start import prepare_data
@@ -31,10 +32,10 @@ def test_every_target_is_trained_once_with_its_own_past(size):
     lengths = np.concatenate([[0], rng.integers(0, 70, size=60)])  # user 0 is padding
     start = np.concatenate([[0], np.cumsum(lengths)])
     items = np.arange(1, start[-1] + 1)  # every interaction has a number of its own
-    sequences = UserSequences(items, start)
+    sequences = UserSequences(items, start, leave_one_out(start))
     config = {"MAX_ITEM_LIST_LENGTH": size, "USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "LIST_SUFFIX": "_list",
               "ITEM_LIST_LENGTH_FIELD": "n"}  # fmt: skip
-    windows = TrainingWindows.from_sequences(sequences, sequences.held_out_of_training(), config, "cpu")
+    windows = TrainingWindows.from_sequences(sequences, config, "cpu")
     fields = windows.read(torch.arange(len(windows)))
     trained = []
     for user, history, n, targets, context in zip(
@@ -50,9 +51,7 @@ def test_every_target_is_trained_once_with_its_own_past(size):
             assert 1 <= seen <= min(place, size) and seen >= min(place, max(size // 2, 1))
             assert history[:seen] == list(range(target - seen, target))  # the items right before it
     kept = [
-        start[u] + 1 + j
-        for u in range(len(lengths))
-        for j in range(1, lengths[u] - sequences.held_out_of_training()[u])
+        start[u] + 1 + j for u in range(len(lengths)) for j in range(1, lengths[u] - min(max(lengths[u] - 2, 0), 2))
     ]
     assert sorted(trained) == kept
     assert windows.n_targets.sum() == len(kept)
@@ -67,8 +66,7 @@ def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, user_buckets):
     torch.manual_seed(0)
     model = TIGER(config, data.train._dataset)
     examples = TrainingExamples.from_dataset(data.train._dataset, config, "cpu")
-    sequences = data.dataset.sequences
-    windows = TrainingWindows.from_sequences(sequences, sequences.held_out_of_training(), config, "cpu")
+    windows = TrainingWindows.from_sequences(data.dataset.sequences, config, "cpu")
     assert len(examples) == windows.n_targets.sum()
 
     def gradients(batches, total):

@@ -1,0 +1,274 @@
+"""How every user's sequence is divided into training, validation and test.
+
+Comes in: the sequences' times. Goes out: a :class:`Split`, which says how many of each user's first interactions train and
+which interaction is the target of each phase. All that follows (loaders, windows, masks, popularity) reads only that.
+
+Leave-one-out (`split=leave_one_out`) holds back each user's last two interactions, whenever they happened. The global
+temporal split (`split=temporal`) cuts the time of all users at two moments: what lies before the first one trains, what
+lies between them validates, what comes from the second one on tests. Its target is one interaction for each user and phase,
+the history everything that the user did before it:
+
+- ``last`` (default): the user's last interaction of the period. At test it is the target of leave-one-out, for the users
+  who were active then, so that the two protocols differ in what models may learn from and in who is asked. The history
+  reaches into the period, as it does for a served model between two trainings; the weights do not.
+- ``first``: the user's first interaction of the period, from what was known at the cut-off. The gap before it is longer
+  than usual (a pause that spans a given moment is a long one), and users who came later are not asked.
+
+Why not every interaction of the period: the lists of one user depend on each other and the busiest users would make the
+mean, while intervals and tests here are about users. Gusak et al., "Time to Split: Exploring Data Splitting Strategies for
+Offline Evaluation of Sequential Recommenders", RecSys 2025, compare these targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from recbole_tiger.config import ConfigError
+from recbole_tiger.preparation.check_report import EARLIEST_CLOCK, MILLISECONDS
+
+#: RecBole's `split` of `eval_args` for leave-one-out.
+LEAVE_ONE_OUT = {"LS": "valid_and_test"}
+#: Settings that stand for an entry of `eval_args`; the second and third are for split=temporal only.
+SPLIT_KEYS = ("split", "temporal_cutoffs", "temporal_target")
+TARGETS = ("last", "first")
+PHASES = ("train", "valid", "test")
+
+
+# ---------------------------------------------------------------------------------------------------------- the setting
+
+
+def split_setting(settings: Mapping[str, Any]) -> dict:
+    """The `split` entry of `eval_args` that `split`, `temporal_cutoffs` and `temporal_target` stand for.
+
+    Raises:
+        ConfigError: for a value that cannot work.
+    """
+    if settings["split"] == "leave_one_out":
+        return dict(LEAVE_ONE_OUT)
+    if settings["split"] != "temporal":
+        raise ConfigError(f"split={settings['split']!r} is not possible; choose one of leave_one_out, temporal")
+    return checked_split({"temporal": {"cutoffs": settings["temporal_cutoffs"], "target": settings["temporal_target"]}})
+
+
+def checked_split(split: Any) -> dict:
+    """A `split` entry of `eval_args` in the one form that results carry.
+
+    Raises:
+        ConfigError: for a split of another kind, or a value that cannot work.
+    """
+    if split == LEAVE_ONE_OUT:
+        return dict(LEAVE_ONE_OUT)
+    inside = split.get("temporal") if isinstance(split, Mapping) and len(split) == 1 else None
+    if not isinstance(inside, Mapping) or set(inside) != {"cutoffs", "target"}:
+        raise ConfigError(
+            f"eval_args split={split!r} is refused: one target for each user and phase is what intervals, tests and masks are "
+            "made for; use split=leave_one_out or split=temporal"
+        )
+    if inside["target"] not in TARGETS:
+        raise ConfigError(f"temporal_target={inside['target']!r} is not possible; choose one of {', '.join(TARGETS)}")
+    return {"temporal": {"cutoffs": _checked_cutoffs(inside["cutoffs"]), "target": inside["target"]}}
+
+
+def _checked_cutoffs(value: Any) -> list:
+    """Two shares, two times or two dates (as text), the first the smaller."""
+    listed = value.split(",") if isinstance(value, str) else value
+    given = [_number_or_text(v) for v in listed] if isinstance(listed, Sequence) else []
+    kinds = {_kind(v) for v in given}
+    if len(given) != 2 or len(kinds) != 1 or None in kinds:
+        raise ConfigError(
+            f"temporal_cutoffs={value!r}: give the end of training and the end of validation, as two shares of all "
+            "interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times in the unit of the time column"
+        )
+    first, second = map(_seconds, given) if kinds == {"date"} else given
+    if first >= second:
+        raise ConfigError(f"temporal_cutoffs={value!r}: training must end before validation does; exchange the two")
+    return given
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None if _seconds(value) is None else "date"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return "share" if 0 < value < 1 else "time" if value >= 1 else None
+
+
+def _number_or_text(value: Any) -> Any:
+    if isinstance(value, date):
+        return value.isoformat()
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value.strip()
+
+
+def _seconds(text: str) -> float | None:
+    """Seconds since 1970 of an ISO date, UTC unless it says otherwise; None for anything else."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def describe_split(split: Mapping[str, Any]) -> str:
+    """A `split` entry of `eval_args` in words, for headings."""
+    if split == LEAVE_ONE_OUT:
+        return "leave-one-out"
+    if "temporal" not in split:  # a stored run of RecBole's ratios
+        return f"split {dict(split)}"
+    inside = split["temporal"]
+    first, second = inside["cutoffs"]
+    what = " of all interactions" if _kind(first) == "share" else ""
+    return f"global temporal split at {first} and {second}{what}, each user's {inside['target']} item of a period"
+
+
+# ------------------------------------------------------------------------------------------------------------ the split
+
+
+@dataclass(frozen=True)
+class Split:
+    """What trains and what is asked.
+
+    Attributes:
+        n_training: [n_users] interactions at the front of each user's sequence that train.
+        targets: for "valid" and "test" [n_users] place of the user's target in the sequence, from 0, which is also the
+            number of interactions before it; 0 for users without a target.
+        cutoffs: the two moments of a global temporal split, in the unit of the time column; None for leave-one-out.
+    """
+
+    n_training: np.ndarray
+    targets: dict[str, np.ndarray]
+    cutoffs: tuple[float, float] | None = None
+
+
+def make_split(setting: Mapping[str, Any], times: np.ndarray, start: np.ndarray) -> Split:
+    """The split of sequences in time order.
+
+    Args:
+        setting: the `split` entry of `eval_args`.
+        times: [n_interactions] of the interactions, grouped by user, rising for each.
+        start: [n_users + 1] user u's are ``times[start[u]:start[u + 1]]``.
+
+    Raises:
+        ConfigError: if the times are no clock, or a phase would be empty.
+    """
+    setting = checked_split(setting)
+    if setting == LEAVE_ONE_OUT:
+        return leave_one_out(start)
+    inside = setting["temporal"]
+    check_clock(times, start)
+    return temporal(times, start, cutoff_times(inside["cutoffs"], times), inside["target"])
+
+
+def leave_one_out(start: np.ndarray) -> Split:
+    """RecBole's: the last interaction of a user tests and the one before it validates.
+
+    A sequence of 3 gives up its last interaction only, which tests; a shorter one none.
+
+    Raises:
+        ConfigError: if no sequence is long enough.
+    """
+    length = np.diff(start)
+    if (length >= 3).sum() == 0:
+        raise ConfigError(
+            f"no user with 3 interactions is left after filtering ({length.sum()} interactions in all); leave-one-out needs "
+            "one each for training, validation and test: lower user_inter_num_interval or item_inter_num_interval, or "
+            "bring more data"
+        )
+    return Split(
+        n_training=length - np.clip(length - 2, 0, 2),
+        targets={"valid": np.where(length >= 4, length - 2, 0), "test": np.where(length >= 3, length - 1, 0)},
+    )
+
+
+def temporal(times: np.ndarray, start: np.ndarray, cutoffs: tuple[float, float], target: str) -> Split:
+    """Interactions before ``cutoffs[0]`` train; those from there on, before ``cutoffs[1]``, validate; the others test.
+
+    Interactions of one moment are never divided. A user without anything before the target has no target.
+
+    Raises:
+        ConfigError: if a phase would be empty.
+    """
+    user = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    before = [np.bincount(user[times < moment], minlength=len(start) - 1) for moment in cutoffs]  # [n_users] each
+    edges = [*before, np.diff(start)]  # ends of training, validation and test in each sequence
+    targets = {}
+    for phase, begin, end in zip(PHASES[1:], edges[:-1], edges[1:], strict=True):
+        targets[phase] = np.where(end > begin, end - 1 if target == "last" else begin, 0)
+    counts = [int(np.maximum(before[0] - 1, 0).sum()), *(int((place > 0).sum()) for place in targets.values())]
+    if 0 in counts:
+        raise ConfigError(
+            f"temporal_cutoffs: with training until {moment_text(cutoffs[0])} and validation until {moment_text(cutoffs[1])} "
+            f"there are {counts[0]:,} training items with a history, {counts[1]:,} users to validate on and {counts[2]:,} to "
+            "test on; move the cut-offs, or bring more data"
+        )
+    return Split(n_training=before[0], targets=targets, cutoffs=cutoffs)
+
+
+def cutoff_times(cutoffs: Sequence, times: np.ndarray) -> tuple[float, float]:
+    """The two moments in the unit of the time column; a share q is the time of interaction number q n of n.
+
+    Raises:
+        ConfigError: for dates where times are no seconds or milliseconds since 1970, and for shares on one moment.
+    """
+    latest = float(times.max(initial=0))
+    if _kind(cutoffs[0]) == "date":
+        if latest < EARLIEST_CLOCK:
+            raise ConfigError(
+                f"temporal_cutoffs={list(cutoffs)}: the times are not seconds or milliseconds since 1970 (the latest is "
+                f"{latest:g}); give the cut-offs as shares, or in the unit of the column"
+            )
+        unit = 1000 if latest > MILLISECONDS else 1
+        return tuple(_seconds(text) * unit for text in cutoffs)
+    if _kind(cutoffs[0]) == "time":
+        return tuple(map(float, cutoffs))
+    ordered = np.sort(times)
+    first, second = (float(ordered[int(share * len(ordered))]) for share in cutoffs)
+    if first == second:
+        raise ConfigError(
+            f"temporal_cutoffs={list(cutoffs)}: both shares fall on one moment, {moment_text(first)}, since many interactions "
+            "have the same time; move them apart, or give dates"
+        )
+    return first, second
+
+
+def check_clock(times: np.ndarray, start: np.ndarray) -> None:
+    """Refuse times that count each user's interactions, on which one cut for all users means nothing.
+
+    Two shares tell: of steps of exactly 1 within users, and of the variance of time that the place in the sequence
+    explains (ml-100k: 0.04 and 0.02). Positions, and row numbers of a file that is sorted by user, have steps of 1;
+    positions of which filters have taken some have many such steps and still hang on the place, which a clock does only
+    where all users begin together and go on alike.
+
+    Raises:
+        ConfigError: for such times.
+    """
+    length = np.diff(start)
+    place = np.arange(len(times)) - np.repeat(start[:-1], length)
+    steps = np.diff(times)[place[1:] > 0]
+    unit_steps = float((steps == 1).mean()) if len(steps) else 0.0
+    varies = len(times) > 1 and np.ptp(times) > 0 and np.ptp(place) > 0
+    explained = float(np.corrcoef(times, place)[0, 1] ** 2) if varies else 0.0
+    if unit_steps >= 0.95 or explained >= 0.999 or (unit_steps >= 0.5 and explained >= 0.8):
+        raise ConfigError(
+            f"split=temporal needs a clock that all users share, but the time column counts the interactions of each user (for "
+            f"example {', '.join(f'{value:g}' for value in times[:4])}, …): name a column of real times as TIME_FIELD, or use "
+            "split=leave_one_out"
+        )
+
+
+def moment_text(moment: float) -> str:
+    """A time as a date (UTC) where it is seconds or milliseconds since 1970, else as a number."""
+    if moment < EARLIEST_CLOCK:
+        return f"{moment:g}"
+    seconds = moment / (1000 if moment > MILLISECONDS else 1)
+    text = datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return text.removesuffix(" 00:00:00")

@@ -1,0 +1,106 @@
+"""Numbers that the paper prints, for a table of their own below a leaderboard.
+
+Comes in: the name of a dataset. Goes out: the rows of the paper's Table 1 for it, what they are and how they were measured.
+They never stand in a column with measured ones, and nothing is computed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recbole_tiger.config import ConfigError
+
+METRICS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
+#: Where rows come from (paper, 4.2.2).
+_FROM_S3REC = "S3-Rec's repository"
+_FROM_P5 = "P5's code, run for the paper"
+_FROM_PAPER = "the paper"
+NOTE = (
+    'Copied from Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023. Leave-one-out; seen items are '
+    "masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec), and the paper does not say "
+    "whether they are for P5, which its authors ran with random item numbers, and for TIGER. Other code, tuning and seeds than "
+    "those of the table above: not to be ranked with its rows."
+)
+
+#: Table 1: for each dataset, under RecBole's name, the rows in the order printed, with METRICS and where they come from.
+TABLE_1: dict[str, tuple[tuple[str, tuple[float, float, float, float], str], ...]] = {
+    "amazon-beauty": (
+        ("P5", (0.0163, 0.0107, 0.0254, 0.0136), _FROM_P5),
+        ("Caser", (0.0205, 0.0131, 0.0347, 0.0176), _FROM_S3REC),
+        ("HGN", (0.0325, 0.0206, 0.0512, 0.0266), _FROM_S3REC),
+        ("GRU4Rec", (0.0164, 0.0099, 0.0283, 0.0137), _FROM_S3REC),
+        ("BERT4Rec", (0.0203, 0.0124, 0.0347, 0.0170), _FROM_S3REC),
+        ("FDSA", (0.0267, 0.0163, 0.0407, 0.0208), _FROM_S3REC),
+        ("SASRec", (0.0387, 0.0249, 0.0605, 0.0318), _FROM_S3REC),
+        ("S3-Rec", (0.0387, 0.0244, 0.0647, 0.0327), _FROM_S3REC),
+        ("TIGER", (0.0454, 0.0321, 0.0648, 0.0384), _FROM_PAPER),
+    ),
+    "amazon-sports-outdoors": (
+        ("P5", (0.0061, 0.0041, 0.0095, 0.0052), _FROM_P5),
+        ("Caser", (0.0116, 0.0072, 0.0194, 0.0097), _FROM_S3REC),
+        ("HGN", (0.0189, 0.0120, 0.0313, 0.0159), _FROM_S3REC),
+        ("GRU4Rec", (0.0129, 0.0086, 0.0204, 0.0110), _FROM_S3REC),
+        ("BERT4Rec", (0.0115, 0.0075, 0.0191, 0.0099), _FROM_S3REC),
+        ("FDSA", (0.0182, 0.0122, 0.0288, 0.0156), _FROM_S3REC),
+        ("SASRec", (0.0233, 0.0154, 0.0350, 0.0192), _FROM_S3REC),
+        ("S3-Rec", (0.0251, 0.0161, 0.0385, 0.0204), _FROM_S3REC),
+        ("TIGER", (0.0264, 0.0181, 0.0400, 0.0225), _FROM_PAPER),
+    ),
+    "amazon-toys-games": (
+        ("P5", (0.0070, 0.0050, 0.0121, 0.0066), _FROM_P5),
+        ("Caser", (0.0166, 0.0107, 0.0270, 0.0141), _FROM_S3REC),
+        ("HGN", (0.0321, 0.0221, 0.0497, 0.0277), _FROM_S3REC),
+        ("GRU4Rec", (0.0097, 0.0059, 0.0176, 0.0084), _FROM_S3REC),
+        ("BERT4Rec", (0.0116, 0.0071, 0.0203, 0.0099), _FROM_S3REC),
+        ("FDSA", (0.0228, 0.0140, 0.0381, 0.0189), _FROM_S3REC),
+        ("SASRec", (0.0463, 0.0306, 0.0675, 0.0374), _FROM_S3REC),
+        ("S3-Rec", (0.0443, 0.0294, 0.0700, 0.0376), _FROM_S3REC),
+        ("TIGER", (0.0521, 0.0371, 0.0712, 0.0432), _FROM_PAPER),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published table, as text.
+
+    Attributes:
+        title: what it is. note: how it was measured, and by whom.
+        header, cells: a row for each model; the last column says where its numbers come from.
+    """
+
+    title: str
+    note: str
+    header: list[str]
+    cells: list[list[str]]
+
+
+def published_table(dataset: str) -> Published | None:
+    """The paper's Table 1 for a dataset; None where the paper has no numbers for it."""
+    rows = TABLE_1.get(dataset)
+    if rows is None:
+        return None
+    return Published(
+        title=f"Published, not measured here: Table 1 of TIGER's paper, {dataset}",
+        note=NOTE,
+        header=["model", *METRICS, "source"],
+        cells=[[model, *(f"{value:.4f}" for value in values), source] for model, values, source in rows],
+    )
+
+
+def check_published(wanted: object, datasets: Iterable[str]) -> bool:
+    """Whether published numbers are to be shown.
+
+    Raises:
+        ConfigError: for something other than True and False, or for datasets of which the paper has none.
+    """
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"published={wanted!r} is not possible; choose True or False")
+    datasets = list(datasets)
+    if wanted and not set(datasets) & set(TABLE_1):
+        raise ConfigError(
+            f"published=True: the paper has no numbers for dataset={', '.join(map(repr, sorted(set(datasets))))}, only for "
+            f"{', '.join(TABLE_1)}; leave it out"
+        )
+    return wanted
