@@ -68,13 +68,16 @@ CHOICES: dict[str, tuple] = {
     "update_rows": ("all", "touched"),
     "use_item_embeddings": (True, False),
     "use_node_embeddings": (True, False),
+    "head_attention": (True, False),
     "tie_embeddings": (True, False),
 }
 _POSITIVE_INTEGERS = (
     "id_length beam_size d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers train_batch_size "
     "eval_batch_size epochs eval_step MAX_ITEM_LIST_LENGTH content_batch_size decode_batch_size"
 ).split()
-_FROM_ZERO = "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay".split()
+_FROM_ZERO = (
+    "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay item_loss_weight"
+).split()
 #: Keys that RecBole reads although no property file of its own lists them.
 _RECBOLE_EXTRA = (
     "recipe model dataset config_files config_file nproc world_size ip port group_offset offset local_rank show_progress "
@@ -396,9 +399,7 @@ def check_settings(config: Config) -> None:
         value = config[key]
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
             raise ConfigError(f"{key}={value!r} must be a number of at least 0")
-    rate = config["dropout_rate"]
-    if rate is not None and not (isinstance(rate, (int, float)) and 0 <= rate < 1):
-        raise ConfigError(f"dropout_rate={rate!r} must be a number from 0 up to, not including, 1")
+    _check_shares(config, *(key for key in ("dropout_rate", "item_embedding_dropout") if config[key] is not None))
     if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
         raise ConfigError(
             f"nproc={config['nproc']}, world_size={config['world_size']}: training on several processes is not supported "
@@ -414,10 +415,19 @@ def check_settings(config: Config) -> None:
         _check_generative(config)
     if config["model"] in SEMANTIC_ID_MODELS:
         _check_semantic_ids(config)
+    if config["model"] == "TIGER":
+        _check_shares(config, "label_smoothing")
     if config["model"] == "P5":
         _check_p5(config)
     if config["model"] == "TIGERTree":
         _check_tree(config)
+
+
+def _check_shares(config: Config, *keys: str) -> None:
+    for key in keys:
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise ConfigError(f"{key}={value!r} must be a number from 0 up to, not including, 1")
 
 
 def _check_evaluation(config: Config) -> None:
@@ -527,10 +537,7 @@ def _check_tree(config: Config) -> None:
             "choose a multiple"
         )
     rates = ("hidden_dropout_prob", "attn_dropout_prob", "item_embedding_dropout", "label_smoothing", "ema_decay")
-    for key in rates:
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ConfigError(f"{key}={value!r} must be a number from 0 up to, not including, 1")
+    _check_shares(config, *rates)
     if config["update_rows"] == "touched" and (config["learner"] != "adamw" or config["ema_decay"]):
         raise ConfigError(
             f"update_rows=touched leaves most rows of a table alone at a step, which learner={config['learner']} with "

@@ -128,8 +128,11 @@ class Seq2SeqStepDecoder:
         return self.model.logits(self._decoder.step(start), self.level_token_slices[0])
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        hidden = self._decoder.step(codes + self.level_token_slices[level - 1].start, parents)
-        return self.model.logits(hidden, self.level_token_slices[level])
+        return self.model.logits(self.step(level, parents, codes), self.level_token_slices[level])
+
+    def step(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        """What the logits of `level` are inner products with, `[B, K, d_model]`; arguments as for `advance`."""
+        return self._decoder.step(codes + self.level_token_slices[level - 1].start, parents)
 
     def fork(self) -> Seq2SeqStepDecoder:
         """A decoder in the same state that advances on its own; nothing is copied."""

@@ -59,7 +59,8 @@ def exact_scores(
             logits = logits / temperatures[level]
         chosen = logits[:, parent, trie.tokens[level][child].long()]  # [B, N]
         if normalise == "legal":
-            highest = logits.amax(-1)
+            # Of the legal ones: a codeword that leads to no item may have any logit.
+            highest = torch.full_like(above, -torch.inf).scatter_reduce_(1, parent.expand_as(chosen), chosen, "amax")
             total = torch.zeros_like(highest).index_add_(1, parent, (chosen - highest[:, parent]).exp())
             whole = total.log() + highest
         else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
@@ -14,6 +15,8 @@ from recbole.utils import InputType
 from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult, beam_search, free_beam_search
 from recbole_tiger.decoding.exact import ForkableStepDecoder, exact_topk
 from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.nn.item_tree import ItemTree
+from recbole_tiger.nn.tree_module import TreeModule
 from recbole_tiger.preprocessing import PreparedIDs
 
 
@@ -21,12 +24,14 @@ class GenerativeRecommender(SequentialRecommender):
     """A sequential recommender that finds items by searching the prefix trie of their Semantic IDs.
 
     Attributes:
-        prepared_ids (PreparedIDs): Semantic ID table, quantizer and scaler.
+        trained_ids (PreparedIDs): Semantic ID table, quantizer and scaler of training, which the weights belong to.
+        prepared_ids (PreparedIDs): those in use, which may have more items.
         trie (PrefixTrie): of all items, on the model's device.
         likelihood (str): what a codeword's probability is relative to, see `beam_search`'s `normalise`.
     """
 
     input_type = InputType.POINTWISE
+    trained_ids: PreparedIDs
     prepared_ids: PreparedIDs
     trie: PrefixTrie
     likelihood: str
@@ -38,9 +43,28 @@ class GenerativeRecommender(SequentialRecommender):
         self.temperature = config["temperature"]
         self.decode_batch_size = config["decode_batch_size"]
 
+    @property
+    def tree_network(self) -> TreeModule | None:
+        """The part of the model that has embeddings of nodes and items, if there is one."""
+        return None
+
     def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
-        """Everything that follows from the Semantic IDs: the trie, and what the model reads of every item."""
-        raise NotImplementedError
+        """Everything that follows from the Semantic IDs: the trie, and what the model reads of every item.
+
+        Items that were not there in training have no embedding, nor have their nodes; their codewords speak for them.
+        """
+        table, network = prepared.table, self.tree_network
+        self.prepared_ids = prepared
+        if network is None:
+            self.trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
+            return
+        if prepared is self.trained_ids:
+            network.tree = network.trained_tree
+        else:
+            number = {item: i for i, item in enumerate(self.trained_ids.table.items.tolist())}
+            rows = np.array([number.get(item, 0) for item in table.items.tolist()], dtype=np.int64)
+            network.use(table.codes, table.level_sizes, torch.from_numpy(rows))
+        self.trie = network.tree.trie
 
     def step_decoder(
         self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor
@@ -50,8 +74,12 @@ class GenerativeRecommender(SequentialRecommender):
 
     def _apply(self, fn, *args, **kwargs):
         super()._apply(fn, *args, **kwargs)
-        self.trie = self.trie.to(next(self.parameters()).device)
+        self._move_trie()
         return self
+
+    def _move_trie(self) -> None:
+        network = self.tree_network
+        self.trie = self.trie.to(next(self.parameters()).device) if network is None else network.tree.trie
 
     def full_sort_predict(self, interaction):
         """Scores [B, n_items]: log-likelihoods of the items in each user's beam, -inf elsewhere."""
@@ -148,9 +176,14 @@ class GenerativeRecommender(SequentialRecommender):
 
     def other_parameter(self):
         """What a checkpoint needs beside the weights: table, quantizer and scaler, as plain values and tensors."""
-        return {"semantic_ids": self.prepared_ids.state_dict()}
+        return {"semantic_ids": self.trained_ids.state_dict()}
 
     def load_other_parameter(self, para):
         if para:
-            self._use_semantic_ids(PreparedIDs.from_state_dict(para["semantic_ids"]))
-            self.trie = self.trie.to(next(self.parameters()).device)
+            self.trained_ids = PreparedIDs.from_state_dict(para["semantic_ids"])
+            network, table = self.tree_network, self.trained_ids.table
+            if network is not None:
+                tree = ItemTree(table.codes, table.level_sizes)
+                network.trained_tree = tree.to(next(self.parameters()).device)
+            self._use_semantic_ids(self.trained_ids)
+            self._move_trie()

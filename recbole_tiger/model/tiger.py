@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encoder_input
 from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
-from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.model.generative import GenerativeRecommender
+from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
+from recbole_tiger.nn.tree_seq2seq import NodeStepDecoder, TreeSeq2Seq
 from recbole_tiger.preprocessing import PreparedIDs
 
 
@@ -21,54 +22,76 @@ class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
-    vocabulary, of which the other levels' codewords can never be right.
+    vocabulary, of which the other levels' codewords can never be right. Three switches, all off in the paper's model, lead
+    from it to TIGERTree: `loss_over=legal`, `use_node_embeddings` and `use_item_embeddings`.
     """
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
 
         # load parameters info
-        self.likelihood = config["likelihood"]
+        self.loss_over = config["loss_over"]
+        self.likelihood = config["likelihood"] or self.loss_over
+        self.node_embeddings = config["use_node_embeddings"]
+        self.item_embeddings = config["use_item_embeddings"]
         self.label_smoothing = config["label_smoothing"]
         self.user_buckets = config["user_buckets"]
         self.encoder_mask = config["encoder_mask"]
 
         # load dataset info
-        prepared: PreparedIDs = dataset.semantic_ids
+        self.trained_ids: PreparedIDs = dataset.semantic_ids
+        table = self.trained_ids.table
         user_ids = dataset.field2id_token[dataset.uid_field]
 
         # define layers and loss
-        self.vocabulary = Vocabulary(prepared.table.level_sizes, self.user_buckets)
-        self.seq2seq = Seq2Seq(
-            T5Config(
-                vocab_size=self.vocabulary.size,
-                d_model=config["d_model"],
-                d_kv=config["d_kv"],
-                d_ff=config["d_ff"],
-                num_heads=config["num_heads"],
-                num_encoder_layers=config["num_encoder_layers"],
-                num_decoder_layers=config["num_decoder_layers"],
-                dropout_rate=config["dropout_rate"],
-                tie_word_embeddings=config["tie_word_embeddings"],
-                pad_token_id=PAD,
-            )
+        self.vocabulary = Vocabulary(table.level_sizes, self.user_buckets)
+        self.levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
+        t5 = T5Config(
+            vocab_size=self.vocabulary.size,
+            d_model=config["d_model"],
+            d_kv=config["d_kv"],
+            d_ff=config["d_ff"],
+            num_heads=config["num_heads"],
+            num_encoder_layers=config["num_encoder_layers"],
+            num_decoder_layers=config["num_decoder_layers"],
+            dropout_rate=config["dropout_rate"],
+            tie_word_embeddings=config["tie_word_embeddings"],
+            pad_token_id=PAD,
         )
+        if self.node_embeddings or self.item_embeddings or "legal" in (self.loss_over, self.likelihood):
+            self.seq2seq = TreeSeq2Seq(
+                t5,
+                ItemTree(table.codes, table.level_sizes),
+                self.levels,
+                node_embeddings=self.node_embeddings,
+                item_embeddings=self.item_embeddings,
+                item_dropout=config["item_embedding_dropout"],
+            )
+        else:
+            self.seq2seq = Seq2Seq(t5)
         user_tokens = self.vocabulary.user_tokens(user_ids) if self.user_buckets else torch.zeros(0, dtype=torch.long)
         self.register_buffer("user_tokens", user_tokens, persistent=False)  # [n_users]
-        self._use_semantic_ids(prepared)
+        self._use_semantic_ids(self.trained_ids)
+
+    @property
+    def tree_network(self) -> TreeSeq2Seq | None:
+        return self.seq2seq if isinstance(self.seq2seq, TreeSeq2Seq) else None
 
     def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
-        """Everything that follows from the Semantic IDs: tokens of every item and the trie of all IDs."""
+        """See the base class.
+
+        Raises:
+            ValueError: for a table with other levels.
+        """
         table = prepared.table
         if table.level_sizes != self.vocabulary.level_sizes:
             raise ValueError(
                 f"the Semantic IDs have level sizes {table.level_sizes}, but the model was built for "
                 f"{self.vocabulary.level_sizes}"
             )
-        self.prepared_ids = prepared
         tokens = self.vocabulary.item_tokens(table.codes).to(self.user_tokens.device)
         self.register_buffer("item_tokens", tokens, persistent=False)  # [n_items, L], row 0 padding
-        self.trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
+        super()._use_semantic_ids(prepared)
 
     def encode(self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor):
         """Histories -> memory [B, T, d_model] and mask [B, T]. ``users`` None: no user token (a user never seen)."""
@@ -79,34 +102,30 @@ class TIGER(GenerativeRecommender):
             allowed = block_causal_mask(
                 tokens.shape[1], self.vocabulary.length, user_tokens is not None, device=tokens.device
             )
-        return self.seq2seq.encode(tokens, mask, attention_mask=allowed), mask
+        if self.item_embeddings:
+            longest = int(lengths.max()) if len(lengths) else 0
+            embeds = self.seq2seq.embed_history(tokens, history[:, :longest])
+        else:
+            embeds = self.seq2seq.embed(tokens)
+        return self.seq2seq.encode(None, mask, attention_mask=allowed, inputs_embeds=embeds), mask
 
-    def forward(self, interaction, items: torch.Tensor) -> list[torch.Tensor]:
-        """Teacher-forced logits of the IDs of ``items`` [B]: one tensor [B, level size] per level."""
+    def forward(self, interaction, items: torch.Tensor) -> torch.Tensor:
+        """The decoder's states [B, L, d_model] under teacher forcing with the IDs of ``items`` [B]."""
         memory, mask = self.encode(
             interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         )
         targets = self.item_tokens[items]  # [B, L]
-        hidden = self.seq2seq.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), memory, mask)  # [B, L, d_model]
-        return [
-            self.seq2seq.logits(hidden[:, level], self.vocabulary.level_slice(level))
-            for level in range(self.vocabulary.length)
-        ]
+        return self.seq2seq.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), memory, mask)
 
     def calculate_loss(self, interaction):
         """Mean cross-entropy of the target items' codewords; a batch of windows has several targets in each row."""
         if "targets" in interaction:
-            return self._window_loss(interaction)
+            return self._loss(*self._window_states(interaction))
         items = interaction[self.POS_ITEM_ID]
-        codes = self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)  # [B, L]
-        losses = [
-            F.cross_entropy(logits, codes[:, level], label_smoothing=self.label_smoothing)
-            for level, logits in enumerate(self.forward(interaction, items))
-        ]
-        return torch.stack(losses).mean()
+        return self._loss(self.forward(interaction, items), items)
 
-    def _window_loss(self, batch) -> torch.Tensor:
-        """The loss of all positions of block-causal windows (see ``data/batches.py``)."""
+    def _window_states(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """States [N, L, d_model] and items [N] of all positions of block-causal windows (see ``data/batches.py``)."""
         targets, context = batch["targets"], batch["context"]  # [B, J], [B, J] with 0 where there is no target
         longest = int((context > 0).sum(1).max())
         targets, context = targets[:, :longest], context[:, :longest]
@@ -115,21 +134,36 @@ class TIGER(GenerativeRecommender):
         visible = torch.arange(memory.shape[1], device=memory.device) < n_seen[:, :, None]  # [B, J, T]
         tokens = self.item_tokens[targets]  # [B, J, L]
         hidden = self.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0), value=PAD), memory, visible)
-        hidden, tokens = hidden[context > 0], tokens[context > 0]  # [N, L, d_model], [N, L]
-        losses = []
-        for level in range(self.vocabulary.length):
-            block = self.vocabulary.level_slice(level)
-            logits = self.seq2seq.logits(hidden[:, level], block)
-            losses.append(F.cross_entropy(logits, tokens[:, level] - block.start, label_smoothing=self.label_smoothing))
+        return hidden[context > 0], targets[context > 0]
+
+    def _loss(self, hidden: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Mean over levels and items: states [N, L, d_model] under teacher forcing, items [N]."""
+        if self.loss_over == "legal" or self.node_embeddings:
+            return self.tree_network.loss(hidden, items, self.loss_over, self.label_smoothing)
+        codes = self._codes(items)
+        losses = [
+            F.cross_entropy(logits, codes[:, level], label_smoothing=self.label_smoothing)
+            for level, logits in enumerate(self._logits(hidden))
+        ]
         return torch.stack(losses).mean()
 
+    def _logits(self, hidden: torch.Tensor) -> list[torch.Tensor]:
+        """Logits [N, level size] of each level's codewords, of states [N, L, d_model]."""
+        return [self.seq2seq.logits(hidden[:, level], block) for level, block in enumerate(self.levels)]
+
+    def _codes(self, items: torch.Tensor) -> torch.Tensor:
+        return self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)  # [N, L]
+
     def predict(self, interaction):
-        """Log-likelihood of each row's item: [B]."""
+        """Log-likelihood of each row's item, as the search has it (`likelihood`): [B]."""
         items = interaction[self.ITEM_ID]
-        codes = self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)
+        hidden = self.forward(interaction, items)
+        if self.likelihood == "legal" or self.node_embeddings:
+            return self.tree_network.log_likelihood(hidden, items, self.likelihood)
+        codes = self._codes(items)
         return sum(
             F.log_softmax(logits, dim=-1).gather(1, codes[:, level, None]).squeeze(1)
-            for level, logits in enumerate(self.forward(interaction, items))
+            for level, logits in enumerate(self._logits(hidden))
         )
 
     def step_decoder(
@@ -137,5 +171,6 @@ class TIGER(GenerativeRecommender):
     ) -> Seq2SeqStepDecoder:
         """A fresh decoder of the IDs that follow these histories; arguments as in :meth:`recommend`."""
         memory, mask = self.encode(users, history, lengths)
-        levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
-        return Seq2SeqStepDecoder(self.seq2seq, memory, mask, levels, start_token=PAD)
+        if self.node_embeddings:
+            return NodeStepDecoder(self.seq2seq, memory, mask, start_token=PAD)
+        return Seq2SeqStepDecoder(self.seq2seq, memory, mask, self.levels, start_token=PAD)

@@ -8,11 +8,11 @@ decoding, so no probability is lost on invalid IDs.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from recbole_tiger.model.generative import GenerativeRecommender
-from recbole_tiger.nn.tree import ItemTree, TreeConfig, TreeNetwork, TreeStepDecoder
+from recbole_tiger.nn.item_tree import ItemTree
+from recbole_tiger.nn.tree import Seen, TreeConfig, TreeNetwork, TreeStepDecoder
 from recbole_tiger.preprocessing import PreparedIDs
 
 
@@ -36,9 +36,11 @@ class TIGERTree(GenerativeRecommender):
             item_dropout=config["item_embedding_dropout"],
             item_embeddings=config["use_item_embeddings"],
             node_embeddings=config["use_node_embeddings"],
+            head_attention=config["head_attention"],
             tied=config["tie_embeddings"],
             loss_over=config["loss_over"],
             label_smoothing=config["label_smoothing"],
+            item_loss_weight=config["item_loss_weight"],
             sparse_gradients=config["update_rows"] == "touched",
         )
 
@@ -50,10 +52,12 @@ class TIGERTree(GenerativeRecommender):
         self.network = TreeNetwork(network, ItemTree(table.codes, table.level_sizes))
         self._use_semantic_ids(self.trained_ids)
 
-    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
-        """Read and score the items of a table: that of training, or one with more items (``SemanticIDTable.add_items``).
+    @property
+    def tree_network(self) -> TreeNetwork:
+        return self.network
 
-        Items that were not there in training have no embedding, nor have their nodes; their codewords speak for them.
+    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+        """See the base class; the collision level may have grown (``SemanticIDTable.add_items``).
 
         Raises:
             ValueError: for a table with other learned levels.
@@ -63,52 +67,30 @@ class TIGERTree(GenerativeRecommender):
             raise ValueError(
                 f"the Semantic IDs have level sizes {table.level_sizes}, but the model was built for {trained.level_sizes}"
             )
-        self.prepared_ids = prepared
-        if prepared is self.trained_ids:
-            self.network.tree = self.network.trained_tree
-        else:
-            number = {item: i for i, item in enumerate(trained.items.tolist())}
-            rows = np.array([number.get(item, 0) for item in table.items.tolist()], dtype=np.int64)
-            self.network.use(table.codes, table.level_sizes, torch.from_numpy(rows))
-        self.trie = self.network.tree.trie
+        super()._use_semantic_ids(prepared)
 
-    def _apply(self, fn, *args, **kwargs):
-        super()._apply(fn, *args, **kwargs)
-        self.trie = self.network.tree.trie
-        return self
-
-    def forward(self, history: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """State after each history: [B, hidden_size]."""
-        return self.network.last_states(history, lengths)
+    def forward(self, history: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Seen | None]:
+        """State after each history, [B, hidden_size], and the items seen (None without head attention)."""
+        return self.network.last(history, lengths)
 
     def calculate_loss(self, interaction):
         """Mean negative log-likelihood of the target items; a batch of windows has several targets in each row."""
         history, lengths = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         if "targets" not in interaction:
-            return self.network.loss(self.forward(history, lengths), interaction[self.POS_ITEM_ID])
+            states, seen = self.forward(history, lengths)
+            return self.network.loss(states, interaction[self.POS_ITEM_ID], seen)
         targets, context = interaction["targets"], interaction["context"]  # [B, J], context 0 where there is no target
         states, packed = self.network.states(history, lengths)
         wanted = context > 0
         after = (packed.start[:, None] + context - 1)[wanted]  # [N] state that sees what comes before each target
-        return self.network.loss(states.index_select(0, after), targets[wanted])
+        states, seen = self.network.at(after, states, packed)
+        return self.network.loss(states, targets[wanted], seen)
 
     def predict(self, interaction):
         """Log-likelihood of each row's item: [B]."""
-        states = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return self.network.log_likelihood(states, interaction[self.ITEM_ID])
+        states, seen = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return self.network.log_likelihood(states, interaction[self.ITEM_ID], seen)
 
     def step_decoder(self, users, history, lengths) -> TreeStepDecoder:
         """See the base class; users have no embedding."""
-        return TreeStepDecoder(self.network, self.forward(history, lengths))
-
-    def other_parameter(self):
-        """Table, quantizer and scaler of training, which say what the rows of the embedding tables are."""
-        return {"semantic_ids": self.trained_ids.state_dict()}
-
-    def load_other_parameter(self, para):
-        if para:
-            self.trained_ids = PreparedIDs.from_state_dict(para["semantic_ids"])
-            table = self.trained_ids.table
-            tree = ItemTree(table.codes, table.level_sizes).to(self.network.positions.device)
-            self.network.trained_tree = tree
-            self._use_semantic_ids(self.trained_ids)
+        return TreeStepDecoder(self.network, *self.forward(history, lengths))

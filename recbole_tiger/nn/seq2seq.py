@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_tiger.nn.dropout import dropout
+
 
 @dataclass(frozen=True)
 class T5Config:
@@ -106,46 +108,6 @@ class RelativeBias(nn.Module):
         queries = torch.arange(first_query, first_query + n_queries, device=device)
         distance = torch.arange(n_keys, device=device)[None, :] - queries[:, None]
         return F.embedding(self.bucket(distance), self.weight).permute(2, 0, 1)
-
-
-class _ThinDropout(torch.autograd.Function):
-    """Dropout for the CPU: 16 random bits per element instead of a Bernoulli draw, optionally fused with ReLU."""
-
-    @staticmethod
-    def forward(ctx, hidden: Tensor, rate: float, relu: bool) -> Tensor:
-        n_words = -(-hidden.numel() // 4)
-        # random_(from, to) over the whole int64 range: every bit uniform, drawn from torch's global
-        # generator.
-        words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
-        drop_below = round(rate * 65536) - 32768
-        keep = (words.view(torch.int16)[: hidden.numel()] >= drop_below).view(hidden.shape)
-        ctx.scale = 65536 / (32768 - drop_below)
-        ctx.relu = relu
-        if relu:
-            # The result is positive exactly where ReLU and dropout let a value through: no mask to keep.
-            out = hidden.clamp(min=0).mul_(keep).mul_(ctx.scale)
-            ctx.save_for_backward(out)
-        else:
-            out = (hidden * keep).mul_(ctx.scale)
-            ctx.save_for_backward(keep)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        (kept,) = ctx.saved_tensors
-        return (grad * (kept > 0 if ctx.relu else kept)).mul_(ctx.scale), None, None
-
-
-def dropout(hidden: Tensor, rate: float, training: bool, *, relu: bool = False) -> Tensor:
-    """Dropout (after ReLU, if `relu`); on the CPU several times faster than `F.dropout`.
-
-    The CPU's Bernoulli generator costs more than the matrix products around it, so there the mask comes from
-    16 bits of a random word per element: the rate is exact to 1/65536 and the kept values are scaled by the
-    rate in effect.
-    """
-    if training and rate > 0 and hidden.device.type == "cpu":
-        return _ThinDropout.apply(hidden, rate, relu)
-    return F.dropout(F.relu(hidden) if relu else hidden, rate, training)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, rate: float, training: bool) -> Tensor:

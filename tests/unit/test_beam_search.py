@@ -286,6 +286,19 @@ def test_legal_probabilities_of_all_items_sum_to_one():
 
 
 @pytest.mark.parametrize("windows", WINDOWS)
+def test_legal_probabilities_do_not_depend_on_what_illegal_codewords_have(windows):
+    """A model that is trained on legal continuations alone may give the others any logits."""
+    codes = np.unique(np.random.default_rng(1).integers(0, 9, (60, 3)), axis=0)
+    trie = PrefixTrie.from_codes(codes, 9)
+    decoder = ToyDecoder([9] * 3, 5, scale=300.0)  # differences of many times what float32's exp can hold
+    scores = exact_scores(decoder.fork(), trie, normalise="legal")[:, 1:]
+    assert scores.isfinite().all()
+    torch.testing.assert_close(scores.exp().sum(1), torch.ones(5))
+    found = beam_search(decoder, trie, beam_size=len(codes), normalise="legal", windows=windows)
+    torch.testing.assert_close(found.scores, scores.gather(1, found.items - 1), atol=1e-2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
 def test_temperature_divides_the_logits_of_its_level(windows):
     rng = np.random.default_rng(2)
     codes = np.stack([rng.integers(0, 6, 30) for _ in range(3)], 1)

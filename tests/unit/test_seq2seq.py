@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbole_tiger.nn import Seq2Seq, T5Config
-from recbole_tiger.nn.seq2seq import dropout
+from recbole_tiger.nn.dropout import dropout
 
 SMALL = dict(vocab_size=70, d_model=32, d_kv=8, d_ff=48, num_heads=3, num_encoder_layers=2, num_decoder_layers=3)
 

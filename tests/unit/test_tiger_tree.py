@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from catalogue import settings_of
+from dense_softmax import dense_losses, node_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,17 +18,10 @@ from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.model.tiger_tree import TIGERTree
 from recbole_tiger.nn.averaging import WeightAverage
+from recbole_tiger.nn.item_tree import ItemTree
+from recbole_tiger.nn.ragged import ChildBlocks, ranges, segment_log_sum_exp
 from recbole_tiger.nn.row_adamw import RowAdamW
-from recbole_tiger.nn.tree import (
-    ChildBlocks,
-    ItemTree,
-    TreeConfig,
-    TreeNetwork,
-    TreeStepDecoder,
-    fast_dropout,
-    ranges,
-    segment_log_sum_exp,
-)
+from recbole_tiger.nn.tree import TreeConfig, TreeNetwork, TreeStepDecoder
 from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.semantic_ids import SemanticIDTable
@@ -56,49 +50,33 @@ def network_of(table, **changes):
     return network.eval()
 
 
-def node_rows(table, level):
-    """Row of each prefix of `level + 1` codewords in its node table: those with siblings, in ascending order."""
-    prefixes = sorted({tuple(row) for row in table.codes[1:, : level + 1].tolist()}) if level else []
-    parents = [prefix[:-1] for prefix in prefixes]
-    branching = [prefix for prefix in prefixes if parents.count(prefix[:-1]) > 1]
-    return {prefix: row for row, prefix in enumerate(branching, start=1)}
+def dense_losses_of(network, table, states, items, smoothing=0.0, known=None, histories=None):
+    """The oracle's losses for a network; `known`: the table that it was made with, whose prefixes alone have embeddings.
 
-
-def dense_losses(network, table, states, items, smoothing=0.0, known=None):
-    """The oracle: at each level a softmax over all codewords of the level, those that lead to no item masked.
-
-    `known`: the table that the network was made with, whose prefixes alone have node embeddings.
+    `histories`: with head attention, the states that each row has seen, `[n, d]` each.
     """
     known = table if known is None else known
-    total, prefix_sum = 0.0, 0.0
     codes = torch.tensor(table.codes)[items]
+    hidden, codewords, x = [], [], states
     for level, size in enumerate(table.level_sizes):
         more = (0, 0, 0, size - known.level_sizes[level])
-        embedded = F.pad(network.output_codewords[level], more)
-        inputs = F.pad(network.codewords[level], more)
-        row_of = node_rows(known, level)
-        hidden = network.heads[level](states + prefix_sum)
-        logits = hidden @ embedded.t()
-        legal = torch.zeros_like(logits, dtype=torch.bool)
-        added = torch.zeros_like(logits)
-        for row, code in enumerate(codes.tolist()):
-            for other in table.codes[1:].tolist():
-                if other[:level] == code[:level]:
-                    legal[row, other[level]] = True
-                    node = row_of.get(tuple(other[: level + 1]))
-                    if node is not None and network.config.node_embeddings:
-                        added[row, other[level]] = hidden[row] @ network.node_tables[str(level)][node]
-        logits = logits + added
-        if network.config.loss_over == "legal":
-            # Summing -inf times 0 in label smoothing would give NaN, so the masked ones are left out by hand.
-            log_p = F.log_softmax(logits.masked_fill(~legal, -torch.inf), -1)
-            chosen = log_p.gather(1, codes[:, level, None]).squeeze(1)
-            mean = torch.where(legal, log_p, 0).sum(1) / legal.sum(1)
-            total = total - (1 - smoothing) * chosen - smoothing * mean
-        else:
-            total = total + F.cross_entropy(logits, codes[:, level], label_smoothing=smoothing, reduction="none")
-        prefix_sum = prefix_sum + inputs[codes[:, level]]
-    return total
+        codewords.append(F.pad(network.output_codewords[level], more))
+        hidden.append(network.heads[level](x if histories is None else x + attended(network, x, histories)))
+        x = x + F.pad(network.codewords[level], more)[codes[:, level]]
+    nodes = network.node_tables if network.config.node_embeddings else {}
+    return dense_losses(hidden, codewords, nodes, table, items, network.config.loss_over, smoothing, known)
+
+
+def attended(network, x, histories):
+    """What head attention adds to rows `[N, d]`, one row and head at a time."""
+    module = network.head_attention
+    rows = []
+    for row, seen in zip(x, histories, strict=True):
+        query = module.query(row).chunk(module.n_heads)
+        key, value = module.key_value(seen).chunk(2, 1)
+        pairs = zip(query, key.chunk(module.n_heads, 1), value.chunk(module.n_heads, 1), strict=True)
+        rows.append(torch.cat([torch.softmax(k @ q / len(q) ** 0.5, 0) @ v for q, k, v in pairs]))
+    return module.out(torch.stack(rows))
 
 
 # ------------------------------------------------------------------------------------------------------ the ragged parts
@@ -145,17 +123,6 @@ def test_segment_log_sum_exp_and_its_gradient():
     assert torch.allclose(*gradients)
 
 
-@pytest.mark.parametrize("probability", [0.001, 0.3, 0.5, 0.9])
-def test_fast_dropout(probability):
-    torch.manual_seed(1)
-    x = torch.full((301, 333), 2.0)
-    out = fast_dropout(x, probability)
-    dropped = (out == 0).float().mean().item()
-    assert dropped == pytest.approx(probability, abs=4 * (probability / x.numel()) ** 0.5 + 1e-5)
-    assert out[out != 0].unique().item() == pytest.approx(2 / (1 - probability), rel=1e-4)
-    assert not torch.equal(out, fast_dropout(x, probability))
-
-
 # --------------------------------------------------------------------------------------------------- the output, exactly
 
 SWITCHES = [
@@ -178,7 +145,7 @@ def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, switches)
     states = torch.randn(25, 8, dtype=torch.double, requires_grad=True)
     items = torch.randint(1, table.n_items + 1, (25,))
     ours = network.loss(states, items)
-    theirs = dense_losses(network, table, states, items, network.config.label_smoothing).mean()
+    theirs = dense_losses_of(network, table, states, items, network.config.label_smoothing).mean()
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
     names, wanted = zip(*network.named_parameters(), strict=True)
     names, wanted = ("states", *names), (states, *wanted)
@@ -192,7 +159,7 @@ def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, switches)
     if table.n_items > 1:
         assert {"states", "codewords.0", "heads.1.up.weight"} <= set(reached)
         assert ("node_tables.1" in reached) == network.config.node_embeddings
-    assert torch.allclose(network.log_likelihood(states, items), -dense_losses(network, table, states, items))
+    assert torch.allclose(network.log_likelihood(states, items), -dense_losses_of(network, table, states, items))
 
 
 @pytest.mark.parametrize("table", TABLES, ids=["random", "sparse", "one item", "wide"])
@@ -228,6 +195,71 @@ def test_search_gives_the_likelihoods_of_training(table, switches):
             assert (torch.gather(expected, 1, found.items - 1) - found.scores).abs().max() < 1e-4
 
 
+def seen_by(network, seed=0):
+    """Random histories, the states after some of their items, what is seen there, and each row's states one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([3, 6, 1, 5, 2])
+    history = torch.where(
+        torch.arange(6) < lengths[:, None], torch.randint(1, len(network.tree.codes), (5, 6), generator=generator), 0
+    )
+    states, packed = network.states(history, lengths)
+    rows = torch.randint(0, len(states), (12,), generator=generator)
+    chosen, seen = network.at(rows, states, packed)
+    firsts = packed.start[packed.user[rows]].tolist()
+    return chosen, seen, [states[first : row + 1] for first, row in zip(firsts, rows.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("switches", [{}, {"node_embeddings": False}, {"loss_over": "level"}], ids=str)
+def test_head_attention_is_attention_to_each_item_seen(switches):
+    table = catalogue(0)
+    network = network_of(table, head_attention=True, n_heads=2, **switches)
+    states, seen, histories = seen_by(network)
+    assert len({len(history) for history in histories}) > 3
+    items = torch.randint(1, table.n_items + 1, (len(states),))
+    ours = network.loss(states, items, seen)
+    theirs = dense_losses_of(network, table, states, items, histories=histories).mean()
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    names, wanted = zip(*network.named_parameters(), strict=True)
+    of_ours, of_theirs = (torch.autograd.grad(x, wanted, allow_unused=True, retain_graph=True) for x in (ours, theirs))
+    for name, a, b in zip(names, of_ours, of_theirs, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, atol=1e-10)), name
+        assert "head_attention" not in name or b.abs().max() > 0 or name.endswith("key_value.bias")
+    assert ours.item() != pytest.approx(network_of(table, **switches).loss(states, items).item(), abs=1e-3)
+
+    with torch.no_grad():  # the search, exact and by beams
+        every = torch.arange(1, table.n_items + 1)
+        rows = torch.arange(len(states)).repeat_interleave(len(every))
+        whole = network.log_likelihood(states[rows], every.repeat(len(states)), seen.take(rows)).view(len(states), -1)
+        if network.config.loss_over == "legal":
+            assert torch.allclose(whole.exp().sum(1), torch.ones(len(states), dtype=torch.double))
+        normalise = network.config.loss_over
+        exact = exact_scores(TreeStepDecoder(network, states, seen), network.tree.trie, normalise=normalise)
+        assert torch.allclose(exact[:, 1:].double(), whole, atol=1e-4)
+        for windows in ("ragged", "fixed"):
+            decoder = TreeStepDecoder(network, states, seen)
+            options = dict(beam_size=table.n_items, normalise=normalise, windows=windows)
+            found = beam_search(decoder, network.tree.trie, **options)
+            assert (whole.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("switches", [{}, {"tied": True}, {"item_embeddings": False}], ids=str)
+def test_item_loss_is_a_softmax_over_the_input_embeddings_of_all_items(switches):
+    table = catalogue(0)
+    network = network_of(table, item_loss_weight=0.7, item_dropout=0.5, **switches)
+    plain = network_of(table, **switches)
+    states, items = torch.randn(9, 8, dtype=torch.double), torch.randint(1, 61, (9,))
+    every = network.item_embedding(torch.arange(1, 61))  # nothing is left out of it in training either
+    network.train()
+    expected = sum(-torch.log_softmax(every @ state, 0)[item - 1] for state, item in zip(states, items, strict=True))
+    expected = plain.loss(states, items) + 0.7 * expected / len(items)
+    ours = network.loss(states, items)
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-10)
+    ours.backward()
+    assert (network.codewords[0].grad.abs().sum(1) > 0).all()
+    assert network.item_table is None or (network.item_table.grad[1:].abs().sum(1) > 0).all()
+    assert torch.equal(network.log_likelihood(states, items), plain.log_likelihood(states, items))
+
+
 # ------------------------------------------------------------------------------------------------------------- the input
 
 
@@ -241,14 +273,12 @@ def test_states_see_what_came_before_and_nothing_else(switches):
     assert len(states) == 3 + 6 + 1 + 5 + 1  # an empty history is one padding item
     for user, length in enumerate(lengths.tolist()):
         for seen in range(1, length + 1):
-            alone = network.last_states(history[user : user + 1, :seen], torch.tensor([seen]))
+            alone = network.last(history[user : user + 1, :seen], torch.tensor([seen]))[0]
             assert torch.allclose(states[packed.start[user] + seen - 1], alone[0])
-    assert torch.allclose(network.last_states(history, lengths)[1], states[packed.start[1] + 5])
+    assert torch.allclose(network.last(history, lengths)[0][1], states[packed.start[1] + 5])
     # Order counts, and so do items with the same codewords where items have embeddings of their own.
     swapped = history[1:2, [1, 0, 2, 3, 4, 5]]
-    assert not torch.allclose(
-        network.last_states(swapped, lengths[1:2]), network.last_states(history[1:2], lengths[1:2])
-    )
+    assert not torch.allclose(network.last(swapped, lengths[1:2])[0], network.last(history[1:2], lengths[1:2])[0])
 
 
 def test_item_embedding_is_codewords_and_item_and_is_dropped_per_occurrence():
@@ -296,7 +326,7 @@ def test_new_items_count_by_their_codewords_alone():
     every = torch.arange(1, 71)
     rows = states.repeat_interleave(70, 0)
     likelihoods = network.log_likelihood(rows, every.repeat(6))
-    assert torch.allclose(likelihoods, -dense_losses(network, bigger, rows, every.repeat(6), known=table))
+    assert torch.allclose(likelihoods, -dense_losses_of(network, bigger, rows, every.repeat(6), known=table))
     assert torch.allclose(likelihoods.view(6, -1).exp().sum(1), torch.ones(6, dtype=torch.double))
     with torch.no_grad():
         found = beam_search(TreeStepDecoder(network, states), network.tree.trie, beam_size=70, normalise="legal")
@@ -319,8 +349,9 @@ def made(toy, **more):
     return config, data, TIGERTree(config, data.train._dataset)
 
 
-def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy):
-    config, data, model = made(toy, hidden_dropout_prob=0.0, item_embedding_dropout=0.0, n_layers=2)
+@pytest.mark.parametrize("more", [{}, {"head_attention": True, "item_loss_weight": 0.5}], ids=str)
+def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, more):
+    config, data, model = made(toy, hidden_dropout_prob=0.0, item_embedding_dropout=0.0, n_layers=2, **more)
     examples = TrainingExamples.from_dataset(data.train._dataset, config, "cpu")
     sequences = data.dataset.sequences
     windows = TrainingWindows.from_sequences(sequences, config, "cpu")
@@ -351,8 +382,26 @@ def test_batches_are_plainly_random_and_whole(toy):
     assert np.mean(spread) >= np.ptp(windows.n_targets) - 1
 
 
-def test_exact_scoring_is_a_beam_as_wide_as_the_catalogue(toy):
-    config, data, model = made(toy)
+@pytest.mark.parametrize("longest", [3, 50])
+def test_history_length(toy, longest):
+    config, data, model = made(toy, MAX_ITEM_LIST_LENGTH=longest)
+    windows = trainer_class("TIGERTree")(config, model)._make_examples(data.train._dataset)
+    [batch] = windows.batches(10**6, (0,))
+    model.calculate_loss(batch).backward()
+    reached = model.network.positions.grad.abs().sum(1) > 0
+    in_training = int(batch["item_length"].max())
+    assert len(reached) == longest and in_training == min(longest, 9)  # toy sequences of 12, less three
+    assert reached[:in_training].all() and not reached[in_training:].any()
+    model.eval()
+    batch = next(iter(data.test))[0]
+    assert int(batch["item_length"].max()) == min(longest, 11)
+    found = model.recommend(None, batch["item_id_list"], batch["item_length"], 5)
+    assert (found.items > 0).all()
+
+
+@pytest.mark.parametrize("head_attention", [False, True])
+def test_exact_scoring_is_a_beam_as_wide_as_the_catalogue(toy, head_attention):
+    config, data, model = made(toy, head_attention=head_attention)
     model.eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -471,6 +520,25 @@ def test_row_adamw_leaves_rows_without_gradient_alone_and_resumes():
     assert torch.equal(table, twin)
 
 
+def test_update_rows_trains_with_the_same_decay_and_clipping(toy):
+    """Two steps on all windows, so that every row that is ever read has a gradient at both."""
+    states, decays = {}, {}
+    for rows in ("all", "touched"):
+        more = {"ema_decay": 0.0, "weight_decay": 2.0, "learning_rate": 0.02, "train_batch_size": 10_000}
+        more.update(clip_grad_norm={"max_norm": 0.3}, hidden_dropout_prob=0.0, item_embedding_dropout=0.0)
+        config, data, model = made(toy, update_rows=rows, **more)
+        trainer = trainer_class("TIGERTree")(config, model)
+        for epoch in range(2):
+            trainer._progress = (0, 0.0)
+            trainer._train_epoch(data.train, epoch)
+        states[rows] = model.state_dict()
+        decays[rows] = [(group["weight_decay"], len(group["params"])) for group in trainer.optimizer.param_groups]
+    assert decays["touched"] == decays["all"] and [decay for decay, _ in decays["all"]] == [2.0, 0.0]
+    for name, value in states["all"].items():
+        assert torch.allclose(states["touched"][name], value, atol=1e-5), name
+    assert states["all"]["network.item_table"].any()
+
+
 class Killed(Exception):
     pass
 
@@ -502,9 +570,12 @@ def test_resumed_equals_uninterrupted_and_the_average_is_what_is_kept(toy, monke
         assert one["averaged_steps"] == one["global_step"]
         averaged, trained = (one[kept]["network.positions"] for kept in ("state_dict", "trained_state_dict"))
         assert not torch.equal(averaged, trained)
-    config, loaded, *_, test_data = load_data_and_model(whole["files"]["checkpoint"])
-    again = trainer_class("TIGERTree")(config, loaded).evaluate(test_data, load_best_model=False)
-    assert dict(again) == pytest.approx(whole["test_result"], abs=1e-12)
+    # What is kept is what was measured, in validation as in test.
+    config, loaded, *_, valid_data, test_data = load_data_and_model(whole["files"]["checkpoint"])
+    trainer = trainer_class("TIGERTree")(config, loaded)
+    for data, result in ((valid_data, whole["best_valid_result"]), (test_data, whole["test_result"])):
+        again = trainer.evaluate(data, load_best_model=False)
+        assert dict(again) == pytest.approx(result, abs=1e-12)
 
 
 def test_a_known_rule_is_learned(toy):
@@ -527,6 +598,8 @@ def test_a_known_rule_is_learned(toy):
         {"loss_over": "all"},
         {"update_rows": "touched"},
         {"tie_embeddings": "yes"},
+        {"head_attention": 2},
+        {"item_loss_weight": -1},
     ],
     ids=str,
 )

@@ -1,0 +1,52 @@
+"""Dropout that a CPU does not spend most of a step on: activations come in, the same with some set to 0 go out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class _ThinDropout(torch.autograd.Function):
+    """Dropout for the CPU: 16 random bits per element instead of a Bernoulli draw, optionally fused with ReLU."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, rate: float, relu: bool) -> Tensor:
+        n_words = -(-hidden.numel() // 4)
+        # random_(from, to) over the whole int64 range: every bit uniform, drawn from torch's global
+        # generator.
+        words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
+        drop_below = round(rate * 65536) - 32768
+        keep = _compared(torch.ge, words.view(torch.int16)[: hidden.numel()].view(hidden.shape), drop_below)
+        ctx.scale = 65536 / (32768 - drop_below)
+        ctx.relu = relu
+        if relu:
+            # The result is positive exactly where ReLU and dropout let a value through: no mask to keep.
+            out = hidden.clamp(min=0).mul_(keep).mul_(ctx.scale)
+            ctx.save_for_backward(out)
+        else:
+            out = (hidden * keep).mul_(ctx.scale)
+            ctx.save_for_backward(keep)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (kept,) = ctx.saved_tensors
+        return (grad * (_compared(torch.gt, kept, 0) if ctx.relu else kept)).mul_(ctx.scale), None, None
+
+
+def _compared(comparison, values: Tensor, limit: int) -> Tensor:
+    """0 and 1 as bytes: torch compares into them, and multiplies numbers with them, several times as fast as with bool."""
+    return comparison(values, limit, out=torch.empty(values.shape, dtype=torch.uint8))
+
+
+def dropout(hidden: Tensor, rate: float, training: bool, *, relu: bool = False) -> Tensor:
+    """Dropout (after ReLU, if `relu`); on the CPU several times faster than `F.dropout`.
+
+    The CPU's Bernoulli generator costs more than the matrix products around it, so there the mask comes from
+    16 bits of a random word per element: the rate is exact to 1/65536 and the kept values are scaled by the
+    rate in effect.
+    """
+    if training and rate > 0 and hidden.device.type == "cpu":
+        return _ThinDropout.apply(hidden, rate, relu)
+    return F.dropout(F.relu(hidden) if relu else hidden, rate, training)

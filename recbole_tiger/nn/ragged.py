@@ -1,0 +1,135 @@
+"""Sums, products and softmaxes over lists of different lengths: the children of trie nodes, of which most have few and
+some have many.
+
+Comes in: rows that each have a list of children. Goes out: an inner product of every row with each of its children, and
+`logsumexp` of each list, with derivatives; nothing is padded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def ranges(start: Tensor, count: Tensor) -> Tensor:
+    """`start[i], start[i] + 1, …, start[i] + count[i] - 1` for every i, one after the other: int64 `[count.sum()]`."""
+    ends = count.cumsum(0)
+    owner = torch.repeat_interleave(count)
+    return torch.arange(len(owner), device=count.device) + (start - ends + count).index_select(0, owner)
+
+
+@dataclass(frozen=True)
+class ChildBlocks:
+    """Rows that stand at nodes of one level, each paired with all the children of its node.
+
+    Rows are in ascending order of their node, so that rows and children of a node are both contiguous: the pairs are
+    dense blocks, one per distinct node, and both directions of the pairing are index arithmetic.
+
+    Attributes:
+        child: `[S]` children of the distinct nodes, ascending.
+        row_start: `[N + 1]` where the pairs of each row start.
+        column: `[M]` place in `child` of each pair, row by row.
+        child_start: `[S + 1]` where the pairs of each child start when they are listed child by child.
+        child_row: `[M]` row of each pair, child by child.
+        child_pair: `[M]` number of that pair, row by row.
+    """
+
+    child: Tensor
+    row_start: Tensor
+    column: Tensor
+    child_start: Tensor
+    child_row: Tensor
+    child_pair: Tensor
+
+    @classmethod
+    def of(cls, nodes: Tensor, first: Tensor, count: Tensor) -> ChildBlocks:
+        """Blocks of rows at `nodes` `[N]`, ascending; `first` and `count` give the children of every node."""
+        distinct, block, n_rows = torch.unique_consecutive(nodes, return_inverse=True, return_counts=True)
+        n_children = count[distinct]
+        block_row = n_rows.cumsum(0) - n_rows
+        block_child = n_children.cumsum(0) - n_children
+        row_count = n_children[block]
+        row_start = F.pad(row_count.cumsum(0), (1, 0))
+        child_block = torch.repeat_interleave(n_children)
+        child_count = n_rows[child_block]
+        child_row = ranges(block_row[child_block], child_count)
+        within = torch.arange(len(child_block), device=nodes.device) - block_child[child_block]
+        return cls(
+            child=ranges(first[distinct], n_children),
+            row_start=row_start,
+            column=ranges(block_child[block], row_count),
+            child_start=F.pad(child_count.cumsum(0), (1, 0)),
+            child_row=child_row,
+            child_pair=row_start[child_row] + torch.repeat_interleave(within, child_count),
+        )
+
+
+def sampled_products(rows: Tensor, columns: Tensor, row_start: Tensor, column: Tensor) -> Tensor:
+    """`rows[i] · columns[column[m]]` for the pairs `m` from `row_start[i]` up to `row_start[i + 1]`: `[M]`.
+
+    Without derivative. Args: rows `[N, d]`, columns `[S, d]`, row_start `[N + 1]`, column `[M]`.
+    """
+    pattern = torch.sparse_csr_tensor(
+        row_start, column, rows.new_zeros(len(column)), (len(rows), len(columns)), check_invariants=False
+    )
+    return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
+
+
+class _PairProducts(torch.autograd.Function):
+    """`sampled_products` over blocks, with derivatives that touch nothing but the pairs either."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, children: Tensor, blocks: ChildBlocks) -> Tensor:
+        ctx.save_for_backward(rows, children)
+        ctx.blocks = blocks
+        return sampled_products(rows, children, blocks.row_start, blocks.column)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (rows, children), blocks = ctx.saved_tensors, ctx.blocks
+        gradient = gradient.contiguous()
+        of_rows = of_children = None
+        if ctx.needs_input_grad[0]:
+            of_rows = F.embedding_bag(
+                blocks.column,
+                children,
+                blocks.row_start,
+                mode="sum",
+                per_sample_weights=gradient,
+                include_last_offset=True,
+            )
+        if ctx.needs_input_grad[1]:
+            of_children = F.embedding_bag(
+                blocks.child_row,
+                rows,
+                blocks.child_start,
+                mode="sum",
+                per_sample_weights=gradient.index_select(0, blocks.child_pair),
+                include_last_offset=True,
+            )
+        return of_rows, of_children, None
+
+
+def pair_products(rows: Tensor, children: Tensor, blocks: ChildBlocks) -> Tensor:
+    """Inner product of each row `[N, d]` with each of its children `[S, d]`: `[M]`, row by row."""
+    return _PairProducts.apply(rows, children, blocks)
+
+
+def segment_log_sum_exp(values: Tensor, start: Tensor) -> Tensor:
+    """`logsumexp` of each segment `values[start[i]:start[i + 1]]`, none of which is empty: `[N]`."""
+    count = start.diff()
+    owner = torch.repeat_interleave(count)
+    highest = values.new_full((len(count),), -torch.inf).scatter_reduce_(0, owner, values.detach(), "amax")
+    total = torch.zeros_like(highest).index_add(0, owner, (values - highest.index_select(0, owner)).exp())
+    return total.log() + highest
+
+
+def silence_sparse_warning() -> None:
+    """Spend torch's once-per-process warning that sparse CSR tensors are in beta: their products are tested here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.long), torch.zeros(0), (1, 1))

@@ -1,0 +1,219 @@
+"""What networks over the tree of a catalogue share: embeddings of its nodes and items, and a softmax over the children of
+a prefix.
+
+Hidden states come in, one per item and level; cross-entropies and log-likelihoods of the items' Semantic IDs go out. It is
+the hierarchical softmax of Morin & Bengio (2005) on a tree made of item content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_tiger.nn.item_tree import ABSENT, ItemTree
+from recbole_tiger.nn.ragged import (
+    ChildBlocks,
+    pair_products,
+    ranges,
+    sampled_products,
+    segment_log_sum_exp,
+    silence_sparse_warning,
+)
+
+#: What the softmax of a level is over: the children of the prefix, or all codewords of the level.
+Over = Literal["legal", "level"]
+#: Hidden states `[n, d]` at a level, of the rows `[n]` of a batch (None: of all rows).
+HiddenOf = Callable[[int, "Tensor | None"], Tensor]
+
+
+class TreeModule(nn.Module):
+    """A network with embeddings of the nodes and items of a tree beside those of codewords.
+
+    A node's logit is that of its codeword plus, with node embeddings, the inner product of the hidden state with the
+    node's. The tables start at zero: what is never trained has no embedding of its own, and nodes and items count as
+    what their codewords say until there is more to say. They belong to the tree that they were made for; `use` points the
+    network at a catalogue with more items.
+
+    A subclass calls `make_tables` in its `__init__` and defines `codeword_embedding`.
+
+    Attributes:
+        tree: what is read and scored.
+        trained_tree: what the tables were made for.
+        node_tables: per level from 1 on, `[n_rows, d]`; empty without node embeddings.
+        item_table: `[n_items + 1, d]`, or None.
+    """
+
+    tree: ItemTree
+    trained_tree: ItemTree
+    node_tables: nn.ParameterDict
+    item_table: nn.Parameter | None
+    sparse_gradients = False
+
+    def make_tables(self, tree: ItemTree, width: int, *, nodes: bool, items: bool) -> None:
+        """Tables of zeros for the nodes and the items of a tree, where they are wanted."""
+        silence_sparse_warning()
+        self.trained_tree = self.tree = tree
+        self.node_tables = nn.ParameterDict()
+        if nodes:
+            for level, n_rows in tree.n_rows.items():
+                self.node_tables[str(level)] = nn.Parameter(torch.zeros(n_rows, width))
+        self.item_table = nn.Parameter(torch.zeros(len(tree.codes), width)) if items else None
+
+    def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
+        """What a hidden state is multiplied with for the logits of codes (any shape) of a level: `[…, d]`."""
+        raise NotImplementedError
+
+    def _apply(self, fn, *args, **kwargs):
+        super()._apply(fn, *args, **kwargs)
+        device = next(self.parameters()).device
+        self.trained_tree = self.trained_tree.to(device)
+        self.tree = self.tree.to(device)
+        return self
+
+    def use(self, codes: np.ndarray, level_sizes: Sequence[int], item_rows: Tensor) -> None:
+        """Read and score the items of another table: of more items than the network was trained with.
+
+        Args:
+            codes: int64 `[n + 1, L]`, padding in row 0.
+            level_sizes: codewords per level.
+            item_rows: `[n + 1]` number that each item had in training, 0 for one that was not there.
+        """
+        device = next(self.parameters()).device
+        self.tree = ItemTree(codes, level_sizes, self.trained_tree, item_rows).to(device)
+
+    # ----------------------------------------------------------------------------------------------- embeddings
+
+    def level_codewords(self, level: int) -> Tensor:
+        """Output embeddings of all codewords of a level, `[V, d]`."""
+        codes = torch.arange(self.tree.trie.level_sizes[level], device=self.tree.codes.device)
+        return self.codeword_embedding(level, codes)
+
+    def child_embedding(self, level: int, nodes: Tensor) -> Tensor:
+        """What a hidden state is multiplied with for the logits of `nodes` `[S]` of a level from 1 on."""
+        embedded = self.codeword_embedding(level, self.tree.trie.tokens[level].index_select(0, nodes).long())
+        return embedded + self._nodes(level, nodes) if self.node_tables else embedded
+
+    def _nodes(self, level: int, nodes: Tensor) -> Tensor:
+        return self._rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
+
+    def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
+        return F.embedding(rows, table, padding_idx=ABSENT, sparse=self.sparse_gradients)
+
+    def item_rows(self, items: Tensor, dropped: float) -> Tensor:
+        """Rows of `items` (any shape) in the item table; in training a share `dropped` of them is `ABSENT`, at random."""
+        rows = self.tree.item_rows[items]
+        if self.training and dropped:
+            rows = torch.where(torch.rand(items.shape, device=items.device) < dropped, ABSENT, rows)
+        return rows
+
+    # ---------------------------------------------------------------------------------- losses and likelihoods
+
+    def level_losses(
+        self, hidden_of: HiddenOf, items: Tensor, over: Over, smoothing: float
+    ) -> Iterator[tuple[Tensor | None, Tensor]]:
+        """Cross-entropies of the codewords of `items` `[N]`, level by level.
+
+        Args:
+            hidden_of: the hidden states that the codewords are chosen by.
+            over: what the softmax is over.
+            smoothing: share of the target's probability that is spread over what the softmax is over.
+
+        Yields:
+            the rows that have a choice at a level (None: all of them), and their cross-entropies.
+        """
+        codes = self.tree.codes.index_select(0, items)
+        paths = self.tree.paths.index_select(0, items)
+        for level in range(self.tree.trie.depth):
+            if over == "level":
+                yield None, self._over_level(level, hidden_of, codes, paths, smoothing)
+            elif level == 0:
+                existing = self.codeword_embedding(0, self.tree.trie.tokens[0].long())
+                logits = hidden_of(0, None) @ existing.t()
+                yield None, F.cross_entropy(logits, paths[:, 0], label_smoothing=smoothing, reduction="none")
+            else:
+                # Where a prefix has one continuation there is nothing to choose: probability 1.
+                above = paths[:, level - 1]
+                rows = (self.tree.count[level].index_select(0, above) > 1).nonzero().squeeze(1)
+                if len(rows):
+                    rows = rows.index_select(0, above.index_select(0, rows).argsort(stable=True))
+                    hidden = hidden_of(level, rows)
+                    yield rows, self._over_children(level, hidden, paths.index_select(0, rows), smoothing)
+
+    def log_likelihoods(self, hidden_of: HiddenOf, items: Tensor, over: Over) -> Tensor:
+        """Log-likelihood of each of `items` `[N]`: `[N]`."""
+        total = torch.zeros(len(items), dtype=next(self.parameters()).dtype, device=items.device)
+        for rows, part in self.level_losses(hidden_of, items, over, 0.0):
+            total = total - part if rows is None else total.index_add(0, rows, part, alpha=-1)
+        return total
+
+    def _over_children(self, level: int, hidden: Tensor, paths: Tensor, smoothing: float) -> Tensor:
+        """Cross-entropies over the children of the nodes `paths[:, level - 1]`, which are in ascending order."""
+        first, above = self.tree.first[level], paths[:, level - 1]
+        blocks = ChildBlocks.of(above, first, self.tree.count[level])
+        logits = pair_products(hidden, self.child_embedding(level, blocks.child), blocks)
+        whole = segment_log_sum_exp(logits, blocks.row_start)
+        chosen = logits.index_select(0, blocks.row_start[:-1] + paths[:, level] - first.index_select(0, above))
+        if not smoothing:
+            return whole - chosen
+        n_children = blocks.row_start.diff()
+        owner = torch.repeat_interleave(n_children)
+        mean = torch.zeros_like(whole).index_add(0, owner, logits) / n_children
+        return whole - (1 - smoothing) * chosen - smoothing * mean
+
+    def _over_level(self, level: int, hidden_of: HiddenOf, codes: Tensor, paths: Tensor, smoothing: float) -> Tensor:
+        """Cross-entropies over all codewords of a level, where those that lead to an item have their nodes' logits too."""
+        if not level or not self.node_tables:
+            logits = hidden_of(level, None) @ self.level_codewords(level).t()
+            return F.cross_entropy(logits, codes[:, level], label_smoothing=smoothing, reduction="none")
+        rows = paths[:, level - 1].argsort(stable=True)
+        hidden = hidden_of(level, rows)
+        logits = hidden @ self.level_codewords(level).t()
+        above = paths[:, level - 1].index_select(0, rows)
+        blocks = ChildBlocks.of(above, self.tree.first[level], self.tree.count[level])
+        added = pair_products(hidden, self._nodes(level, blocks.child), blocks)
+        token = self.tree.trie.tokens[level].long().index_select(0, blocks.child).index_select(0, blocks.column)
+        place = torch.repeat_interleave(blocks.row_start.diff()) * logits.shape[1] + token
+        logits = logits.flatten().index_add(0, place, added).view_as(logits)
+        wanted = codes[:, level].index_select(0, rows)
+        losses = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
+        return torch.zeros_like(losses).index_copy(0, rows, losses)
+
+    # ------------------------------------------------------------------------------------------------- decoding
+
+    @torch.no_grad()
+    def add_node_logits_(self, level: int, logits: Tensor, hidden: Tensor, codes: Tensor) -> Tensor:
+        """Add what nodes have to the logits of their codewords, in place, where there are node embeddings.
+
+        Args:
+            logits: `[N, V]` of all codewords of a level from 1 on.
+            hidden: `[N, d]` that they are of.
+            codes: `[N, level]`, the prefixes; one that leads to no item has no nodes below it.
+        """
+        if not self.node_tables:
+            return logits
+        tree = self.tree
+        node = tree.trie.find(codes)
+        count = torch.where(node >= 0, tree.count[level][node.clamp(min=0)], 0)
+        child = ranges(tree.first[level][node.clamp(min=0)], count)
+        products = sampled_products(
+            hidden,
+            self.node_tables[str(level)],
+            F.pad(count.cumsum(0), (1, 0)),
+            tree.node_rows[level].index_select(0, child),
+        )
+        place = torch.repeat_interleave(count) * logits.shape[1] + tree.trie.tokens[level][child].long()
+        logits.view(-1).index_add_(0, place, products)
+        return logits
+
+
+def continued(prefixes: Tensor | None, parents: Tensor, codes: Tensor) -> Tensor:
+    """Codewords so far of beams `[B, K, level]`, when each continues the beam `parents` `[B, K]` with `codes` `[B, K]`."""
+    codes = codes[:, :, None]
+    if prefixes is None:
+        return codes
+    return torch.cat([prefixes.gather(1, parents[:, :, None].expand(-1, -1, prefixes.shape[2])), codes], 2)

@@ -1,0 +1,451 @@
+"""TIGER's switches towards TIGERTree: off, it is the paper's; on, it is what a dense masked softmax says."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from catalogue import settings_of
+from dense_softmax import dense_logits, dense_losses
+
+from recbole_tiger import load_data_and_model, run_recbole_tiger
+from recbole_tiger.checkpoint import load_checkpoint, save_checkpoint
+from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
+from recbole_tiger.data.tokens import encoder_input
+from recbole_tiger.decoding import beam_search, exact_scores
+from recbole_tiger.decoding.unseen import with_unseen_items
+from recbole_tiger.model.tiger import TIGER
+from recbole_tiger.nn.item_tree import ItemTree
+from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
+from recbole_tiger.nn.tree_seq2seq import TreeSeq2Seq
+from recbole_tiger.preprocessing import PreparedIDs
+from recbole_tiger.quick_start import prepare_data, trainer_class
+from recbole_tiger.recommend import Recommender
+from recbole_tiger.semantic_ids import SemanticIDTable
+
+NEW_KEYS = ("loss_over", "use_node_embeddings", "use_item_embeddings", "item_embedding_dropout")
+ALL = {"loss_over": "legal", "use_node_embeddings": True, "use_item_embeddings": True}
+STEPS = [
+    {"loss_over": "legal"},
+    {"use_node_embeddings": True},
+    {"use_item_embeddings": True},
+    ALL,
+    {**ALL, "likelihood": "level"},
+    {"likelihood": "legal", "use_node_embeddings": True},
+]
+
+
+def made(toy, **more):
+    """A TIGER on the toy catalogue with collision tokens, its config and its data."""
+    config = build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **{"collision": "append", **more}))
+    data = prepare_data(config)
+    torch.manual_seed(0)
+    return config, data, TIGER(config, data.train._dataset)
+
+
+def with_random_tables(model):
+    """The same model with embeddings that say something, where it has any."""
+    network = model.tree_network
+    tables = [] if network is None else [*network.node_tables.values(), network.item_table]
+    for number, table in enumerate(tables):
+        if table is not None:
+            torch.nn.init.normal_(table, std=0.5, generator=torch.Generator().manual_seed(number))
+            table.data[0] = 0
+    return model
+
+
+def prefixes_and_windows(config, data):
+    sequences = data.dataset.sequences
+    return (
+        TrainingExamples.from_dataset(data.train._dataset, config, "cpu"),
+        TrainingWindows.from_sequences(sequences, config, "cpu"),
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- the paper's model
+
+
+@pytest.mark.parametrize("encoder_mask", ["bidirectional", "block_causal"])
+@pytest.mark.parametrize("likelihood", [None, "level", "legal"])
+def test_without_switches_parameters_and_losses_are_those_of_the_t5(toy, encoder_mask, likelihood):
+    config, data, model = made(toy, encoder_mask=encoder_mask, likelihood=likelihood, label_smoothing=0.1)
+    torch.manual_seed(0)
+    t5 = Seq2Seq(model.seq2seq.config)
+    assert list(model.state_dict()) == [f"seq2seq.{name}" for name in t5.state_dict()]
+    assert all(torch.equal(model.state_dict()[f"seq2seq.{name}"], value) for name, value in t5.state_dict().items())
+    assert isinstance(model.seq2seq, TreeSeq2Seq) == (likelihood == "legal")
+    assert set(model.other_parameter()) == {"semantic_ids"}
+
+    # The loss, written out.
+    model.train()
+    examples, windows = prefixes_and_windows(config, data)
+    batch = next(iter((examples if encoder_mask == "bidirectional" else windows).batches(16, (0,))))
+    torch.manual_seed(1)
+    ours = model.calculate_loss(batch)
+    torch.manual_seed(1)
+    memory, mask = model.encode(batch["user_id"], batch["item_id_list"], batch["item_length"])
+    tokens, expected_mask = encoder_input(model.item_tokens, batch["item_id_list"], batch["item_length"], None)
+    assert torch.equal(mask, expected_mask)
+    if encoder_mask == "bidirectional":
+        torch.manual_seed(1)
+        assert torch.equal(memory, model.seq2seq.encode(tokens, mask))
+        tokens = model.item_tokens[batch["item_id"]]
+        hidden = model.seq2seq.decode(F.pad(tokens[:, :-1], (1, 0)), memory, mask)
+    else:
+        targets, context = (
+            batch[name][:, : int((batch["context"] > 0).sum(1).max())] for name in ("targets", "context")
+        )
+        there = context > 0
+        tokens = model.item_tokens[targets]
+        visible = torch.arange(memory.shape[1]) < (context * model.vocabulary.length)[:, :, None]
+        hidden = model.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0)), memory, visible)[there]
+        tokens = tokens[there]
+    losses = []
+    for level in range(model.vocabulary.length):
+        block = model.vocabulary.level_slice(level)
+        logits = F.linear(hidden[:, level] * model.seq2seq.config.d_model**-0.5, model.seq2seq.embedding.weight[block])
+        losses.append(F.cross_entropy(logits, tokens[:, level] - block.start, label_smoothing=0.1))
+    assert torch.equal(ours, torch.stack(losses).mean())
+
+
+def test_a_checkpoint_from_before_the_switches_is_read_as_it_was(toy):
+    result = run_recbole_tiger("TIGER", "toy", config_dict=settings_of("TIGER", toy, likelihood="level"))
+    state = load_checkpoint(result["files"]["checkpoint"])
+    for key in NEW_KEYS:
+        del state["config"][key]
+    save_checkpoint("old.pth", {key: value for key, value in state.items() if not key.startswith("format")})
+    config, model, *_, test = load_data_and_model("old.pth")
+    again = trainer_class("TIGER")(config, model).evaluate(test, load_best_model=False)
+    assert dict(again) == pytest.approx(result["test_result"], abs=1e-12)
+    assert model.loss_over == model.likelihood == "level"
+    Recommender.from_checkpoint("old.pth").recommend([["i0_3"]], 5)
+
+
+def test_every_switch_starts_as_the_same_t5(toy):
+    """Tables start at zero, after the T5's own weights were drawn: a step of an ablation changes one thing."""
+    _, data, plain = made(toy)
+    levels = [str(level) for level in range(1, plain.vocabulary.length)]
+    for switches in (*STEPS, {"likelihood": "legal"}):
+        torch.manual_seed(0)
+        config = build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, collision="append", **switches))
+        state = TIGER(config, data.train._dataset).state_dict()
+        assert all(torch.equal(state[name], value) for name, value in plain.state_dict().items())
+        extra = {name: value for name, value in state.items() if name not in plain.state_dict()}
+        assert not any(value.any() for value in extra.values())
+        expected = [f"seq2seq.node_tables.{level}" for level in levels] if switches.get("use_node_embeddings") else []
+        expected += ["seq2seq.item_table"] if switches.get("use_item_embeddings") else []
+        assert sorted(extra) == sorted(expected)
+
+
+# ------------------------------------------------------------------------------------------------------- the output
+
+
+def catalogue(seed, n_items=40, sizes=(4, 5, 3)):
+    rng = np.random.default_rng(seed)
+    codes = np.stack([rng.integers(0, size, n_items) for size in sizes], 1)
+    return SemanticIDTable.from_codes(codes, [f"i{n}" for n in range(n_items)], sizes)
+
+
+def network_of(table, *, nodes=True, tied=True):
+    """A small network in double precision with random tables."""
+    torch.manual_seed(0)
+    starts = 1 + np.concatenate([[0], np.cumsum(table.level_sizes)])
+    slices = [slice(int(a), int(b)) for a, b in itertools.pairwise(starts)]
+    config = T5Config(
+        int(starts[-1]), d_model=8, d_kv=4, d_ff=12, num_heads=2, num_encoder_layers=1, num_decoder_layers=2,
+        tie_word_embeddings=tied,
+    )  # fmt: skip
+    network = TreeSeq2Seq(
+        config,
+        ItemTree(table.codes, table.level_sizes),
+        slices,
+        node_embeddings=nodes,
+        item_embeddings=True,
+        item_dropout=0.0,
+    ).double()
+    for parameter in (*network.node_tables.values(), network.item_table):
+        torch.nn.init.normal_(parameter, std=0.5)
+        parameter.data[0] = 0
+    return network.eval()
+
+
+def output_codewords(network):
+    """Per level `[V, d_model]`, what T5 multiplies a state with."""
+    weight = network.embedding.weight * 8**-0.5 if network.lm_head is None else network.lm_head.weight
+    return [weight[block] for block in network.level_token_slices]
+
+
+@pytest.mark.parametrize("table", [catalogue(0), catalogue(1, n_items=1), catalogue(2, 70, (2, 30))], ids=[0, 1, 2])
+@pytest.mark.parametrize("over", ["level", "legal"])
+@pytest.mark.parametrize("nodes", [False, True])
+@pytest.mark.parametrize("tied, smoothing", [(True, 0.0), (True, 0.2), (False, 0.0)])
+def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, over, nodes, tied, smoothing):
+    network = network_of(table, nodes=nodes, tied=tied)
+    hidden = torch.randn(25, table.length, 8, dtype=torch.double, requires_grad=True)
+    items = torch.randint(1, table.n_items + 1, (25,))
+
+    def dense(smoothing):
+        return dense_losses(
+            hidden.unbind(1), output_codewords(network), network.node_tables, table, items, over, smoothing
+        )
+
+    ours, theirs = network.loss(hidden, items, over, smoothing), dense(smoothing).mean() / table.length
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    wanted = {
+        "hidden": hidden,
+        **{n: p for n, p in network.named_parameters() if "coder" not in n and n != "item_table"},
+    }
+    gradients = (torch.autograd.grad(x, list(wanted.values()), allow_unused=True) for x in (ours, theirs))
+    for name, a, b in zip(wanted, *gradients, strict=True):
+        a, b = (torch.zeros(1, dtype=torch.double) if g is None else g for g in (a, b))
+        assert torch.allclose(a, b, atol=1e-10), name
+        if table.n_items > 1 and not (name == "embedding.weight" and not tied):
+            assert b.abs().max() > 0, name
+    assert torch.allclose(network.log_likelihood(hidden, items, over), -dense(0.0))
+
+
+def likelihoods_of_all_items(model, batch, n_users):
+    """`[n_users, n_items]` by teacher forcing, one row for each user and item."""
+    every = torch.arange(1, model.n_items)
+    rows = torch.arange(n_users).repeat_interleave(len(every))
+    one = {name: batch[name][rows] for name in ("user_id", "item_id_list", "item_length")}
+    with torch.no_grad():
+        return model.predict({**one, "item_id": every.repeat(n_users)}).view(n_users, -1)
+
+
+@pytest.mark.parametrize(
+    "encoder_mask, switches", [*(("bidirectional", step) for step in STEPS), ("block_causal", ALL)], ids=str
+)
+def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switches):
+    _, data, model = made(toy, encoder_mask=encoder_mask, user_buckets=5, **switches)
+    with_random_tables(model).eval()
+    batch = next(iter(data.test))[0]
+    likelihoods = likelihoods_of_all_items(model, batch, 6)
+    expected = switches.get("likelihood") or switches.get("loss_over", "level")
+    assert model.likelihood == expected
+    total = likelihoods.exp().sum(1)
+    assert torch.allclose(total, torch.ones(6), atol=1e-4) if expected == "legal" else (total < 1).all()
+    arguments = [batch[name][:6] for name in ("user_id", "item_id_list", "item_length")]
+    seen = arguments[1][:, :3]
+    for scoring in ("beam", "exact"):
+        model.scoring = scoring
+        found = model.recommend(*arguments, 48, beam_size=48)
+        assert (found.items.sort(1).values == torch.arange(1, 49)).all()
+        assert (likelihoods.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
+        rest = model.recommend(*arguments, 48, beam_size=48, excluded=seen)
+        assert not (rest.items[:, :, None] == seen[:, None, :])[:, :45].any()
+    with torch.no_grad():
+        decoders = [model.step_decoder(*arguments) for _ in range(3)]
+        fixed = [beam_search(d, model.trie, beam_size=9, windows=w) for d, w in zip(decoders, ("ragged", "fixed"))]  # noqa: B905
+        assert torch.equal(fixed[0].items, fixed[1].items)
+        assert torch.allclose(
+            exact_scores(decoders[2], model.trie, normalise=model.likelihood, max_rows=7)[:, 1:], likelihoods, atol=1e-4
+        )
+
+
+def test_freely_written_ids_are_those_of_a_dense_softmax(toy):
+    _, data, model = made(toy, **ALL)
+    with_random_tables(model).eval()
+    network, table = model.tree_network, model.prepared_ids.table
+    batch = next(iter(data.test))[0]
+    arguments = [batch[name][:3] for name in ("user_id", "item_id_list", "item_length")]
+    ids = torch.tensor(list(itertools.product(*(range(size) for size in table.level_sizes))))
+    with torch.no_grad():
+        memory, mask = model.encode(*arguments)
+        tokens = ids + torch.tensor(model.vocabulary.offsets)
+        scores = []
+        for user in range(3):
+            rows = torch.full((len(ids),), user)
+            hidden = network.decode(F.pad(tokens[:, :-1], (1, 0)), memory[rows], mask[rows])
+            total = 0.0
+            for level in range(table.length):
+                weight = network.embedding.weight[model.levels[level]] * network.config.d_model**-0.5
+                logits, _ = dense_logits(
+                    hidden[:, level], weight, network.node_tables, level, ids[:, :level].tolist(), table, table
+                )
+                total = total + F.log_softmax(logits, -1).gather(1, ids[:, level, None]).squeeze(1)
+            scores.append(total)
+        scores = torch.stack(scores)
+    found = model.write_ids(*arguments, 30, beam_size=len(ids))
+    best = scores.topk(30, dim=1)
+    assert torch.allclose(found.scores, best.values, atol=1e-4)
+    index = (found.codes * torch.tensor([table.level_sizes[1] * table.level_sizes[2], table.level_sizes[2], 1])).sum(2)
+    assert torch.allclose(scores.gather(1, index), found.scores, atol=1e-4)
+    assert not found.valid.all() and found.valid.any()
+
+
+# -------------------------------------------------------------------------------------------------------- the input
+
+
+@pytest.mark.parametrize("user_buckets", [0, 5])
+def test_an_items_embedding_is_added_to_each_of_its_tokens(toy, user_buckets):
+    _, _, model = made(toy, use_item_embeddings=True, user_buckets=user_buckets)
+    with_random_tables(model).eval()
+    network = model.tree_network
+    history, lengths = torch.tensor([[5, 9, 5], [7, 0, 0]]), torch.tensor([3, 1])
+    users = model.user_tokens[torch.tensor([1, 2])] if user_buckets else None
+    tokens, _ = encoder_input(model.item_tokens, history, lengths, users)
+    embeds = network.embed_history(tokens, history)
+    first = int(user_buckets > 0)
+    for user, place in itertools.product(range(2), range(tokens.shape[1])):
+        own = 0 if place < first else network.item_table[history[user, (place - first) // model.vocabulary.length]]
+        assert torch.allclose(embeds[user, place], network.embedding.weight[tokens[user, place]] + own)
+    whole, _ = model.encode(torch.tensor([1, 2]), history, lengths)
+    network.item_table.data[9] += 1
+    changed, _ = model.encode(torch.tensor([1, 2]), history, lengths)
+    assert not torch.allclose(whole[0], changed[0]) and torch.equal(whole[1], changed[1])
+    model.encode(None, torch.zeros((2, 0), dtype=torch.long), torch.zeros(2, dtype=torch.long))  # empty histories
+
+
+def test_item_embeddings_are_dropped_per_occurrence_in_training(toy):
+    _, _, model = made(toy, use_item_embeddings=True, item_embedding_dropout=0.3)
+    network = with_random_tables(model).tree_network
+    history = torch.full((200, 20), 7)
+    tokens, _ = encoder_input(model.item_tokens, history, torch.full((200,), 20), None)
+    model.train()
+    added = (network.embed_history(tokens, history) - network.embed(tokens)).view(200, 20, model.vocabulary.length, -1)
+    there = torch.isclose(added, network.item_table[7], atol=1e-5).all(3)
+    assert (there | (added.abs().amax(3) < 1e-5)).all()
+    assert (there == there[:, :, :1]).all()  # all tokens of an occurrence, or none
+    assert there[:, :, 0].float().mean().item() == pytest.approx(0.7, abs=0.03)
+    agree = (there[:, 1:, 0] == there[:, :-1, 0]).float().mean().item()
+    assert agree == pytest.approx(0.7**2 + 0.3**2, abs=0.04)  # each occurrence by itself
+    model.eval()
+    again = network.embed_history(tokens, history) - network.embed(tokens)
+    assert torch.allclose(again, network.item_table[7].expand_as(again), atol=1e-5)
+
+
+@pytest.mark.parametrize("switches", [ALL, {"use_node_embeddings": True}], ids=str)
+def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, switches):
+    more = {"encoder_mask": "block_causal", "dropout_rate": 0.0, "item_embedding_dropout": 0.0, "user_buckets": 5}
+    config, data, model = made(toy, **more, **switches)
+    with_random_tables(model)
+    examples, windows = prefixes_and_windows(config, data)
+
+    def gradients(batches):
+        model.zero_grad()
+        loss = 0.0
+        for batch, n in zip(batches, batches.n_targets, strict=True):
+            part = model.calculate_loss(batch) * n / len(examples)
+            part.backward()
+            loss += part.item()
+        return loss, {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    loss, whole = gradients(examples.batches(100, (0,)))
+    window_loss, window = gradients(windows.batches(16, (0,)))
+    assert window_loss == pytest.approx(loss, abs=1e-5)
+    for name, value in whole.items():
+        scale = value.abs().max()
+        assert scale > 0 and torch.allclose(window[name], value, atol=1e-4 * float(scale) + 1e-7), name
+
+
+# ------------------------------------------------------------------------------------------------- runs and new items
+
+
+def test_a_run_with_all_switches_resumes_and_its_checkpoint_loads(toy, monkeypatch):
+    more = {**ALL, "epochs": 2, "dropout_rate": 0.1, "item_embedding_dropout": 0.5}
+    chosen = settings_of("TIGER", toy, **more)
+    whole = run_recbole_tiger("TIGER", "toy", config_dict=chosen)
+    original, files = trainer_class("TIGER")._fit_epoch, {}
+
+    class Killed(Exception):
+        pass
+
+    def fit_epoch(self, number, *args):
+        original(self, number, *args)
+        files["last"] = self.last_model_file
+        if number == 0:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(trainer_class("TIGER"), "_fit_epoch", fit_epoch)
+        run_recbole_tiger("TIGER", "toy", config_dict=chosen)
+    resumed = run_recbole_tiger("TIGER", "toy", config_dict={**chosen, "resume": files["last"]})
+    assert [r["train_loss"] for r in resumed["history"]] == [r["train_loss"] for r in whole["history"]]
+    assert resumed["test_result"] == whole["test_result"]
+    config, model, *_, test = load_data_and_model(whole["files"]["checkpoint"])
+    again = trainer_class("TIGER")(config, model).evaluate(test, load_best_model=False)
+    assert dict(again) == pytest.approx(whole["test_result"], abs=1e-12)
+    assert model.seq2seq.item_table.any() and model.seq2seq.node_tables["1"].any()
+    assert not model.seq2seq.item_table[0].any() and not model.seq2seq.node_tables["1"][0].any()
+
+
+def test_new_items_have_no_embeddings_and_are_found_by_their_codewords(toy):
+    config, data, model = made(toy, **ALL)
+    with_random_tables(model).eval()
+    trained, known = model.prepared_ids, model.prepared_ids.table
+    batch = next(iter(data.test))[0]
+    arguments = [batch[name][:4] for name in ("user_id", "item_id_list", "item_length")]
+    before = model.recommend(*arguments, 10)
+    rng = np.random.default_rng(0)
+    codes = np.stack([rng.integers(0, size, 20) for size in known.level_sizes[:-1]], 1)
+    codes[:4] = known.codes[1:5, : known.id_length]  # on the ID of an item of the catalogue, or beside it
+    bigger = with_unseen_items(known, codes, [f"new{n}" for n in range(20)])
+    model._use_semantic_ids(PreparedIDs(table=bigger))
+    network = model.tree_network
+
+    items = torch.arange(1, 69)
+    with torch.no_grad():
+        memory, mask = model.encode(*arguments)
+        likelihoods = []
+        for user in range(4):
+            rows = torch.full((68,), user)
+            targets = F.pad(model.item_tokens[items][:, :-1], (1, 0))
+            hidden = network.decode(targets, memory[rows], mask[rows])
+            weight = network.embedding.weight * network.config.d_model**-0.5
+            codewords = [weight[block] for block in model.levels]
+            losses = dense_losses(hidden.unbind(1), codewords, network.node_tables, bigger, items, "legal", known=known)
+            likelihoods.append(-losses)
+        likelihoods = torch.stack(likelihoods)
+    for scoring in ("beam", "exact"):
+        model.scoring = scoring
+        found = model.recommend(*arguments, 68, beam_size=68)
+        assert (found.items.sort(1).values == items).all()
+        assert (likelihoods.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
+    # In a history a new item is its codewords.
+    history, lengths = torch.tensor([[3, 60]]), torch.tensor([2])
+    tokens, _ = encoder_input(model.item_tokens, history, lengths, None)
+    added = (network.embed_history(tokens, history) - network.embed(tokens)).view(2, known.length, -1)
+    assert torch.allclose(added[0], network.item_table[3].expand_as(added[0]), atol=1e-6) and not added[1].any()
+    # What a checkpoint then holds is still what the weights belong to.
+    model.scoring = "beam"
+    model.load_other_parameter(model.other_parameter())
+    again = model.recommend(*arguments, 10)
+    assert torch.equal(again.items, before.items) and torch.equal(again.scores, before.scores)
+    model._use_semantic_ids(trained)
+
+
+def test_the_recommend_command_takes_new_items(toy, workplace):
+    more = {**ALL, "epochs": 3, "learning_rate": 0.01, "user_buckets": 3, "encoder_mask": "block_causal"}
+    result = run_recbole_tiger("TIGER", "toy", config_dict=settings_of("TIGER", toy, **more))
+    recommender = Recommender.from_checkpoint(result["files"]["checkpoint"])
+    [before] = recommender.recommend([["i0_3", "i0_4"]], 10)
+    twin = before[0]
+    row = next(line for line in (workplace / "data/toy/toy.item").read_text().splitlines() if twin.item in line)
+    head = "item_id:token\ttitle:token\tcategories:token_seq\tbrand:token"
+    (workplace / "new.item").write_text(head + "\n" + row.replace(twin.item, "n1") + "\n")
+    assert recommender.add_items("new.item") == 1
+    [found] = recommender.recommend([["i0_3", "i0_4"]], 10)
+    assert twin.item in {r.item for r in found} and "n1" in {r.item for r in found[:3]}
+    assert recommender.recommend([["n1"]], 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"loss_over": "all"},
+        {"likelihood": "all"},
+        {"use_node_embeddings": "yes"},
+        {"use_item_embeddings": 2},
+        {"item_embedding_dropout": 1.0},
+        {"item_embedding_dropout": "often"},
+        {"label_smoothing": 1.0},
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_named(toy, wrong):
+    [(key, value)] = wrong.items()
+    with pytest.raises(ConfigError, match=f"{key}={value!r}"):
+        build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **wrong))
