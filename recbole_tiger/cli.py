@@ -90,8 +90,7 @@ def _train(settings: dict) -> str:
     from recbole_tiger.quick_start import run_recbole_tiger
 
     files = str(settings.pop("config_files", "") or "").split()
-    model, dataset = settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k")
-    return report(run_recbole_tiger(model, dataset, files, command_line=settings))
+    return report(run_recbole_tiger("TIGER", "ml-100k", files, command_line=settings))
 
 
 def report(result: dict) -> str:

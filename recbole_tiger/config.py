@@ -45,8 +45,10 @@ SEMANTIC_ID_MODELS = ("TIGER", "TIGERTree")
 #: RecBole models that read item features; `item_feature` of the dataset's property file fills their own keys.
 FEATURE_MODELS = ("FDSA", "S3Rec", "SASRecF", "GRU4RecF")
 
-#: The sampler of models trained with BPR: one uniform item for each example, RecBole's own default.
-BPR_SAMPLER = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+#: RecBole models whose one loss needs sampled items; the others have cross-entropy, here the default, or BPR (`loss_type`).
+SAMPLED_LOSSES = {"FPMC": "BPR", "TransRec": "BPR", "DIN": "BCE", "DIEN": "BCE"}
+#: Their sampler, and that of BPR: one uniform item for each example, RecBole's own default.
+SAMPLER = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 
 CHOICES: dict[str, tuple] = {
     "content_encoder": ("sentence_transformers", "tfidf_svd", "precomputed"),
@@ -277,9 +279,9 @@ def build_config(
         settings.pop(key, None)
     if settings.get("learner") is not None:
         settings["learner"] = str(settings["learner"]).lower()
-    if settings.get("loss_type") == "BPR" and "train_neg_sample_args" not in user:
-        # BPR compares the next item with a sampled one; our protocol file names no sampler, since CE needs none.
-        settings["train_neg_sample_args"] = dict(BPR_SAMPLER)
+    if (settings.get("loss_type") == "BPR" or model in SAMPLED_LOSSES) and "train_neg_sample_args" not in user:
+        # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
+        settings["train_neg_sample_args"] = dict(SAMPLER)
     check_dataset(dataset, settings)
     settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
     with blank_argv():

@@ -33,6 +33,7 @@ from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import (
     FEATURE_MODELS,
+    SAMPLED_LOSSES,
     UNTRAINED_MODELS,
     ConfigError,
     build_config,
@@ -430,7 +431,8 @@ def environment(config: Config) -> dict:
 
 def provenance(config: Config) -> dict:
     """What a row of a table says about where it comes from: recipe, loss, seed, and the commit of this code."""
-    loss = None if config["model"] in UNTRAINED_MODELS else config["loss_type"] or "CE"
+    loss = SAMPLED_LOSSES.get(config["model"]) or config["loss_type"] or "CE"
+    loss = None if config["model"] in UNTRAINED_MODELS else loss
     return {"recipe": config["recipe"], "loss": loss, "seed": config["seed"], **source_state()}
 
 

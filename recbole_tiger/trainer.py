@@ -284,6 +284,7 @@ class SafeTrainer(Trainer):
             self._load_weights(load_checkpoint(path, self.device))
             self.logger.info(f"Loading model structure and parameters from {path}")
         self.model.eval()
+        self.item_tensor = eval_data._dataset.get_item_feature()
         bar = tqdm(eval_data, ncols=100, desc=set_color("Evaluate   ", "pink"), disable=None if show_progress else True)
         k = max(self.config["topk"])
         users, ranks, ties, id_ranks = [], [], [], []
@@ -322,10 +323,22 @@ class SafeTrainer(Trainer):
 
     def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
         """The k best items of each row; here from a model that scores all items."""
-        scores = self.model.full_sort_predict(interaction).view(len(interaction), -1)
+        try:
+            scores = self.model.full_sort_predict(interaction).view(len(interaction), -1)
+        except NotImplementedError:  # DIN, DIEN: a score for one pair of history and item at a time
+            scores = torch.stack(
+                [self._scores_of_all_items(interaction[row : row + 1]) for row in range(len(interaction))]
+            )
         if history_index is not None:
             scores[history_index] = -torch.inf
         return BeamResult(topk_of_scores(scores, k, seen), scores)
+
+    def _scores_of_all_items(self, one) -> torch.Tensor:
+        """Scores [n_items] of the items after one row's history, from a model that only has ``predict``."""
+        items = self.item_tensor.to(self.device)
+        pairs = one.repeat_interleave(len(items))
+        pairs.update(items)
+        return self.model.predict(pairs).view(-1)
 
 
 class S3RecTrainer(SafeTrainer):
@@ -356,6 +369,7 @@ class TIGERTrainer(SafeTrainer):
         self._validated_at = 0  # step of the last validation
         self._stopping = False
         self._epoch = 0
+        self._steps_per_epoch = 0
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
         self._examples: TrainingExamples | TrainingWindows | None = None
 
@@ -422,6 +436,7 @@ class TIGERTrainer(SafeTrainer):
         loss_func = loss_func or self.model.calculate_loss
         batches = self._examples.batches(self.config["train_batch_size"], seed=(self.config["seed"], epoch_idx))
         steps, loss_sum = self._progress
+        self._steps_per_epoch = len(batches)
         batches = batches.after(steps)
         bar = tqdm(
             batches, ncols=100, desc=set_color(f"Train {epoch_idx:>5}", "pink"), disable=None if show_progress else True
@@ -472,7 +487,9 @@ class TIGERTrainer(SafeTrainer):
     def _validate_midway(self, show_progress: bool) -> None:
         """Validation every `eval_steps` steps, within an epoch."""
         improved, result = self._validate(self._epoch, self._valid_data, True, show_progress)
-        self._history.append({"epoch": self._epoch, "step": self.global_step, "valid": dict(result)})
+        passed = self._epoch + self._progress[0] / self._steps_per_epoch
+        record = {"epoch": self._epoch, "step": self.global_step, "epochs": passed, "valid": dict(result)}
+        self._history.append(record)
         self.model.train()
         if self._saved:
             if improved:

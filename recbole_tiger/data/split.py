@@ -127,7 +127,7 @@ def describe_split(split: Mapping[str, Any]) -> str:
     inside = split["temporal"]
     first, second = inside["cutoffs"]
     what = " of all interactions" if _kind(first) == "share" else ""
-    return f"global temporal split at {first} and {second}{what}, each user's {inside['target']} item of a period"
+    return f"global temporal split at {first} and {second}{what}, each user's {inside['target']} item"
 
 
 # ------------------------------------------------------------------------------------------------------------ the split

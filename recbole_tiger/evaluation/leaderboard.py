@@ -97,6 +97,8 @@ USAGE = """Usage: python run_recbole_tiger.py --model=TIGER,SASRec,Pop --dataset
 
 #: Pop has no Config of its own: data and protocol come with this model's.
 _CARRIER = "SASRec"
+#: What a table is asked for: which rows on which data, with which seeds.
+_OF_THE_TABLE = ("model", "dataset", "seed")
 #: Settings that are files: their content is what counts.
 _FILES = ("content_file", "semantic_id_file", "pre_model_path")
 
@@ -212,13 +214,15 @@ def make_plan(
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ConfigError(f"seeds={list(seeds)}: {seed!r} is not a whole number; write --seeds=2024,2025")
-    for key in ("run_dir", "resume"):
-        if settings.get(key):
-            raise ConfigError(
-                f"{key}={settings[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
-            )
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds={list(seeds)} names a seed twice; runs of one seed are the same run")
     shared, blocks = _read_files(config_files, names)
-    shared.update({key: settings[key] for key in settings})
+    shared.update(settings)
+    for key in ("run_dir", "resume"):
+        if shared.get(key):
+            raise ConfigError(
+                f"{key}={shared[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
+            )
     _check_shared(shared, names)
 
     tasks, impossible, root, data = [], {}, None, ""
@@ -262,7 +266,10 @@ def _known(model: str) -> frozenset[str]:
 
 
 def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, dict]:
-    """Shared settings of YAML files, and the blocks under the name of a row or a model."""
+    """Shared settings of YAML files, and the blocks under the name of a row or a model.
+
+    Model, dataset and seed of a file are what :func:`run` falls back to; they are no settings of a row.
+    """
     shared: dict = {}
     blocks: dict[str, dict] = {}
     models = {*recbole_models(), POP}
@@ -274,7 +281,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
                         f"config_files: '{file}' has '{key}: {value!r}', but a model's block is 'key: value' lines"
                     )
                 blocks.setdefault(key, {}).update(value)
-            else:
+            elif key not in _OF_THE_TABLE:
                 shared[key] = value
     for name in names:
         for own in (blocks.get(name.model, {}), blocks.get(name.label, {}), name.tag):
@@ -486,6 +493,21 @@ def failures_of(plan: Plan) -> list[tuple[str, str]]:
     return found
 
 
+def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
+    """Rows, dataset and seeds out of the command line, or out of the files where they are not typed."""
+    if "seeds" in settings and "seed" in settings:
+        raise ConfigError(
+            f"seed={settings['seed']!r} and seeds={settings['seeds']!r} say the same thing twice; leave seed out"
+        )
+    asked = {"model": "TIGER", "dataset": "ml-100k", "seed": 2024}
+    for given in (*map(read_yaml, files), settings):
+        asked.update({key: given[key] for key in _OF_THE_TABLE if key in given})
+    for key in _OF_THE_TABLE:
+        settings.pop(key, None)
+    seeds = settings.pop("seeds", asked["seed"])
+    return asked["model"], asked["dataset"], list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
+
+
 def run(settings: Mapping) -> str:
     """The command: make what is missing, write the outputs, return the text to print.
 
@@ -494,19 +516,17 @@ def run(settings: Mapping) -> str:
     """
     settings = dict(settings)
     files = str(settings.pop("config_files", "") or "").split()
-    seeds = settings.pop("seeds", settings.pop("seed", 2024))
-    settings.pop("seed", None)
+    model, dataset, seeds = _pop_table(settings, files)
     options = {
         "ray": settings.pop("ray", False),
         "cpus_per_run": settings.pop("cpus_per_run", 1),
         "gpus_per_run": settings.pop("gpus_per_run", 0),
     }
-    dataset = settings.pop("dataset", "ml-100k")
     published = check_published(settings.pop("published", False), [dataset])
     plan = make_plan(
-        settings.pop("model", "TIGER"),
+        model,
         dataset,
-        list(seeds) if isinstance(seeds, (list, tuple)) else [seeds],
+        seeds,
         files,
         folder=settings.pop("leaderboard_dir", None),
         settings=settings,

@@ -95,6 +95,7 @@ def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         "model",
         "parameters",
         "training s",
+        "validation s",
         "test s",
         "train examples/s",
         "test users/s",
@@ -106,7 +107,8 @@ def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         [
             row.label,
             f"{row.first['parameters']:,}",
-            f"{row.seconds('training', 'validation'):,.1f}",
+            f"{row.seconds('training'):,.1f}",
+            f"{row.seconds('validation'):,.1f}",
             f"{row.seconds('test'):,.2f}",
             count(row.speed("training") if row.is_trained() else None),
             count(row.speed("test")),
@@ -134,6 +136,12 @@ def notes(board: Leaderboard) -> list[str]:
         lines.append(SHARED_FUTURE)
     elif "temporal" in board.protocol["eval_args"]["split"]:
         lines.append(_periods(board.rows[0].first["split"], board.protocol["eval_args"]["split"]["temporal"]["target"]))
+    leaking = [row.label for row in board.rows if row.is_leaking()]
+    if leaking:
+        lines.append(
+            f"{', '.join(leaking)}: items are numbered in the order of the data, test items among them, so that word pieces tell "
+            "the answer (paper, Appendix A)."
+        )
     if any(run.result.get("dirty") for row in board.rows for run in row.runs):
         lines.append("A commit with + had changes that are not in it.")
     for row in board.rows:
@@ -168,7 +176,7 @@ def format_text(board: Leaderboard) -> str:
         header, cells = statistics_cells(board)
         parts.append(tabulate(cells, headers=header, colalign=("left", *["right"] * 6), **options))
     header, cells = cost_cells(board)
-    align = ("left", *["right"] * 5, "left", "left", "left")
+    align = ("left", *["right"] * 6, "left", "left", "left")
     parts.append(tabulate(cells, headers=header, colalign=align, **options))
     parts.append("\n".join(notes(board)))
     if board.published:
@@ -258,7 +266,8 @@ def as_records(board: Leaderboard) -> list[dict]:
         record.update({f"{board.main}_{name}": value for name, value in compared.items()})
         record.update(
             parameters=row.first["parameters"],
-            training_seconds=row.seconds("training", "validation"),
+            training_seconds=row.seconds("training"),
+            validation_seconds=row.seconds("validation"),
             test_seconds=row.seconds("test"),
             training_examples_per_second=row.speed("training") if row.is_trained() else None,
             test_users_per_second=row.speed("test"),

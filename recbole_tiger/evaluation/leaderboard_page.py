@@ -223,11 +223,11 @@ def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
 
 
 def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
-    """The main metric on validation after each epoch, for the first seed of each row."""
+    """The main metric at each validation, after an epoch or within one, for the first seed of each row."""
     plot = go.Figure()
     for place, row in enumerate(rows):
         points = [
-            (record["epoch"] + 1, record["valid"][board.main])
+            (record.get("epochs", record["epoch"] + 1), record["valid"][board.main])
             for record in row.first.get("history") or []
             if board.main in (record.get("valid") or {})
         ]
@@ -240,11 +240,11 @@ def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
                 mode="lines+markers",
                 line={"color": plots.color(place), "width": 2},
                 marker={"size": 5},
-                hovertemplate=f"{plots.label(row.label)}<br>epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+                hovertemplate=f"{plots.label(row.label)}<br>epoch %{{x:.4~g}}: %{{y:.4f}}<extra></extra>",
             )
     plots.style(plot, x_title="epoch", y_title=f"validation {board.main}")
     last = max((trace.x[-1] for trace in plot.data), default=1)
-    plot.update_xaxes(range=[0.5, last + 0.5], dtick=max(1, round(last / 12)))
+    plot.update_xaxes(range=[0, 1.04 * last], dtick=max(1, round(last / 12)))
     plot.update_yaxes(rangemode="tozero")
     return plots.Figure(plot, title="Training curves", note="The first seed of each row.", wide=True)
 

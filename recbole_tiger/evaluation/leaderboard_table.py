@@ -122,6 +122,10 @@ class BoardRow:
         seeds = [run.result.get("seed", run.result["config"].get("seed")) for run in self.runs]
         return ",".join(str(seed) for seed in seeds if seed is not None) if self.is_trained() else "none"
 
+    def is_leaking(self) -> bool:
+        """Whether the model was told something of the test items (P5 with consecutive numbers)."""
+        return _is_leaking(self.first)
+
     def is_trained(self) -> bool:
         return self.model != POP and self.model not in UNTRAINED_MODELS
 
@@ -230,10 +234,14 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     )
 
 
+def _is_leaking(result: Mapping) -> bool:
+    return str(result.get("recipe")).endswith("_leaking")
+
+
 def _labels(by_row: Mapping[str, Mapping]) -> list[str]:
     """A label for each row; rows of one label are told apart by the settings in which they differ."""
     runs = [next(iter(seeded.values())) for seeded in by_row.values()]
-    labels = [run.label for run in runs]
+    labels = [run.label + (" (leaking)" if _is_leaking(run.result) else "") for run in runs]
     for label in {label for label in labels if labels.count(label) > 1}:
         same = [place for place, other in enumerate(labels) if other == label]
         settings = [{k: v for k, v in runs[p].result["config"].items() if k not in PLACES} for p in same]

@@ -13,13 +13,13 @@ from recbole_tiger.config import ConfigError
 
 METRICS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
 #: Where rows come from (paper, 4.2.2).
-_FROM_S3REC = "S3-Rec's repository"
-_FROM_P5 = "P5's code, run for the paper"
-_FROM_PAPER = "the paper"
+_FROM_S3REC = "S3-Rec"
+_FROM_P5 = "P5's code"
+_FROM_PAPER = "paper"
 NOTE = (
     'Copied from Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023. Leave-one-out; seen items are '
-    "masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec), and the paper does not say "
-    "whether they are for P5, which its authors ran with random item numbers, and for TIGER. Other code, tuning and seeds than "
+    "masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec); the paper does not say whether "
+    "they are for P5, whose code its authors ran with random item numbers, and for TIGER. Other code, tuning and seeds than "
     "those of the table above: not to be ranked with its rows."
 )
 

@@ -163,7 +163,10 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
 
     def seen_items(self, eval_data, interaction):
         found = original_seen(self, eval_data, interaction)
-        excluded.setdefault((self.config["model"], eval_data._dataset.phase), []).append(found)
+        phase, split = eval_data._dataset.phase, eval_data._dataset.sequences.split
+        places = split.targets[phase][interaction["user_id"].cpu().numpy()]
+        assert (found > 0).sum(1).tolist() == places.tolist()  # all that came before the target, of this phase
+        excluded.setdefault((self.config["model"], phase), []).append(found)
         return found
 
     monkeypatch.setattr(SafeTrainer, "fit", fit)
@@ -193,6 +196,27 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
     assert sorted(len(board.rows) for board in boards) == [2, 9]
     with pytest.raises(ConfigError, match="split cannot be set for the row SASRec.split=temporal. alone"):
         leaderboard.run({**settings, "model": "TIGER,SASRec[split=temporal]"})
+
+
+def test_models_without_cross_entropy_start_by_name(toy, workplace):
+    """FPMC and TransRec (BPR), DIN (binary cross-entropy, and a score for one pair at a time), each with its sampler."""
+    settings = {"dataset": "toy", "data_path": toy["data_path"], "epochs": 1, "show_progress": False, "state": "WARNING",
+                "embedding_size": 8, "mlp_hidden_size": [8], "seeds": 1}  # fmt: skip
+    text = leaderboard.run({**settings, "model": "FPMC,TransRec,DIN"})
+    assert "has no result" not in text
+    runs = {run.label: run.result for run in leaderboard_table.read_runs(workplace / "saved")}
+    assert {label: result["loss"] for label, result in runs.items()} == {"FPMC": "BPR", "TransRec": "BPR", "DIN": "BCE"}
+    # DIN's lists are those of RecBole's own evaluation, which repeats every row for every item.
+    config, data, model = loaded("DIN", {k: v for k, v in settings.items() if k != "seeds"})
+    trainer = SafeTrainer(config, model)
+    batch = next(iter(data.test))
+    batch = (batch[0][:7], None, batch[2][:7], batch[3][:7])
+    trainer.item_tensor, trainer.tot_item_num = data.test._dataset.get_item_feature(), data.test._dataset.item_num
+    with torch.no_grad():
+        _, expected, _, _ = trainer._full_sort_batch_eval(batch)
+        found = trainer._topk(batch[0], 10, None)
+    assert torch.allclose(found.scores[:, 1:], expected[:, 1:], atol=1e-6)
+    assert torch.equal(found.items, expected.topk(10).indices)
 
 
 def test_ray_makes_the_same_runs(small, monkeypatch, workplace):

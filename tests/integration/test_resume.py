@@ -86,7 +86,10 @@ def test_sigterm_within_an_epoch_loses_nothing(toy, monkeypatch, where, call, ev
     trainer = stopped_run(settings, monkeypatch, where, call)
     assert signal.getsignal(signal.SIGTERM) is before
     resumed = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "resume": trainer.last_model_file})
-    for key in ("epoch", "step", "train_loss", "valid"):
+    places = [record.get("epochs", record["epoch"] + 1) for record in whole["history"] if "valid" in record]
+    assert places == sorted(set(places)) and 0 < places[0] <= places[-1] <= 3  # in epochs, for training curves
+    assert (places == [1, 2, 3]) == (eval_steps == 0)
+    for key in ("epoch", "step", "epochs", "train_loss", "valid"):
         assert [r.get(key) for r in resumed["history"]] == [r.get(key) for r in whole["history"]]
     assert resumed["test_result"] == whole["test_result"] and resumed["examples_seen"] == whole["examples_seen"]
     one, other = (torch.load(r["files"]["last checkpoint"], weights_only=True) for r in (whole, resumed))

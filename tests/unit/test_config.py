@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from recbole_tiger import cli, quick_start
 from recbole_tiger.config import (
     PROPERTIES,
     ConfigError,
@@ -170,3 +171,16 @@ def test_plain_settings_make_the_same_config(toy):
     assert plain_settings(again) == plain_settings(config)
     assert again["data_path"] == config["data_path"] and again["seed"] == 7
     assert str(again["device"]) == str(config["device"])
+
+
+def test_what_is_typed_wins_over_a_files_model_and_dataset(workplace, monkeypatch):
+    """As for any other key; the file that a sweep leaves has both in it."""
+    (workplace / "best.yaml").write_text("model: GRU4Rec\ndataset: ml-100k\nhidden_size: 24\n")
+    seen = []
+    monkeypatch.setattr(quick_start, "run_config", lambda config, **more: seen.append(config) or 1 / 0)
+    for typed in ({}, {"model": "SASRec"}):
+        with pytest.raises(ZeroDivisionError):
+            cli._train({**typed, "config_files": "best.yaml"})
+    assert [(config["model"], config["hidden_size"]) for config in seen] == [("GRU4Rec", 24), ("SASRec", 24)]
+    with pytest.raises(ConfigError, match="dataset='nowhere'"):
+        cli._train({"dataset": "nowhere", "config_files": "best.yaml"})

@@ -18,6 +18,7 @@ from recbole_tiger.evaluation.leaderboard import (
     parse_rows,
 )
 from recbole_tiger.evaluation.leaderboard_formats import (
+    cost_cells,
     format_latex,
     format_markdown,
     format_text,
@@ -115,6 +116,30 @@ def test_settings_go_to_the_rows_that_know_them(data, workplace):
     assert [task.settings.get("beam_size") for task in plan.tasks] == [40, None]
 
 
+def test_a_file_names_no_other_model_than_the_rows(data, workplace, monkeypatch):
+    """The file that a sweep leaves for its winner has a model, a dataset and perhaps a seed in it."""
+    (workplace / "best.yaml").write_text("model: GRU4Rec\ndataset: elsewhere\nseed: 7\nhidden_size: 24\n")
+    plan = make_plan("SASRec,Caser", "toy", [1], ["best.yaml"], data)
+    for task in plan.tasks:
+        config = build_config(task.model, task.dataset, None, task.settings)
+        assert config["model"] == task.model == task.label and config["dataset"] == "toy"
+    assert build_config("SASRec", "toy", None, plan.tasks[0].settings)["hidden_size"] == 24
+
+    asked = []
+    monkeypatch.setattr(leaderboard, "make_plan", lambda *args, **kwargs: asked.append(args[:3]) or 1 / 0)
+    for typed in ({}, {"model": "SASRec,Pop", "seeds": (1, 2)}, {"dataset": "toy", "seed": 3}):
+        with pytest.raises(ZeroDivisionError):
+            leaderboard.run({**typed, "config_files": "best.yaml"})
+    assert asked == [
+        ("GRU4Rec", "elsewhere", [7]), ("SASRec,Pop", "elsewhere", [1, 2]), ("GRU4Rec", "toy", [3]),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="seed=1 and seeds=2 say the same"):
+        leaderboard.run({"seed": 1, "seeds": 2})
+    (workplace / "one.yaml").write_text("resume: saved/x/last.pth\n")
+    with pytest.raises(ConfigError, match="resume='saved/x/last.pth' belongs to one run"):
+        make_plan("SASRec", "toy", [1], ["one.yaml"], data)
+
+
 def test_bpr_gets_a_sampler(data):
     for config in (
         build_config("SASRec", "toy", None, {**data, "loss_type": "BPR"}),
@@ -133,6 +158,7 @@ def test_bpr_gets_a_sampler(data):
         ("SASRec[mask_seen_items=True],SASRec", [1], {}, "all rows of a table share it"),
         ("SASRec[seed=3],SASRec", [1], {}, "all rows of a table share it"),
         ("SASRec", ["one"], {}, "seeds="),
+        ("SASRec", [1, 2, 1], {}, "names a seed twice"),
         ("SASRec", [1], {"resume": "x.pth"}, "resume='x.pth'"),
         ("SASRec", [1], {"recipe": "paper"}, "recipe='paper'"),
         ("SASRec", [1], {"eval_args": {"mode": "uni100"}}, "sampled evaluation"),
@@ -268,6 +294,25 @@ def test_best_is_bold_and_second_underlined(runs):
     assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
     widths = {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")}
     assert widths == {7} and "%" not in latex.replace(r"\%", "").split("\n", 1)[1]
+
+
+def test_a_leaking_row_is_named_so_wherever_it_stands(tmp_path):
+    store(tmp_path, "P5", 1, [0, 1], recipe="scratch_leaking", config={"p5_item_numbers": "consecutive"})
+    store(tmp_path, "P5", 1, [0, -1], recipe="scratch")
+    [board] = make_leaderboards(read_runs(tmp_path))
+    assert sorted(row.label for row in board.rows) == ["P5", "P5 (leaking)"]
+    for text in (format_text(board), format_markdown(board)):
+        assert text.count("P5 (leaking)") >= 4 and "word pieces tell the answer" in text
+    assert "P5 (leaking)" in format_latex(board)
+    other = store(tmp_path / "other", "P5", 1, [0, 1], recipe="scratch")
+    assert "leaking" not in format_text(make_leaderboards(read_runs(other))[0])
+
+
+def test_training_and_validation_have_times_of_their_own(runs):
+    [board] = make_leaderboards(read_runs(runs))
+    header, cells = cost_cells(board)
+    times = [cells[0][header.index(name)] for name in ("training s", "validation s", "test s")]
+    assert times == ["10.0", "2.0", "0.50"]
 
 
 def test_a_dirty_tree_is_marked(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stored_runs import store
 
-from recbole_tiger.evaluation.leaderboard_page import DRAWN_ROWS, format_page, run
+from recbole_tiger.evaluation.leaderboard_page import DRAWN_ROWS, _curves, format_page, run
 from recbole_tiger.evaluation.leaderboard_table import make_leaderboards, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -67,13 +67,26 @@ def test_published_numbers_have_a_table_of_their_own_on_the_page(tmp_path):
     [added] = re.findall(r'<div class="table wide"><h3>Published, not measured here.*?</div></div>', page, flags=re.S)
     assert page.replace(added + "\n", "") == plain  # nothing else on the page changes
     assert "masked in the source of the baseline rows" in added and added.count("<tr>") == 10
-    assert re.search(r"<td>TIGER</td>(<td[^>]*>0\.\d{4}</td>){4}<td>the paper</td>", added)
+    assert re.search(r"<td>TIGER</td>(<td[^>]*>0\.\d{4}</td>){4}<td>paper</td>", added)
     # It stands below our own table of that dataset, and of no other.
     beauty, toy = re.findall(r"<section .*?</section>", page, flags=re.S)
     assert "amazon-beauty" in beauty and "Published" not in toy
     assert (
         beauty.index("Test metrics") < beauty.index("Published, not measured here") < beauty.index("plotly-graph-div")
     )
+
+
+def test_validations_within_an_epoch_have_their_place_on_the_curve(tmp_path):
+    history = [
+        {"epoch": 0, "step": 10, "epochs": 0.4, "valid": {"ndcg@10": 0.1}},
+        {"epoch": 0, "step": 20, "epochs": 0.8, "valid": {"ndcg@10": 0.2}},
+        {"epoch": 0, "train_loss": 1.0},
+        {"epoch": 1, "train_loss": 0.9, "valid": {"ndcg@10": 0.3}},
+    ]
+    store(tmp_path, "TIGER", 1, [0, 1], history=history)
+    [board] = make_leaderboards(read_runs(tmp_path))
+    [curve] = _curves(board, board.rows).plot.data
+    assert list(curve.x) == [0.4, 0.8, 2] and list(curve.y) == [0.1, 0.2, 0.3]
 
 
 def test_the_command_writes_the_page(boards, tmp_path):
@@ -114,23 +127,32 @@ window.addEventListener("load", () => {
   choose("dataset", seen.menu.indexOf("toy")); seen.toy = visible();
   choose("protocol", 1); seen.one = visible();
   choose("dataset", 0); choose("protocol", 0); seen.again = visible();
+  seen.width = window.innerWidth;
   seen.wide = document.documentElement.scrollWidth - window.innerWidth;
-  const out = document.createElement("pre");
-  out.id = "probe";
-  out.textContent = JSON.stringify(seen);
-  document.body.append(out);
+  window.parent.postMessage(JSON.stringify(seen), "*");
 });
 </script>
+"""
+#: A headless window is never narrower than 500 pixels: a frame in it is as wide as a phone.
+PHONE = """<!DOCTYPE html><body><iframe src="page.html" style="width:390px;height:844px;border:0"></iframe><script>
+window.addEventListener("message", event => {
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = event.data;
+  document.body.append(out);
+});
+</script></body>
 """
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page is not opened in a browser")
 def test_in_a_browser_it_loads_sorts_and_filters(boards, tmp_path):
-    path = tmp_path / "page.html"
-    path.write_text(format_page(boards).replace("</head>", PROBE + "</head>", 1), encoding="utf-8")
+    page, path = tmp_path / "page.html", tmp_path / "phone.html"
+    page.write_text(format_page(boards).replace("</head>", PROBE + "</head>", 1), encoding="utf-8")
+    path.write_text(PHONE, encoding="utf-8")
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=10000", "--window-size=390,844", "--dump-dom",
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=10000", "--window-size=800,900", "--dump-dom",
          path.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
@@ -149,4 +171,4 @@ def test_in_a_browser_it_loads_sorts_and_filters(boards, tmp_path):
     assert gains == sorted(gains, reverse=True) and gains[-1] < 0 < gains[0]
     assert seen["all"] == seen["again"] == ["part-1", "part-2", "part-3"]
     assert set(seen["menu"]) == {"", "toy", "shop"} and len(seen["toy"]) == 2 and len(seen["one"]) == 1
-    assert seen["wide"] <= 0  # nothing sticks out of a phone's screen
+    assert seen["width"] == 390 and seen["wide"] <= 0  # nothing sticks out of a phone's screen
