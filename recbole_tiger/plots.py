@@ -183,7 +183,7 @@ def bars(
         plot.update_xaxes(tickfont={"size": 11})
     plot.update_layout({values_axis: {"rangemode": "tozero"}})
     if percent:
-        plot.update_layout({values_axis: {"tickformat": ".0%"}})
+        plot.update_layout({values_axis: {"tickformat": ".1~%"}})
     if log:
         plot.update_layout({values_axis: {"type": "log", "dtick": 1}})
     if horizontal:
@@ -214,7 +214,7 @@ def lines(
             hovertemplate=f"%{{x}}<br>{label(name)}: %{{y:{'.1%' if percent else ',.4~g'}}}<extra></extra>",
         )
     style(plot, x_title=x_title, y_title=y_title, height=height)
-    plot.update_yaxes(rangemode="tozero", tickformat=".0%" if percent else None, type="log" if log else None)
+    plot.update_yaxes(rangemode="tozero", tickformat=".1~%" if percent else None, type="log" if log else None)
     return plot
 
 

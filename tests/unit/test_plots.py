@@ -82,7 +82,7 @@ def test_numbers_stand_right_and_words_left():
 def test_bars_hold_the_numbers():
     plot = plots.bars(["a", "b", "c"], {"x": [1, 2, 3], "y": [4]}, percent=True)
     assert [list(trace.y) for trace in plot.data] == [[1, 2, 3], [4, None, None]]
-    assert plot.layout.barmode == "group" and plot.layout.yaxis.tickformat == ".0%"
+    assert plot.layout.barmode == "group" and plot.layout.yaxis.tickformat == ".1~%"
     lying = plots.bars(["a", "b"], {"x": [1, 2]}, horizontal=True, stacked=True)
     assert list(lying.data[0].x) == [1, 2] and list(lying.data[0].y) == ["a", "b"]
     assert lying.layout.barmode == "stack"
