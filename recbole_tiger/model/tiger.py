@@ -16,6 +16,9 @@ from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
 from recbole_tiger.preprocessing import PreparedIDs
 
+#: In place of a codeword where a window has no target; `cross_entropy` leaves it out.
+NO_TARGET = -100
+
 
 class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
@@ -55,6 +58,7 @@ class TIGER(GenerativeRecommender):
         )
         user_tokens = self.vocabulary.user_tokens(user_ids) if self.user_buckets else torch.zeros(0, dtype=torch.long)
         self.register_buffer("user_tokens", user_tokens, persistent=False)  # [n_users]
+        self.register_buffer("level_offsets", torch.tensor(self.vocabulary.offsets), persistent=False)  # [L]
         self._use_semantic_ids(prepared)
 
     def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
@@ -70,10 +74,10 @@ class TIGER(GenerativeRecommender):
         self.register_buffer("item_tokens", tokens, persistent=False)  # [n_items, L], row 0 padding
         self.trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
 
-    def encode(self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor):
+    def encode(self, users: torch.Tensor | None, history: torch.Tensor):
         """Histories -> memory [B, T, d_model] and mask [B, T]. ``users`` None: no user token (a user never seen)."""
         user_tokens = self.user_tokens[users] if self.user_buckets and users is not None else None
-        tokens, mask = encoder_input(self.item_tokens, history, lengths, user_tokens)
+        tokens, mask = encoder_input(self.item_tokens, history, user_tokens)
         allowed = None
         if self.encoder_mask == "block_causal":
             allowed = block_causal_mask(
@@ -83,9 +87,7 @@ class TIGER(GenerativeRecommender):
 
     def forward(self, interaction, items: torch.Tensor) -> list[torch.Tensor]:
         """Teacher-forced logits of the IDs of ``items`` [B]: one tensor [B, level size] per level."""
-        memory, mask = self.encode(
-            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        )
+        memory, mask = self.encode(interaction[self.USER_ID], interaction[self.ITEM_SEQ])
         targets = self.item_tokens[items]  # [B, L]
         hidden = self.seq2seq.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), memory, mask)  # [B, L, d_model]
         return [
@@ -98,7 +100,7 @@ class TIGER(GenerativeRecommender):
         if "targets" in interaction:
             return self._window_loss(interaction)
         items = interaction[self.POS_ITEM_ID]
-        codes = self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)  # [B, L]
+        codes = self.item_tokens[items] - self.level_offsets  # [B, L]
         losses = [
             F.cross_entropy(logits, codes[:, level], label_smoothing=self.label_smoothing)
             for level, logits in enumerate(self.forward(interaction, items))
@@ -108,25 +110,26 @@ class TIGER(GenerativeRecommender):
     def _window_loss(self, batch) -> torch.Tensor:
         """The loss of all positions of block-causal windows (see ``data/batches.py``)."""
         targets, context = batch["targets"], batch["context"]  # [B, J], [B, J] with 0 where there is no target
-        longest = int((context > 0).sum(1).max())
-        targets, context = targets[:, :longest], context[:, :longest]
-        memory, _ = self.encode(batch[self.USER_ID], batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN])
+        memory, _ = self.encode(batch[self.USER_ID], batch[self.ITEM_SEQ])
         n_seen = context * self.vocabulary.length + int(bool(self.user_buckets))  # tokens before each target
         visible = torch.arange(memory.shape[1], device=memory.device) < n_seen[:, :, None]  # [B, J, T]
         tokens = self.item_tokens[targets]  # [B, J, L]
         hidden = self.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0), value=PAD), memory, visible)
-        hidden, tokens = hidden[context > 0], tokens[context > 0]  # [N, L, d_model], [N, L]
+        # Where there is no target the loss is left out, not the row: how many rows remain only the device knows.
+        codes = tokens - self.level_offsets
+        codes = codes.masked_fill(context[:, :, None] == 0, NO_TARGET).flatten(0, 1)  # [B * J, L]
         losses = []
         for level in range(self.vocabulary.length):
-            block = self.vocabulary.level_slice(level)
-            logits = self.seq2seq.logits(hidden[:, level], block)
-            losses.append(F.cross_entropy(logits, tokens[:, level] - block.start, label_smoothing=self.label_smoothing))
+            logits = self.seq2seq.logits(hidden[:, :, level].flatten(0, 1), self.vocabulary.level_slice(level))
+            losses.append(
+                F.cross_entropy(logits, codes[:, level], ignore_index=NO_TARGET, label_smoothing=self.label_smoothing)
+            )
         return torch.stack(losses).mean()
 
     def predict(self, interaction):
         """Log-likelihood of each row's item: [B]."""
         items = interaction[self.ITEM_ID]
-        codes = self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)
+        codes = self.item_tokens[items] - self.level_offsets
         return sum(
             F.log_softmax(logits, dim=-1).gather(1, codes[:, level, None]).squeeze(1)
             for level, logits in enumerate(self.forward(interaction, items))
@@ -136,6 +139,7 @@ class TIGER(GenerativeRecommender):
         self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor
     ) -> Seq2SeqStepDecoder:
         """A fresh decoder of the IDs that follow these histories; arguments as in :meth:`recommend`."""
-        memory, mask = self.encode(users, history, lengths)
+        longest = int(lengths.max()) if len(lengths) else 0
+        memory, mask = self.encode(users, history[:, :longest])
         levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
         return Seq2SeqStepDecoder(self.seq2seq, memory, mask, levels, start_token=PAD)
