@@ -11,6 +11,7 @@ import difflib
 import enum
 import inspect
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ OUR_MODELS: dict[str, tuple[str, ...]] = {
 UNTRAINED_MODELS = ("Semantic_KNN",)
 #: Those of them that find items by beam search, so that only the items of the beam have a score.
 GENERATIVE_MODELS = ("TIGER", "P5", "TIGERTree")
+#: Those of them with a T5, which can be trained in bfloat16.
+T5_MODELS = ("TIGER", "P5")
 #: Those of them whose items are Semantic IDs.
 SEMANTIC_ID_MODELS = ("TIGER", "TIGERTree")
 
@@ -72,6 +75,8 @@ CHOICES: dict[str, tuple] = {
     "use_node_embeddings": (True, False),
     "head_attention": (True, False),
     "tie_embeddings": (True, False),
+    "precision": ("fp32", "bf16"),
+    "compile": (True, False),
 }
 _POSITIVE_INTEGERS = (
     "id_length beam_size d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers train_batch_size "
@@ -290,6 +295,7 @@ def build_config(
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
     check_settings(config)
+    check_arithmetic(config)
     if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
         ensure_dataset(dataset, settings["data_path"])
     return config
@@ -432,6 +438,28 @@ def _check_shares(config: Config, *keys: str) -> None:
             raise ConfigError(f"{key}={value!r} must be a number from 0 up to, not including, 1")
 
 
+def precision_of(config: Config) -> str:
+    """What training computes in: `precision`, or by default bf16 on CUDA for the models of that key, fp32 elsewhere."""
+    by_default = config["device"].type == "cuda" and config["model"] in T5_MODELS
+    return config["precision"] or ("bf16" if by_default else "fp32")
+
+
+def check_arithmetic(config: Config) -> None:
+    """Raise where this machine cannot train as asked; a run that was trained elsewhere can still be opened here."""
+    device = config["device"].type
+    if config["precision"] == "bf16" and device != "cuda":
+        raise ConfigError(
+            f"precision=bf16 on device '{device}': bfloat16 is about 100 times slower than fp32 on a CPU without units "
+            "for it; leave precision out, which gives fp32 here and bf16 on CUDA"
+        )
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if config["compile"] and device == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError(
+            f"compile=True needs a C++ compiler, and there is no '{compiler}' here; install one, name another in the "
+            "environment variable CXX, or set compile=False"
+        )
+
+
 def _check_evaluation(config: Config) -> None:
     from recbole_tiger.data.split import checked_split
 
@@ -480,6 +508,12 @@ def _check_generative(config: Config) -> None:
             f"beam_size={config['beam_size']} is smaller than the largest topk ({max(config['topk'])}): a list of that "
             "length cannot be filled; raise beam_size or lower topk"
         )
+    for key in ("enable_amp", "enable_scaler"):
+        if config[key]:
+            raise ConfigError(
+                f"{key}=True is not for {config['model']}; leave it out"
+                + (", precision=bf16 is what you want on CUDA" if config["model"] in T5_MODELS else "")
+            )
     steps, warmup = config["max_steps"] or 0, config["warmup_steps"] or 0
     if config["lr_scheduler"] == "cosine" and steps <= warmup:
         raise ConfigError(

@@ -41,6 +41,7 @@ from recbole_tiger.config import (
     known_keys,
     parse_value,
     plain_settings,
+    precision_of,
     read_yaml,
 )
 from recbole_tiger.data.dataset import order_interactions
@@ -426,6 +427,7 @@ def environment(config: Config) -> dict:
         "python": platform.python_version(),
         "device": device or platform.machine(),
         "threads": torch.get_num_threads(),
+        "precision": precision_of(config),
     }
 
 

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
@@ -25,8 +24,8 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from recbole_tiger.config import ConfigError, plain_settings
-from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
+from recbole_tiger.config import ConfigError, check_arithmetic, plain_settings, precision_of
+from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
 from recbole_tiger.decoding.beam_search import BeamResult
 from recbole_tiger.evaluation.evaluator import (
     Ranks,
@@ -40,7 +39,7 @@ from recbole_tiger.evaluation.evaluator import (
 from recbole_tiger.nn.averaging import WeightAverage
 from recbole_tiger.nn.row_adamw import RowAdamW
 
-#: Steps between two looks at the accumulated loss: each look waits for the device.
+#: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
 NAN_CHECK_STEPS = 50
 
 
@@ -210,12 +209,17 @@ class SafeTrainer(Trainer):
         if verbose:
             self.logger.info(self._generate_train_loss_output(epoch, started, trained, loss))
         self._add_train_loss_to_tensorboard(epoch, loss)
-        self.wandblogger.log_metrics({"epoch": epoch, "train_loss": loss, "train_step": epoch}, head="train")
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.tensorboard.add_scalar("Learning_rate", rate, epoch)
+        self.wandblogger.log_metrics(
+            {"epoch": epoch, "train_loss": loss, "learning_rate": rate, "train_step": epoch}, head="train"
+        )
 
         improved = False
         if valid_data and self._validation_is_due(epoch):
             improved, result = self._validate(epoch, valid_data, verbose, show_progress)
             record["valid"] = dict(result)
+        self.tensorboard.flush()
         self._history.append(record)
         self._progress = (0, 0.0)
         self._loader_state = train_data.generator.get_state()
@@ -252,9 +256,16 @@ class SafeTrainer(Trainer):
                 + f" [time: {seconds:.2f}s, valid_score: {score:.6f}{', best so far' if improved else ''}]"
             )
             self.logger.info(set_color("valid result", "blue") + ": \n" + dict2str(self.rounded(result)))
-        self.tensorboard.add_scalar("Vaild_score", score, epoch)  # RecBole's own spelling: dashboards know it
-        self.wandblogger.log_metrics({**result, "valid_step": epoch}, head="valid")
+        place = self._place_of_validation(epoch)
+        self.tensorboard.add_scalar("Vaild_score", score, place)  # RecBole's own spelling: dashboards know it
+        for name, value in result.items():
+            self.tensorboard.add_scalar(f"Valid/{name.replace('@', '_')}", value, place)
+        self.wandblogger.log_metrics({**result, "valid_step": place}, head="valid")
         return bool(improved), result
+
+    def _place_of_validation(self, epoch: int) -> int:
+        """Where a validation stands on the axis of TensorBoard and wandb: its epoch."""
+        return epoch
 
     def rounded(self, result: dict) -> dict:
         """Metrics as they are printed, with `metric_decimal_place` digits."""
@@ -372,6 +383,16 @@ class TIGERTrainer(SafeTrainer):
         self._steps_per_epoch = 0
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
         self._examples: TrainingExamples | TrainingWindows | None = None
+        self._look_steps = 1 if self.device.type == "cpu" else NAN_CHECK_STEPS
+        self.precision = precision_of(config)
+        self._loss_func = model.calculate_loss
+        if config["compile"]:
+            self._loss_func = torch.compile(model.calculate_loss, dynamic=True)
+
+    def fit(self, *args, **kwargs):
+        """As in the base class; how to compute is checked here once more for RecBole's own ``run_recbole``."""
+        check_arithmetic(self.config)
+        return super().fit(*args, **kwargs)
 
     def _build_optimizer(self, **kwargs):
         """RecBole's optimizers and Adafactor; weight decay on matrices only (norms are scales, not weights)."""
@@ -433,16 +454,15 @@ class TIGERTrainer(SafeTrainer):
             self._examples = self._make_examples(train_data._dataset)
         self._epoch = epoch_idx
         self.model.train()
-        loss_func = loss_func or self.model.calculate_loss
+        loss_func = loss_func or self._loss_func
         batches = self._examples.batches(self.config["train_batch_size"], seed=(self.config["seed"], epoch_idx))
         steps, loss_sum = self._progress
         self._steps_per_epoch = len(batches)
+        bar = self._progress_bar(batches, steps, show_progress)
         batches = batches.after(steps)
-        bar = tqdm(
-            batches, ncols=100, desc=set_color(f"Train {epoch_idx:>5}", "pink"), disable=None if show_progress else True
-        )
         total = torch.full((), loss_sum, device=self.device)
-        for batch, n_targets in zip(bar, batches.n_targets, strict=False):
+        recent: list[torch.Tensor] = []  # losses that were not looked at
+        for batch, n_targets in zip(batches, batches.n_targets, strict=True):
             if self.max_steps and self.global_step >= self.max_steps:
                 self.finished = True
             elif self.eval_steps and self.global_step % self.eval_steps == 0 and self.global_step > self._validated_at:
@@ -453,7 +473,8 @@ class TIGERTrainer(SafeTrainer):
             if self._stopping:
                 self._progress = (steps, float(total))
                 self._stop()
-            loss = loss_func(batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                loss = loss_func(batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.clip_grad_norm:
@@ -461,12 +482,16 @@ class TIGERTrainer(SafeTrainer):
             self.optimizer.step()
             self.scheduler.step()
             total += loss.detach()
+            recent.append(loss.detach())
             self.global_step += 1
             self.examples_seen += n_targets
             steps += 1
-            if steps % NAN_CHECK_STEPS == 0:
-                self._check_step(total, steps, bar)
-        self._check_step(total, max(steps, 1), bar)
+            bar.update(n_targets)
+            if steps % self._look_steps == 0:
+                self._check_losses(total, recent, steps, bar)
+                recent = []
+        self._check_losses(total, recent, steps, bar)
+        bar.close()
         self._progress = (steps, float(total))
         if self.max_steps and self.global_step >= self.max_steps:
             self.finished = True
@@ -503,6 +528,10 @@ class TIGERTrainer(SafeTrainer):
         self._validated_at = self.global_step
         return found
 
+    def _place_of_validation(self, epoch: int) -> int:
+        """The epoch, or the step where an epoch has several validations."""
+        return self.global_step if self.eval_steps else epoch
+
     def _validation_is_due(self, epoch: int) -> bool:
         if not self.eval_steps:
             return super()._validation_is_due(epoch)
@@ -514,15 +543,34 @@ class TIGERTrainer(SafeTrainer):
             return TrainingExamples.from_dataset(dataset, self.config, self.device)
         return TrainingWindows.from_sequences(dataset.sequences, self.config, self.device)
 
-    def _check_step(self, total: torch.Tensor, steps: int, bar) -> None:
-        mean = float(total) / steps
-        if not np.isfinite(mean):
-            rate = self.optimizer.param_groups[0]["lr"]
+    def _progress_bar(self, batches: Batches, done: int, show_progress: bool) -> tqdm:
+        """Examples of this epoch, or of the steps that `max_steps` leaves of it, at so many per second."""
+        n_targets = batches.n_targets
+        if self.max_steps:
+            n_targets = n_targets[: done + max(self.max_steps - self.global_step, 0)]
+        return tqdm(
+            total=sum(n_targets),
+            initial=sum(n_targets[:done]),
+            unit=" examples",
+            unit_scale=True,
+            ncols=100,
+            desc=set_color(f"Train {self._epoch:>5}", "pink"),
+            disable=None if show_progress else True,
+        )
+
+    def _check_losses(self, total: torch.Tensor, recent: list[torch.Tensor], steps: int, bar: tqdm) -> None:
+        """Show the mean loss; stop if a loss since the last look is not finite, and say which."""
+        if not math.isfinite(float(total)):
+            finite = [math.isfinite(float(loss)) for loss in recent]
+            back = len(recent) - finite.index(False) if False in finite else 1
+            step = self.global_step - back
             raise ValueError(
-                f"the training loss is not finite at step {self.global_step} (learning rate {rate:.2e}, within the last "
-                f"{NAN_CHECK_STEPS} batches): lower learning_rate or set clip_grad_norm: {{max_norm: 1.0}}"
+                f"the training loss is not finite at step {step + 1} (epoch {self._epoch}, batch {steps - back + 1}, learning "
+                f"rate {self.config['learning_rate'] * self._learning_rate_factor(step):.2e}): lower learning_rate or set "
+                "clip_grad_norm: {max_norm: 1.0}"
             )
-        bar.set_postfix_str(f"loss {mean:.4f}, lr {self.optimizer.param_groups[0]['lr']:.1e}")
+        rate = self.optimizer.param_groups[0]["lr"]
+        bar.set_postfix_str(f"loss {float(total) / max(steps, 1):.4f}, lr {rate:.1e}", refresh=False)
 
     def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
         if self._stopping:

@@ -54,14 +54,14 @@ class TrainingExamples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The examples of an index [B]: user [B], history [B, H] padded with 0 at the end, length [B], next item [B]."""
+    def read(self, index: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
+        """The examples of an index [B]: user [B], history [B, width] padded with 0 at the end, length [B], next item [B]."""
         rows, names = self.rows.of(index), self.names
         begin = rows.begin()
         items = rows.flat[names.item]
         return {
             names.user: rows.users(),
-            names.history: gather_ranges(items, begin, rows.target, rows.max_length),
+            names.history: gather_ranges(items, begin, rows.target, width),
             names.length: rows.target - begin,
             names.item: items[rows.target],
         }
@@ -75,7 +75,8 @@ class TrainingExamples:
         """
         lengths = (self.rows.target - self.rows.begin()).cpu().numpy()
         rows = seeded_batches(lengths, batch_size, seed)
-        return Batches(self.read, on_device(rows, self.rows.target.device), [len(r) for r in rows])
+        widths = [(int(lengths[r].max()),) for r in rows]
+        return Batches(self.read, on_device(rows, self.rows.target.device), widths, [len(r) for r in rows])
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class TrainingWindows:
         begin: [n] place of its first item in ``items``.
         first_target: [n] place of its first target; from there on all items of the window are targets.
         end: [n] place after its last target, which is no part of its history.
+        n_history: [n] items of the history of each window, at most H.
         n_targets: [n] targets of each window.
-        size: H, the longest history.
         names: what a batch calls its fields.
         bucket_batches: how many batches of windows are sorted by length together; 1 for plainly random batches.
     """
@@ -103,8 +104,8 @@ class TrainingWindows:
     begin: torch.Tensor
     first_target: torch.Tensor
     end: torch.Tensor
+    n_history: np.ndarray
     n_targets: np.ndarray
-    size: int
     names: FieldNames
     bucket_batches: int = BUCKET_BATCHES
 
@@ -136,33 +137,35 @@ class TrainingWindows:
             begin=tensor(start + begin),
             first_target=tensor(start + first_target),
             end=tensor(start + end),
+            n_history=end - 1 - begin,
             n_targets=end - first_target,
-            size=size,
             names=FieldNames.of(config),
         )
 
     def __len__(self) -> int:
         return len(self.user)
 
-    def read(self, index: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The windows of an index [B]: user [B], history [B, H], length [B] (items of the history), ``targets`` [B, J] and
-        ``context`` [B, J] (how many items of the history come before each target), both padded with 0 at the end.
+    def read(self, index: torch.Tensor, width: int, n_targets: int) -> dict[str, torch.Tensor]:
+        """The windows of an index [B]: user [B], history [B, width], length [B] (items of the history), ``targets`` [B, J]
+        and ``context`` [B, J] (how many items of the history come before each target), all padded with 0 at the end.
         """
         begin, first, end = self.begin[index], self.first_target[index], self.end[index]
-        width = int(self.n_targets.max(initial=1))
-        place = first[:, None] + torch.arange(width, device=first.device)
+        place = first[:, None] + torch.arange(n_targets, device=first.device)
         return {
             self.names.user: self.user[index],
-            self.names.history: gather_ranges(self.items, begin, end - 1, self.size),
+            self.names.history: gather_ranges(self.items, begin, end - 1, width),
             self.names.length: end - 1 - begin,
-            "targets": gather_ranges(self.items, first, end, width),
+            "targets": gather_ranges(self.items, first, end, n_targets),
             "context": torch.where(place < end[:, None], place - begin[:, None], 0),
         }
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
         """All windows once, `batch_size` at a time, those of as many targets together."""
         rows = seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)
-        return Batches(self.read, on_device(rows, self.user.device), [int(self.n_targets[r].sum()) for r in rows])
+        widths = [(int(self.n_history[r].max()), int(self.n_targets[r].max())) for r in rows]
+        return Batches(
+            self.read, on_device(rows, self.user.device), widths, [int(self.n_targets[r].sum()) for r in rows]
+        )
 
 
 def seeded_batches(
@@ -192,21 +195,24 @@ class Batches:
     """Batches of rows; a batch is gathered when it is asked for.
 
     Attributes:
-        read: row numbers [B] to a dictionary of tensors.
+        read: row numbers [B] and widths to a dictionary of tensors.
         rows: of each batch.
+        widths: what each batch is padded to, known here so that no step need ask the device.
         n_targets: items that each batch trains on.
     """
 
-    read: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+    read: Callable[..., dict[str, torch.Tensor]]
     rows: list[torch.Tensor]
+    widths: list[tuple[int, ...]]
     n_targets: list[int]
 
     def after(self, n: int) -> Batches:
         """The same without the first n batches."""
-        return Batches(self.read, self.rows[n:], self.n_targets[n:])
+        return Batches(self.read, self.rows[n:], self.widths[n:], self.n_targets[n:])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        return map(self.read, self.rows)
+        for rows, widths in zip(self.rows, self.widths, strict=True):
+            yield self.read(rows, *widths)

@@ -58,28 +58,24 @@ class Vocabulary:
 
 
 def encoder_input(
-    item_tokens: torch.Tensor, history: torch.Tensor, lengths: torch.Tensor, user_tokens: torch.Tensor | None
+    item_tokens: torch.Tensor, history: torch.Tensor, user_tokens: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token sequence of a batch of histories, cut to its longest history.
+    """Token sequence of a batch of histories.
 
     Args:
         item_tokens: [n_items + 1, L] tokens of every item, row 0 padding.
         history: [B, H] internal item numbers in time order, padded with 0 at the end.
-        lengths: [B] number of items of each history.
         user_tokens: [B] token that opens each sequence, or None.
 
     Returns:
-        tokens [B, T] and mask [B, T] (True at tokens), T = (1 if user tokens) + longest * L, at least 1. The first
+        tokens [B, T] and mask [B, T] (True at tokens), T = (1 if user tokens) + H * L, at least 1. The first
         position is never masked, so that an empty history without a user token is one padding token, not nothing.
     """
-    longest = int(lengths.max()) if len(lengths) else 0
-    items = history[:, :longest]
-    batch, per_item = len(history), item_tokens.shape[1]
-    tokens = item_tokens[items].reshape(batch, longest * per_item)
+    tokens = item_tokens[history].flatten(1)
     if user_tokens is not None:
         tokens = torch.cat([user_tokens[:, None], tokens], dim=1)
-    elif longest == 0:
-        tokens = item_tokens.new_full((batch, 1), PAD)
+    elif history.shape[1] == 0:
+        tokens = item_tokens.new_full((len(history), 1), PAD)
     mask = tokens != PAD
     mask[:, 0] = True
     return tokens, mask

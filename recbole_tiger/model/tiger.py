@@ -17,6 +17,9 @@ from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
 from recbole_tiger.nn.tree_seq2seq import NodeStepDecoder, TreeSeq2Seq
 from recbole_tiger.preprocessing import PreparedIDs
 
+#: In place of a codeword where a window has no target; `cross_entropy` leaves it out.
+NO_TARGET = -100
+
 
 class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
@@ -71,6 +74,7 @@ class TIGER(GenerativeRecommender):
             self.seq2seq = Seq2Seq(t5)
         user_tokens = self.vocabulary.user_tokens(user_ids) if self.user_buckets else torch.zeros(0, dtype=torch.long)
         self.register_buffer("user_tokens", user_tokens, persistent=False)  # [n_users]
+        self.register_buffer("level_offsets", torch.tensor(self.vocabulary.offsets), persistent=False)  # [L]
         self._use_semantic_ids(self.trained_ids)
 
     @property
@@ -93,27 +97,24 @@ class TIGER(GenerativeRecommender):
         self.register_buffer("item_tokens", tokens, persistent=False)  # [n_items, L], row 0 padding
         super()._use_semantic_ids(prepared)
 
-    def encode(self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor):
+    def encode(self, users: torch.Tensor | None, history: torch.Tensor):
         """Histories -> memory [B, T, d_model] and mask [B, T]. ``users`` None: no user token (a user never seen)."""
         user_tokens = self.user_tokens[users] if self.user_buckets and users is not None else None
-        tokens, mask = encoder_input(self.item_tokens, history, lengths, user_tokens)
+        tokens, mask = encoder_input(self.item_tokens, history, user_tokens)
         allowed = None
         if self.encoder_mask == "block_causal":
             allowed = block_causal_mask(
                 tokens.shape[1], self.vocabulary.length, user_tokens is not None, device=tokens.device
             )
         if self.item_embeddings:
-            longest = int(lengths.max()) if len(lengths) else 0
-            embeds = self.seq2seq.embed_history(tokens, history[:, :longest])
+            embeds = self.seq2seq.embed_history(tokens, history)
         else:
             embeds = self.seq2seq.embed(tokens)
         return self.seq2seq.encode(None, mask, attention_mask=allowed, inputs_embeds=embeds), mask
 
     def forward(self, interaction, items: torch.Tensor) -> torch.Tensor:
         """The decoder's states [B, L, d_model] under teacher forcing with the IDs of ``items`` [B]."""
-        memory, mask = self.encode(
-            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
-        )
+        memory, mask = self.encode(interaction[self.USER_ID], interaction[self.ITEM_SEQ])
         targets = self.item_tokens[items]  # [B, L]
         return self.seq2seq.decode(F.pad(targets[:, :-1], (1, 0), value=PAD), memory, mask)
 
@@ -125,24 +126,28 @@ class TIGER(GenerativeRecommender):
         return self._loss(self.forward(interaction, items), items)
 
     def _window_states(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """States [N, L, d_model] and items [N] of all positions of block-causal windows (see ``data/batches.py``)."""
+        """States [N, L, d_model] and items [N] of all positions of block-causal windows (see ``data/batches.py``); item 0
+        where a window has no target."""
         targets, context = batch["targets"], batch["context"]  # [B, J], [B, J] with 0 where there is no target
-        longest = int((context > 0).sum(1).max())
-        targets, context = targets[:, :longest], context[:, :longest]
-        memory, _ = self.encode(batch[self.USER_ID], batch[self.ITEM_SEQ], batch[self.ITEM_SEQ_LEN])
+        memory, _ = self.encode(batch[self.USER_ID], batch[self.ITEM_SEQ])
         n_seen = context * self.vocabulary.length + int(bool(self.user_buckets))  # tokens before each target
         visible = torch.arange(memory.shape[1], device=memory.device) < n_seen[:, :, None]  # [B, J, T]
         tokens = self.item_tokens[targets]  # [B, J, L]
         hidden = self.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0), value=PAD), memory, visible)
-        return hidden[context > 0], targets[context > 0]
+        return hidden.flatten(0, 1), targets.flatten()
 
     def _loss(self, hidden: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Mean over levels and items: states [N, L, d_model] under teacher forcing, items [N]."""
+        """Mean over levels and items: states [N, L, d_model] under teacher forcing, items [N], 0 for no target."""
         if self.loss_over == "legal" or self.node_embeddings:
-            return self.tree_network.loss(hidden, items, self.loss_over, self.label_smoothing)
-        codes = self._codes(items)
+            wanted = items > 0
+            with torch.autocast(hidden.device.type, enabled=False):  # ragged products are of one type
+                return self.tree_network.loss(
+                    hidden[wanted].float(), items[wanted], self.loss_over, self.label_smoothing
+                )
+        # Where there is no target the loss is left out, not the row: how many rows remain only the device knows.
+        codes = self._codes(items).masked_fill(items[:, None] == 0, NO_TARGET)
         losses = [
-            F.cross_entropy(logits, codes[:, level], label_smoothing=self.label_smoothing)
+            F.cross_entropy(logits, codes[:, level], ignore_index=NO_TARGET, label_smoothing=self.label_smoothing)
             for level, logits in enumerate(self._logits(hidden))
         ]
         return torch.stack(losses).mean()
@@ -152,7 +157,7 @@ class TIGER(GenerativeRecommender):
         return [self.seq2seq.logits(hidden[:, level], block) for level, block in enumerate(self.levels)]
 
     def _codes(self, items: torch.Tensor) -> torch.Tensor:
-        return self.item_tokens[items] - self.item_tokens.new_tensor(self.vocabulary.offsets)  # [N, L]
+        return self.item_tokens[items] - self.level_offsets  # [N, L]
 
     def predict(self, interaction):
         """Log-likelihood of each row's item, as the search has it (`likelihood`): [B]."""
@@ -170,7 +175,8 @@ class TIGER(GenerativeRecommender):
         self, users: torch.Tensor | None, history: torch.Tensor, lengths: torch.Tensor
     ) -> Seq2SeqStepDecoder:
         """A fresh decoder of the IDs that follow these histories; arguments as in :meth:`recommend`."""
-        memory, mask = self.encode(users, history, lengths)
+        longest = int(lengths.max()) if len(lengths) else 0
+        memory, mask = self.encode(users, history[:, :longest])
         if self.node_embeddings:
             return NodeStepDecoder(self.seq2seq, memory, mask, start_token=PAD)
         return Seq2SeqStepDecoder(self.seq2seq, memory, mask, self.levels, start_token=PAD)

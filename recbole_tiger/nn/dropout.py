@@ -17,7 +17,9 @@ class _ThinDropout(torch.autograd.Function):
         # generator.
         words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
         drop_below = round(rate * 65536) - 32768
-        keep = _compared(torch.ge, words.view(torch.int16)[: hidden.numel()].view(hidden.shape), drop_below)
+        bits = words.view(torch.int16)[: hidden.numel()].view(hidden.shape)
+        # As bytes: torch compares into them, and multiplies numbers with them, several times as fast as with bool.
+        keep = torch.ge(bits, drop_below, out=torch.empty(hidden.shape, dtype=torch.uint8))
         ctx.scale = 65536 / (32768 - drop_below)
         ctx.relu = relu
         if relu:
@@ -32,12 +34,8 @@ class _ThinDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (kept,) = ctx.saved_tensors
-        return (grad * (_compared(torch.gt, kept, 0) if ctx.relu else kept)).mul_(ctx.scale), None, None
-
-
-def _compared(comparison, values: Tensor, limit: int) -> Tensor:
-    """0 and 1 as bytes: torch compares into them, and multiplies numbers with them, several times as fast as with bool."""
-    return comparison(values, limit, out=torch.empty(values.shape, dtype=torch.uint8))
+        passed = torch.ops.aten.threshold_backward(grad, kept, 0) if ctx.relu else grad * kept
+        return passed.mul_(ctx.scale), None, None
 
 
 def dropout(hidden: Tensor, rate: float, training: bool, *, relu: bool = False) -> Tensor:
@@ -45,8 +43,8 @@ def dropout(hidden: Tensor, rate: float, training: bool, *, relu: bool = False) 
 
     The CPU's Bernoulli generator costs more than the matrix products around it, so there the mask comes from
     16 bits of a random word per element: the rate is exact to 1/65536 and the kept values are scaled by the
-    rate in effect.
+    rate in effect. `torch.compile` has a generator of its own, fused with what surrounds it.
     """
-    if training and rate > 0 and hidden.device.type == "cpu":
+    if training and rate > 0 and hidden.device.type == "cpu" and not torch.compiler.is_compiling():
         return _ThinDropout.apply(hidden, rate, relu)
     return F.dropout(F.relu(hidden) if relu else hidden, rate, training)

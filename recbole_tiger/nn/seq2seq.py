@@ -122,8 +122,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, rate
         if bias is not None:
             scores = scores + bias
         return dropout(scores.softmax(-1), rate, training) @ value
-    if bias is not None:
-        bias = bias.to(query.dtype)
+    if bias is not None and bias.dtype != query.dtype:  # under autocast
+        # float32's lowest number would become -inf in bfloat16, and a row without any key NaN.
+        bias = bias.clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
     rate = rate if training else 0.0
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=1.0)
 
@@ -202,7 +203,7 @@ class _Groups:
 
     Its tokens become one matrix `[M, d]`, group after group, `b x t` rows each. A group holds so few tokens that its
     intermediate results stay in the processor's caches. On an accelerator, where data-dependent shapes would cost a
-    synchronisation and break graph capture, there is one group: the batch as it is.
+    synchronisation, and under `torch.compile`, which they would break, there is one group: the batch as it is.
     """
 
     MAX_TOKENS = 4096  # of a group
@@ -213,7 +214,7 @@ class _Groups:
         self.sizes = [(n_users, length)]  # (b, t) of each group
         self.order: Tensor | None = None  # user at each sorted place; None: as they come
         self.masks = [mask]  # [b, t] of each group
-        if mask.device.type != "cpu" or n_users * length == 0:
+        if mask.device.type != "cpu" or torch.compiler.is_compiling() or n_users * length == 0:
             return
         columns = torch.arange(1, length + 1)
         # The last real column + 1 (padding may stand anywhere), 1 for a user without any token.

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from catalogue import mini_settings, write_inter
 from recbole.data import data_preparation
 from recbole.data.dataset import SequentialDataset
@@ -111,8 +112,11 @@ def test_examples_are_recboles_rows_in_the_seeded_order(workplace):
     rows = seeded_batches(stock["item_length"].numpy(), 8, (2024, 1))
     for batch, part, n in zip(batches, rows, batches.n_targets, strict=True):
         assert n == len(part)
+        longest = int(batch["item_length"].max())
+        assert batch["item_id_list"].shape == (n, longest)  # no more padding than the batch needs
         for field, values in batch.items():
-            assert torch.equal(values, stock[field][torch.from_numpy(part)]), field
+            expected = stock[field][torch.from_numpy(part)]
+            assert torch.equal(values, expected[:, :longest] if expected.dim() == 2 else expected), field
 
 
 def test_time_order_is_that_of_the_full_precision_clock(workplace):
@@ -152,10 +156,9 @@ def test_examples_come_once_each_in_a_seeded_order(workplace):
         batches = list(examples.batches(16, seed))
         for batch in batches:
             assert all(len(values) == len(batch["item_id"]) for values in batch.values())
-        return torch.cat(
-            [torch.cat([b["user_id"][:, None], b["item_length"][:, None], b["item_id"][:, None], b["item_id_list"]], 1)
-             for b in batches]
-        )  # fmt: skip
+        columns = [[b["user_id"], b["item_length"], b["item_id"]] for b in batches]
+        histories = [F.pad(b["item_id_list"], (0, 20 - b["item_id_list"].shape[1])) for b in batches]
+        return torch.cat([torch.cat([torch.stack(c, 1), h], 1) for c, h in zip(columns, histories, strict=True)])
 
     first = rows((3, 0))
     assert torch.equal(first, rows((3, 0))) and not torch.equal(first, rows((3, 1)))

@@ -111,7 +111,7 @@ def test_phases_are_those_of_plain_loops(workplace, model, target, tie_order):
 
         # Windows of block-causal training hold the same targets.
         windows = TrainingWindows.from_sequences(sequences, data.train._dataset.config, "cpu")
-        windows = windows.read(torch.arange(len(windows)))
+        windows = windows.read(torch.arange(len(windows)), int(windows.n_history.max()), int(windows.n_targets.max()))
         trained = [
             (names["user_id"][user], names["item_id"][item])
             for user, items in zip(windows["user_id"].tolist(), windows["targets"].tolist(), strict=True)

@@ -85,8 +85,8 @@ def test_without_switches_parameters_and_losses_are_those_of_the_t5(toy, encoder
     torch.manual_seed(1)
     ours = model.calculate_loss(batch)
     torch.manual_seed(1)
-    memory, mask = model.encode(batch["user_id"], batch["item_id_list"], batch["item_length"])
-    tokens, expected_mask = encoder_input(model.item_tokens, batch["item_id_list"], batch["item_length"], None)
+    memory, mask = model.encode(batch["user_id"], batch["item_id_list"])
+    tokens, expected_mask = encoder_input(model.item_tokens, batch["item_id_list"], None)
     assert torch.equal(mask, expected_mask)
     if encoder_mask == "bidirectional":
         torch.manual_seed(1)
@@ -107,7 +107,11 @@ def test_without_switches_parameters_and_losses_are_those_of_the_t5(toy, encoder
         block = model.vocabulary.level_slice(level)
         logits = F.linear(hidden[:, level] * model.seq2seq.config.d_model**-0.5, model.seq2seq.embedding.weight[block])
         losses.append(F.cross_entropy(logits, tokens[:, level] - block.start, label_smoothing=0.1))
-    assert torch.equal(ours, torch.stack(losses).mean())
+    expected = torch.stack(losses).mean()
+    if encoder_mask == "bidirectional":
+        assert torch.equal(ours, expected)
+    else:  # positions without a target are summed over as zeros, in another order
+        assert ours.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_a_checkpoint_from_before_the_switches_is_read_as_it_was(toy):
@@ -253,7 +257,7 @@ def test_freely_written_ids_are_those_of_a_dense_softmax(toy):
     arguments = [batch[name][:3] for name in ("user_id", "item_id_list", "item_length")]
     ids = torch.tensor(list(itertools.product(*(range(size) for size in table.level_sizes))))
     with torch.no_grad():
-        memory, mask = model.encode(*arguments)
+        memory, mask = model.encode(*arguments[:2])
         tokens = ids + torch.tensor(model.vocabulary.offsets)
         scores = []
         for user in range(3):
@@ -284,26 +288,26 @@ def test_an_items_embedding_is_added_to_each_of_its_tokens(toy, user_buckets):
     _, _, model = made(toy, use_item_embeddings=True, user_buckets=user_buckets)
     with_random_tables(model).eval()
     network = model.tree_network
-    history, lengths = torch.tensor([[5, 9, 5], [7, 0, 0]]), torch.tensor([3, 1])
+    history = torch.tensor([[5, 9, 5], [7, 0, 0]])
     users = model.user_tokens[torch.tensor([1, 2])] if user_buckets else None
-    tokens, _ = encoder_input(model.item_tokens, history, lengths, users)
+    tokens, _ = encoder_input(model.item_tokens, history, users)
     embeds = network.embed_history(tokens, history)
     first = int(user_buckets > 0)
     for user, place in itertools.product(range(2), range(tokens.shape[1])):
         own = 0 if place < first else network.item_table[history[user, (place - first) // model.vocabulary.length]]
         assert torch.allclose(embeds[user, place], network.embedding.weight[tokens[user, place]] + own)
-    whole, _ = model.encode(torch.tensor([1, 2]), history, lengths)
+    whole, _ = model.encode(torch.tensor([1, 2]), history)
     network.item_table.data[9] += 1
-    changed, _ = model.encode(torch.tensor([1, 2]), history, lengths)
+    changed, _ = model.encode(torch.tensor([1, 2]), history)
     assert not torch.allclose(whole[0], changed[0]) and torch.equal(whole[1], changed[1])
-    model.encode(None, torch.zeros((2, 0), dtype=torch.long), torch.zeros(2, dtype=torch.long))  # empty histories
+    model.encode(None, torch.zeros((2, 0), dtype=torch.long))  # empty histories
 
 
 def test_item_embeddings_are_dropped_per_occurrence_in_training(toy):
     _, _, model = made(toy, use_item_embeddings=True, item_embedding_dropout=0.3)
     network = with_random_tables(model).tree_network
     history = torch.full((200, 20), 7)
-    tokens, _ = encoder_input(model.item_tokens, history, torch.full((200,), 20), None)
+    tokens, _ = encoder_input(model.item_tokens, history, None)
     model.train()
     added = (network.embed_history(tokens, history) - network.embed(tokens)).view(200, 20, model.vocabulary.length, -1)
     there = torch.isclose(added, network.item_table[7], atol=1e-5).all(3)
@@ -388,7 +392,7 @@ def test_new_items_have_no_embeddings_and_are_found_by_their_codewords(toy):
 
     items = torch.arange(1, 69)
     with torch.no_grad():
-        memory, mask = model.encode(*arguments)
+        memory, mask = model.encode(*arguments[:2])
         likelihoods = []
         for user in range(4):
             rows = torch.full((68,), user)
@@ -405,8 +409,8 @@ def test_new_items_have_no_embeddings_and_are_found_by_their_codewords(toy):
         assert (found.items.sort(1).values == items).all()
         assert (likelihoods.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
     # In a history a new item is its codewords.
-    history, lengths = torch.tensor([[3, 60]]), torch.tensor([2])
-    tokens, _ = encoder_input(model.item_tokens, history, lengths, None)
+    history = torch.tensor([[3, 60]])
+    tokens, _ = encoder_input(model.item_tokens, history, None)
     added = (network.embed_history(tokens, history) - network.embed(tokens)).view(2, known.length, -1)
     assert torch.allclose(added[0], network.item_table[3].expand_as(added[0]), atol=1e-6) and not added[1].any()
     # What a checkpoint then holds is still what the weights belong to.

@@ -36,19 +36,16 @@ def test_users_are_hashed_alike_in_every_process_and_use_all_buckets():
         Vocabulary((4,), 0).user_tokens(["a"])
 
 
-def test_encoder_input_is_user_then_items_cut_to_the_longest():
+def test_encoder_input_is_user_then_items():
     item_tokens = torch.tensor([[0, 0], [1, 5], [2, 6], [3, 7]])
-    history = torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0]])
-    tokens, mask = encoder_input(item_tokens, history, torch.tensor([2, 1]), torch.tensor([9, 8]))
+    tokens, mask = encoder_input(item_tokens, torch.tensor([[1, 2], [3, 0]]), torch.tensor([9, 8]))
     assert tokens.tolist() == [[9, 1, 5, 2, 6], [8, 3, 7, 0, 0]]
     assert mask.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
 
 
 def test_an_empty_history_is_one_position():
     item_tokens = torch.tensor([[0, 0], [1, 5]])
-    tokens, mask = encoder_input(
-        item_tokens, torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, dtype=torch.long), None
-    )
+    tokens, mask = encoder_input(item_tokens, torch.zeros(2, 0, dtype=torch.long), None)
     assert tokens.tolist() == [[PAD], [PAD]] and mask.all()
-    tokens, mask = encoder_input(item_tokens, torch.tensor([[1], [0]]), torch.tensor([1, 0]), None)
+    tokens, mask = encoder_input(item_tokens, torch.tensor([[1], [0]]), None)
     assert mask.tolist() == [[True, True], [True, False]]

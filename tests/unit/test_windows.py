@@ -36,7 +36,7 @@ def test_every_target_is_trained_once_with_its_own_past(size):
     config = {"MAX_ITEM_LIST_LENGTH": size, "USER_ID_FIELD": "u", "ITEM_ID_FIELD": "i", "LIST_SUFFIX": "_list",
               "ITEM_LIST_LENGTH_FIELD": "n"}  # fmt: skip
     windows = TrainingWindows.from_sequences(sequences, config, "cpu")
-    fields = windows.read(torch.arange(len(windows)))
+    fields = windows.read(torch.arange(len(windows)), size, int(windows.n_targets.max()))
     trained = []
     for user, history, n, targets, context in zip(
         *(fields[k].tolist() for k in ("u", "i_list", "n", "targets", "context")), strict=True
