@@ -77,10 +77,10 @@ _POSITIVE_INTEGERS = (
 _FROM_ZERO = "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay".split()
 #: Keys that RecBole reads although no property file of its own lists them.
 _RECBOLE_EXTRA = (
-    "recipe model dataset config_files config_file nproc world_size ip port group_offset offset local_rank show_progress "
+    "recipe model dataset config_files config_file nproc world_size ip port group_offset show_progress "
     "gpu_id use_gpu device numerical_features discretization benchmark_filename wandb_project log_wandb transform "
     "neg_sampling training_neg_sample_num enable_amp enable_scaler metric_decimal_place ft_ratio seq_len "
-    "additional_feat_suffix preload_weight MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS resume single_spec shuffle"
+    "additional_feat_suffix preload_weight MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS resume shuffle"
 ).split()
 
 
@@ -233,8 +233,13 @@ def build_config(
     config_file_list: Iterable[str] | None = None,
     config_dict: Mapping | None = None,
     command_line: Mapping | None = None,
+    *,
+    spread: bool = False,
 ) -> Config:
     """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
+
+    Args:
+        spread: whether what is done with it can be done by several processes (:func:`quick_start.start_run`).
 
     Raises:
         ConfigError: for an unknown model, dataset, key or value.
@@ -265,7 +270,7 @@ def build_config(
             config = Config(model=model, dataset=dataset, config_dict=settings)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
-    check_settings(config)
+    check_settings(config, spread)
     if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
         ensure_dataset(dataset, settings["data_path"])
     return config
@@ -349,8 +354,10 @@ def check_keys(user: Mapping, model: str) -> None:
             raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
 
 
-def check_settings(config: Config) -> None:
-    """Raise for a value, or a combination of values, that cannot work."""
+def check_settings(config: Config, spread: bool = False) -> None:
+    """Raise for a value, or a combination of values, that cannot work; `spread` as in :func:`build_config`."""
+    from recbole_tiger.spread import check_processes
+
     for key, choices in CHOICES.items():
         value = config[key]
         if value is not None and value not in choices:
@@ -366,11 +373,7 @@ def check_settings(config: Config) -> None:
     rate = config["dropout_rate"]
     if rate is not None and not (isinstance(rate, (int, float)) and 0 <= rate < 1):
         raise ConfigError(f"dropout_rate={rate!r} must be a number from 0 up to, not including, 1")
-    if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
-        raise ConfigError(
-            f"nproc={config['nproc']}, world_size={config['world_size']}: training on several processes is not supported "
-            "here; leave both out"
-        )
+    check_processes(config, spread)
     _check_evaluation(config)
     if config["model"] in FEATURE_MODELS and not config["item_feature"]:
         raise ConfigError(
@@ -503,10 +506,10 @@ def _check_tree(config: Config) -> None:
 
 # ------------------------------------------------------------------------------------------ settings as plain values
 
-#: Values that ``Config`` derives anew from the others.
+#: Values that ``Config`` derives anew from the others, and how many processes there are: any number can go on from a checkpoint.
 _DERIVED = (
     "MODEL_TYPE MODEL_INPUT_TYPE eval_type device single_spec local_rank valid_metric_bigger valid_neg_sample_args "
-    "test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS"
+    "test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS nproc world_size ip port group_offset offset"
 ).split()
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from recbole_tiger.processes import share_of
+
 #: Batches whose examples are sorted by length together; more is less padding, fewer is more random batches.
 BUCKET_BATCHES = 32
 
@@ -44,14 +46,14 @@ class TrainingExamples:
         return len(self.fields[self.length_field])
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
-        """All examples once, in an order that depends on the seed alone.
+        """All examples once, in an order that depends on the seed alone; of several processes each has its share.
 
         Args:
             batch_size: examples of a batch; the last one may be smaller.
             seed: numbers that name this pass, for example (run seed, epoch).
         """
         lengths = self.fields[self.length_field]
-        rows = seeded_batches(lengths.cpu().numpy(), batch_size, seed)
+        rows = [share_of(part) for part in seeded_batches(lengths.cpu().numpy(), batch_size, seed)]
         return Batches(
             self.fields, [torch.from_numpy(part).to(lengths.device) for part in rows], [len(r) for r in rows]
         )
@@ -121,9 +123,9 @@ class TrainingWindows:
         return cls(tensors, config["ITEM_LIST_LENGTH_FIELD"], n_targets)
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
-        """All windows once, `batch_size` at a time, those of as many targets together."""
+        """All windows once, `batch_size` at a time, those of as many targets together; each process has its share."""
         device = self.fields[self.length_field].device
-        rows = seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)
+        rows = [share_of(part) for part in seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)]
         targets = [int(self.n_targets[part].sum()) for part in rows]
         return Batches(self.fields, [torch.from_numpy(part).to(device) for part in rows], targets)
 
@@ -148,7 +150,7 @@ class Batches:
     """Batches of rows of device tensors; a batch is gathered when it is asked for.
 
     Attributes:
-        n_targets: items that each batch trains on.
+        n_targets: items that this process trains on in each batch.
     """
 
     fields: dict[str, torch.Tensor]
