@@ -1,6 +1,6 @@
 """The one command line: ``[command] --key=value …`` with any key of RecBole or of this package.
 
-Comes in: arguments. Goes out: a report on the screen and an exit status (0 done, 2 a setting that cannot work).
+Comes in: arguments. Goes out: a report on the screen and an exit status (0 done, 1 a process was lost, 2 a setting that cannot work).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ USAGE = """Usage: python run_recbole_tiger.py [--model=TIGER] [--dataset=ml-100k
   --config_files=a.yaml   the user's own settings; several in quotes, separated by blanks
   --recipe=NAME           tuned, paper or tiny (TIGER)
   --resume=FILE           continue from a run's last.pth
+  --nproc=N               train and evaluate in N processes, one per GPU where there are GPUs; the README has several machines
   --any_key=value         every other setting; the README lists them
 """
 
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(module.USAGE if module else usage())
         return 0
     from recbole_tiger.config import parse_command_line
+    from recbole_tiger.launch import ProcessDied
+    from recbole_tiger.processes import ProcessLost
     from recbole_tiger.trainer import TrainingStopped
 
     try:
@@ -75,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # a user's mistake: the sentence, without the stack
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (ProcessDied, ProcessLost) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except TrainingStopped as stopped:
         print(str(stopped), file=sys.stderr)
         return 128 + signal.SIGTERM

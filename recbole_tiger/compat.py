@@ -114,7 +114,8 @@ def guard_download_barrier() -> None:
 def respect_cuda_visible_devices() -> None:
     """Keep ``CUDA_VISIBLE_DEVICES`` as the user or a scheduler set it (issue 1955).
 
-    RecBole overwrites it with ``gpu_id`` ('0' by default), which moves every Ray trial onto the first card.
+    RecBole overwrites it with ``gpu_id`` ('0' by default), which moves every Ray trial onto the first card. Several
+    processes (`nproc`) take the first cards where neither is set.
     """
     from recbole.config import Config
 
@@ -123,8 +124,11 @@ def respect_cuda_visible_devices() -> None:
 
     @functools.wraps(original)
     def _init_device(self):
-        if visible and "gpu_id" not in self.external_config_dict:
+        n_processes = self.final_config_dict.get("nproc")
+        if "gpu_id" not in self.external_config_dict and visible:
             self.final_config_dict["gpu_id"] = visible
+        elif "gpu_id" not in self.external_config_dict and isinstance(n_processes, int) and n_processes > 1:
+            self.final_config_dict["gpu_id"] = ",".join(map(str, range(n_processes)))
         original(self)
 
     Config._init_device = _init_device
@@ -207,6 +211,21 @@ def extend_argument_lists() -> None:
     Config._init_parameters_category = _init_parameters_category
 
 
+def write_tensorboard_once() -> None:
+    """Let one process of a run write TensorBoard's events; RecBole opens a writer in each."""
+    from recbole.trainer import trainer as module
+
+    from recbole_tiger import processes
+
+    original = module.get_tensorboard
+
+    class _Silent:
+        def __getattr__(self, name):
+            return lambda *args, **kwargs: None
+
+    module.get_tensorboard = lambda logger: original(logger) if processes.is_main() else _Silent()
+
+
 _applied = False
 
 
@@ -225,4 +244,5 @@ def apply() -> None:
     read_settings_without_eval()
     keep_row_numbers_as_ranges()
     extend_argument_lists()
+    write_tensorboard_once()
     _applied = True

@@ -87,10 +87,10 @@ _FROM_ZERO = (
 ).split()
 #: Keys that RecBole reads although no property file of its own lists them.
 _RECBOLE_EXTRA = (
-    "recipe model dataset config_files config_file nproc world_size ip port group_offset offset local_rank show_progress "
+    "recipe model dataset config_files config_file nproc world_size ip port group_offset show_progress "
     "gpu_id use_gpu device numerical_features discretization benchmark_filename wandb_project log_wandb transform "
     "neg_sampling training_neg_sample_num enable_amp enable_scaler metric_decimal_place ft_ratio seq_len "
-    "additional_feat_suffix preload_weight MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS resume single_spec shuffle"
+    "additional_feat_suffix preload_weight MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS resume shuffle"
 ).split()
 
 
@@ -258,8 +258,13 @@ def build_config(
     config_file_list: Iterable[str] | None = None,
     config_dict: Mapping | None = None,
     command_line: Mapping | None = None,
+    *,
+    spread: bool = False,
 ) -> Config:
     """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
+
+    Args:
+        spread: whether what is done with it can be done by several processes (:func:`quick_start.start_run`).
 
     Raises:
         ConfigError: for an unknown model, dataset, key or value.
@@ -294,7 +299,7 @@ def build_config(
             config = Config(model=model, dataset=dataset, config_dict=settings)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
-    check_settings(config)
+    check_settings(config, spread)
     check_arithmetic(config)
     if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
         ensure_dataset(dataset, settings["data_path"])
@@ -393,8 +398,10 @@ def check_keys(user: Mapping, model: str) -> None:
             raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
 
 
-def check_settings(config: Config) -> None:
-    """Raise for a value, or a combination of values, that cannot work."""
+def check_settings(config: Config, spread: bool = False) -> None:
+    """Raise for a value, or a combination of values, that cannot work; `spread` as in :func:`build_config`."""
+    from recbole_tiger.spread import check_processes
+
     for key, choices in CHOICES.items():
         value = config[key]
         if value is not None and value not in choices:
@@ -408,11 +415,7 @@ def check_settings(config: Config) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
             raise ConfigError(f"{key}={value!r} must be a number of at least 0")
     _check_shares(config, *(key for key in ("dropout_rate", "item_embedding_dropout") if config[key] is not None))
-    if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
-        raise ConfigError(
-            f"nproc={config['nproc']}, world_size={config['world_size']}: training on several processes is not supported "
-            "here; leave both out"
-        )
+    check_processes(config, spread)
     _check_evaluation(config)
     if config["model"] in FEATURE_MODELS and not config["item_feature"]:
         raise ConfigError(
@@ -583,10 +586,10 @@ def _check_tree(config: Config) -> None:
 
 # ------------------------------------------------------------------------------------------ settings as plain values
 
-#: Values that ``Config`` derives anew from the others.
+#: Values that ``Config`` derives anew from the others, and how many processes there are: any number can go on from a checkpoint.
 _DERIVED = (
     "MODEL_TYPE MODEL_INPUT_TYPE eval_type device single_spec local_rank valid_metric_bigger valid_neg_sample_args "
-    "test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS"
+    "test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS nproc world_size ip port group_offset offset"
 ).split()
 
 

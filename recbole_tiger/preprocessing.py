@@ -21,6 +21,7 @@ from recbole_tiger.cache import ArrayCache, content_key
 from recbole_tiger.config import ConfigError
 from recbole_tiger.content.encoders import encode_items, encoder_fingerprint
 from recbole_tiger.content.sentences import build_sentences, item_titles, read_item_table
+from recbole_tiger.processes import from_main, is_main
 from recbole_tiger.quantization import QUANTIZERS, build_quantizer
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.scaling import Scaler
@@ -202,11 +203,17 @@ def quantizer_of(config) -> Quantizer:
 
 
 def prepare_semantic_ids(config, items: list[str]) -> PreparedIDs:
-    """Semantic IDs for the items of a dataset, in internal order.
+    """Semantic IDs for the items of a dataset, in internal order; of several processes the first makes them for all.
 
     Raises:
         ValueError: for anything in the settings, the item text or the cache that cannot work; the message says what.
     """
+    made = _made_semantic_ids(config, items) if is_main() else None
+    state = from_main(lambda: made.state_dict())
+    return made or PreparedIDs.from_state_dict(state)
+
+
+def _made_semantic_ids(config, items: list[str]) -> PreparedIDs:
     logger = getLogger()
     if config["semantic_id"] == "file":
         started = perf_counter()

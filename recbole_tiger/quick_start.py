@@ -28,6 +28,7 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed, set_color
 
+from recbole_tiger import processes
 from recbole_tiger import trainer as trainers
 from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.checkpoint import load_checkpoint
@@ -49,9 +50,11 @@ from recbole_tiger.data.split import moment_text
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.launch import run_in_processes
 from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths, table2_text
 from recbole_tiger.preprocessing import PreparedIDs, item_file
 from recbole_tiger.register import PLACES
+from recbole_tiger.spread import OF_MACHINE, Spread
 from recbole_tiger.trainer import SafeTrainer
 
 
@@ -98,7 +101,35 @@ def run_recbole_tiger(
     """
     if command_line is None:
         command_line = _settings_in_argv(model, config_dict)
-    config = build_config(model, dataset, config_file_list, config_dict, command_line)
+    return start_run(build_config(model, dataset, config_file_list, config_dict, command_line, spread=True), saved)
+
+
+def start_run(config: Config, saved: bool = True) -> dict:
+    """:func:`run_config`, in as many processes as `nproc` and `world_size` ask for.
+
+    Args:
+        config: from ``build_config(..., spread=True)``.
+    """
+    spread = Spread.of(config)
+    if spread.everywhere == 1:
+        return run_config(config, saved=saved)
+    return run_in_processes(_run_share, (plain_settings(config), saved), spread)
+
+
+def _run_share(settings: dict, saved: bool) -> dict:
+    """:func:`run_config` in one of several processes, which must agree on the settings and on the data."""
+    config = config_from_plain(settings)
+    if config["device"].type == "cuda":
+        config["device"] = torch.device("cuda", torch.cuda.current_device())
+    different = processes.differences({key: value for key, value in settings.items() if key not in OF_MACHINE})
+    if different:
+        raise ConfigError(
+            f"{', '.join(different)}: the machines of this run have different settings; give all of them the same command, "
+            "but for group_offset and places"
+        )
+    if not processes.is_main():
+        for key in ("show_progress", "log_wandb", "save_dataset", "save_dataloaders"):
+            config[key] = False
     return run_config(config, saved=saved)
 
 
@@ -120,7 +151,7 @@ def run_config(
     test: bool = True,
     on_epoch: Callable[[SafeTrainer, PreparedData], None] | None = None,
 ) -> dict:
-    """Train and test under a checked ``Config``.
+    """Train and test under a checked ``Config``, in this process or as one of several (:func:`start_run`).
 
     Args:
         config: from :func:`recbole_tiger.config.build_config`.
@@ -135,6 +166,12 @@ def run_config(
     logger = getLogger()
     logger.info(config)
     data = prepare_data(config)
+    checksum = data_checksum(data.dataset)
+    if processes.differences({"data": checksum}):
+        raise ConfigError(
+            f"data_path='{config['data_path']}': the machines of this run hold different data under that name; copy the "
+            "dataset's folder from one to the others"
+        )
     logger.info(data.dataset)
     table2 = against_table2(config["dataset"], lambda: counts_of_table2(data.dataset))
     if table2 is not None:
@@ -176,6 +213,8 @@ def run_config(
         trainer.evaluate(data.valid, load_best_model=saved, show_progress=show)
         ranks["valid"] = trainer.ranks
     seconds["all"] = perf_counter() - started
+    if not processes.is_main():
+        return processes.from_main(dict)  # the result that the first process records below
 
     result = {
         "model": config["model"],
@@ -201,7 +240,7 @@ def run_config(
         },
         "history": trainer._history,
         "peak_memory_mb": round(_peak_memory_mb()),
-        "data_checksum": data_checksum(data.dataset),
+        "data_checksum": checksum,
         "split": split_report(data.dataset),
         "environment": environment(config),
         **provenance(config),
@@ -216,19 +255,22 @@ def run_config(
     atomic_write_text(result["files"]["result"], json.dumps(_jsonable(result), indent=1))
     logger.info(set_color("best valid ", "yellow") + f": {best_result and trainer.rounded(best_result)}")
     logger.info(set_color("test result", "yellow") + f": {test_result and trainer.rounded(test_result)}")
-    return result
+    return processes.from_main(lambda: result)
 
 
 _log_handlers: list = []
 
 
-def start_logging(config: Config) -> str:
-    """RecBole's log for this run; returns the log file.
+def start_logging(config: Config) -> str | None:
+    """RecBole's log for this run; returns the log file. Of several processes the first has one, the others log errors only.
 
     RecBole's ``init_logger`` does nothing where the root logger has handlers, so a second run in a process, a notebook
     or a test runner would write to no file; handlers of others stay.
     """
     logger = getLogger()
+    if not processes.is_main():
+        logger.setLevel("ERROR")
+        return None
     others = [handler for handler in logger.handlers if handler not in _log_handlers]
     for handler in _log_handlers:
         handler.close()
@@ -266,6 +308,11 @@ def prepare_data(config: Config) -> PreparedData:
                 f"dataset='{config['dataset']}' leaves no user for evaluation (a user needs 4 interactions for validation "
                 "and 3 for test); lower the interval filters or bring more data"
             )
+        if len(loader._dataset) < processes.count():
+            raise ConfigError(
+                f"dataset='{config['dataset']}' has {len(loader._dataset)} users for evaluation, fewer than the "
+                f"{processes.count()} processes; lower nproc"
+            )
     return PreparedData(dataset, train, valid, test)
 
 
@@ -289,6 +336,7 @@ def make_trainer(config: Config, data: PreparedData) -> SafeTrainer:
     """A seeded model and its trainer."""
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    processes.seed_generators(config)
     return trainer_class(config["model"])(config, model)
 
 
@@ -428,6 +476,7 @@ def environment(config: Config) -> dict:
         "device": device or platform.machine(),
         "threads": torch.get_num_threads(),
         "precision": precision_of(config),
+        "processes": processes.count(),
     }
 
 

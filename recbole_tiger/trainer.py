@@ -23,6 +23,7 @@ from recbole.utils import dict2str, get_local_time, set_color
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_tiger import processes
 from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from recbole_tiger.config import ConfigError, check_arithmetic, plain_settings, precision_of
 from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
@@ -71,9 +72,16 @@ class SafeTrainer(Trainer):
     """
 
     def __init__(self, config, model):
+        if not config["single_spec"]:
+            raise ConfigError(
+                "RecBole's own run() starts several processes in its own way, which sees some examples twice; use "
+                "recbole_tiger.run_recbole_tiger, or python run_recbole_tiger.py --nproc=…"
+            )
+        Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)  # two processes at once break RecBole's way
         super().__init__(config, model)
-        self.run_dir = Path(config["run_dir"] or self._new_run_dir())
-        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.run_dir = Path(processes.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
+        if processes.is_main():
+            self.run_dir.mkdir(parents=True, exist_ok=True)
         self.saved_model_file = str(self.run_dir / "best.pth")
         self.last_model_file = str(self.run_dir / "last.pth")
         self.valid_metric = config["valid_metric"].lower()
@@ -94,7 +102,8 @@ class SafeTrainer(Trainer):
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def state(self, epoch: int) -> dict:
-        """Everything that training after ``epoch`` depends on."""
+        """Everything that training after ``epoch`` depends on; all processes ask for it together."""
+        own_state, *other_states = processes.gather(random_state())
         return {
             "config": plain_settings(self.config),
             "epoch": epoch,
@@ -109,7 +118,8 @@ class SafeTrainer(Trainer):
             "state_dict": self.model.state_dict(),
             "other_parameter": self._plain_other_parameter(),
             "optimizer": self.optimizer.state_dict(),
-            "random_state": random_state(),
+            "random_state": own_state,
+            "other_random_states": other_states,
             "loader_state": self._loader_state,
         }
 
@@ -120,11 +130,12 @@ class SafeTrainer(Trainer):
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """Write a checkpoint whole or not at all; RecBole's own pickles the ``Config``."""
-        if not self.config["single_spec"] and self.config["local_rank"] != 0:
+        state = self.state(epoch)
+        if not processes.is_main():
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         try:
-            save_checkpoint(path, self.state(epoch))
+            save_checkpoint(path, state)
         except OSError as error:
             raise OSError(
                 f"cannot write the checkpoint '{path}' ({error.strerror or error}): make room or set --checkpoint_dir; what "
@@ -140,7 +151,7 @@ class SafeTrainer(Trainer):
             CheckpointError: for a damaged or foreign file.
             ConfigError: for a checkpoint of another model or dataset.
         """
-        checkpoint = load_checkpoint(resume_file, self.device)
+        checkpoint = self._read_checkpoint(resume_file)
         for key in ("model", "dataset"):
             if checkpoint["config"][key] != self.config[key]:
                 raise ConfigError(
@@ -162,9 +173,18 @@ class SafeTrainer(Trainer):
         self._load_weights(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self._loader_state = checkpoint["loader_state"]
-        set_random_state(checkpoint["random_state"])
+        random_states = [checkpoint["random_state"], *checkpoint.get("other_random_states", [])]
+        if processes.rank() < len(random_states):
+            set_random_state(random_states[processes.rank()])
+        else:  # more processes than before: these begin sequences that none has drawn from
+            processes.seed_generators(self.config, checkpoint["epoch"] + 1, self._progress[0])
         self.logger.info(f"Resuming {resume_file} after epoch {checkpoint['epoch']}")
         return checkpoint
+
+    @staticmethod
+    def _read_checkpoint(path) -> dict:
+        """A checkpoint's content on the CPU; the first process reads it for all, which may be on other machines."""
+        return processes.from_main(lambda: load_checkpoint(path))
 
     def _load_weights(self, checkpoint: dict) -> None:
         self.model.load_state_dict(checkpoint["state_dict"])
@@ -183,17 +203,22 @@ class SafeTrainer(Trainer):
         if self._loader_state is not None:
             train_data.generator.set_state(self._loader_state.cpu())
         self._valid_data, self._saved, self._callback = valid_data, saved, callback_fn
-        if saved and not os.path.exists(self.last_model_file):  # so that a run can be continued from its first step on
+        if saved and not self._is_written(self.last_model_file):
+            # So that a run can be continued from its first step on.
             self._save_checkpoint(self.start_epoch - 1, verbose=False, saved_model_file=self.last_model_file)
         with on_sigterm(self._request_stop):
             for epoch in range(self.start_epoch, self.epochs):
                 if self.finished:
                     break
                 self._fit_epoch(epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn)
-        if saved and not os.path.exists(self.saved_model_file):
+        if saved and not self._is_written(self.saved_model_file):
             self._save_checkpoint(self.epochs - 1, verbose=verbose)
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
+
+    @staticmethod
+    def _is_written(path: str) -> bool:
+        return processes.from_main(lambda: os.path.exists(path))
 
     def _request_stop(self) -> None:
         """What SIGTERM does: end now; the checkpoint of the last whole epoch stands, and resuming repeats the rest."""
@@ -230,6 +255,56 @@ class SafeTrainer(Trainer):
             self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
         if callback_fn and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
             callback_fn(epoch, record["valid"][self.valid_metric])
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        """RecBole's epoch; the sum of the batches' losses.
+
+        Several processes go through the same batches in the same order, each with its share of the rows, and the step
+        is that of the whole batch.
+        """
+        if processes.count() == 1:
+            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        self.model.train()
+        loss_func = loss_func or self.model.calculate_loss
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
+        total_loss = 0.0
+        bar = tqdm(
+            processes.loader_shares(train_data),
+            total=len(train_data),
+            ncols=100,
+            desc=set_color(f"Train {epoch_idx:>5}", "pink"),
+            disable=None if show_progress else True,
+        )
+        for _, interaction in bar:
+            self.optimizer.zero_grad()
+            loss, n_targets = torch.zeros((), device=self.device), 0
+            if interaction is not None:
+                interaction = interaction.to(self.device)
+                n_targets = self._targets_before(interaction)
+            if n_targets:
+                with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
+                    loss = loss_func(interaction)
+                n_targets = getattr(self.model, "n_targets", n_targets)
+            scaled = scaler.scale(loss)
+            if n_targets:
+                scaled.backward()
+            loss, _ = processes.average_gradients(parameters, loss, n_targets)
+            self._check_nan(loss)
+            if self.clip_grad_norm:
+                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+            scaler.step(self.optimizer)
+            scaler.update()
+            total_loss += loss.item()
+        return total_loss
+
+    def _targets_before(self, interaction) -> int:
+        """How many targets the loss of a batch is the mean over: its rows, or what RecBole's BERT4Rec has masked in them.
+
+        A model that chooses its targets itself says in `n_targets` how many they were.
+        """
+        masked = self.config["MASK_INDEX"]
+        return int((interaction[masked] > 0).sum()) if masked in interaction else len(interaction)
 
     def _validation_is_due(self, epoch: int) -> bool:
         """Whether to validate at the end of an epoch: every `eval_step` epochs, and after the last."""
@@ -292,14 +367,26 @@ class SafeTrainer(Trainer):
             raise ConfigError("eval_args mode: only the full ranking is evaluated; use mode: full")
         if load_best_model:
             path = model_file or self.saved_model_file
-            self._load_weights(load_checkpoint(path, self.device))
+            self._load_weights(self._read_checkpoint(path))
             self.logger.info(f"Loading model structure and parameters from {path}")
         self.model.eval()
         self.item_tensor = eval_data._dataset.get_item_feature()
-        bar = tqdm(eval_data, ncols=100, desc=set_color("Evaluate   ", "pink"), disable=None if show_progress else True)
+        processes.check_weights(list(self.model.parameters()))
+        bar = tqdm(
+            processes.loader_shares(eval_data),
+            total=len(eval_data),
+            ncols=100,
+            desc=set_color("Evaluate   ", "pink"),
+            disable=None if show_progress else True,
+        )
         k = max(self.config["topk"])
-        users, ranks, ties, id_ranks = [], [], [], []
-        for interaction, history_index, _, target in bar:
+        places, users, ranks, ties, id_ranks = [], [], [], [], []
+        for rows, batch in bar:
+            self._stop_if_asked()
+            if batch is None:
+                continue
+            interaction, history_index, _, target = batch
+            places += rows
             interaction = interaction.to(self.device)
             seen = self._seen_items(eval_data, interaction) if self.config["mask_seen_items"] else None
             target = target.to(self.device)
@@ -316,16 +403,28 @@ class SafeTrainer(Trainer):
                 id_ranks.append(id_rank.cpu())
             ranks.append(rank.cpu())
             users.append(interaction[self.config["USER_ID_FIELD"]].cpu())
-        columns = (torch.cat(column).numpy() if column else None for column in (users, ranks, ties, id_ranks))
-        self.ranks = Ranks(*columns)
+        columns = [torch.cat(column) for column in (users, ranks, ties, id_ranks) if column]
+        columns = processes.assemble(torch.stack(columns, 1), places, eval_data.sample_size)
+        self.ranks = Ranks(*columns.T.contiguous().numpy())
         self.eval_collector.model_collect(self.model)
-        result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
-        self.id_level = None
-        if ties:
-            result.update(expected_metrics(self.config, self.ranks.ranks, self.ranks.ties))
-            self.id_level = metrics_of_ranks(self.config, self.ranks.id_ranks)
+        collected = self.eval_collector.get_data_struct()
+        for name in ("rec.topk", "rec.items"):
+            if name in collected:
+                collected.set(name, processes.assemble(collected.get(name), places, eval_data.sample_size))
+        result, self.id_level = processes.from_main(lambda: self._metrics(collected))
         self.wandblogger.log_eval_metrics(result, head="eval")
         return result
+
+    def _metrics(self, collected) -> tuple[dict, dict | None]:
+        """Metrics of items and of IDs, from all users' lists and :attr:`ranks`."""
+        result = self.evaluator.evaluate(collected)
+        if self.ranks.ties is None:
+            return result, None
+        result.update(expected_metrics(self.config, self.ranks.ranks, self.ranks.ties))
+        return result, metrics_of_ranks(self.config, self.ranks.id_ranks)
+
+    def _stop_if_asked(self) -> None:
+        """End an evaluation that was asked to stop, in all processes before the same batch."""
 
     def _seen_items(self, eval_data, interaction) -> torch.Tensor:
         dataset = eval_data._dataset
@@ -365,7 +464,7 @@ class S3RecTrainer(SafeTrainer):
             if verbose:
                 self.logger.info("pre" + self._generate_train_loss_output(epoch, started, perf_counter(), loss))
             self._add_train_loss_to_tensorboard(epoch, loss, tag="Loss/Pretrain")
-        save_checkpoint(path, self.state(self.config["pretrain_epochs"] - 1))
+        self._save_checkpoint(self.config["pretrain_epochs"] - 1, verbose=False, saved_model_file=path)
         return path
 
 
@@ -462,7 +561,8 @@ class TIGERTrainer(SafeTrainer):
         batches = batches.after(steps)
         total = torch.full((), loss_sum, device=self.device)
         recent: list[torch.Tensor] = []  # losses that were not looked at
-        for batch, n_targets in zip(batches, batches.n_targets, strict=True):
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for batch, share in zip(batches, batches.n_targets, strict=True):
             if self.max_steps and self.global_step >= self.max_steps:
                 self.finished = True
             elif self.eval_steps and self.global_step % self.eval_steps == 0 and self.global_step > self._validated_at:
@@ -470,13 +570,16 @@ class TIGERTrainer(SafeTrainer):
                 self._validate_midway(show_progress)
             if self.finished:
                 break
-            if self._stopping:
+            if processes.any_of(self._stopping):
                 self._progress = (steps, float(total))
                 self._stop()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                loss = loss_func(batch)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = total.new_zeros(())
+            if share:  # a small batch may have no row for this process
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    loss = loss_func(batch)
+                loss.backward()
+            loss, n_targets = processes.average_gradients(parameters, loss, share)
             if self.clip_grad_norm:
                 clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
             self.optimizer.step()
@@ -486,7 +589,7 @@ class TIGERTrainer(SafeTrainer):
             self.global_step += 1
             self.examples_seen += n_targets
             steps += 1
-            bar.update(n_targets)
+            bar.update(share)
             if steps % self._look_steps == 0:
                 self._check_losses(total, recent, steps, bar)
                 recent = []
@@ -498,7 +601,7 @@ class TIGERTrainer(SafeTrainer):
         return float(total) / max(steps, 1)
 
     def _request_stop(self) -> None:
-        self._stopping = True  # seen before the next step, or the next batch of an evaluation
+        self._stopping = True  # seen by all processes before the next step, or the next batch of an evaluation
 
     def _stop(self) -> None:
         """Write where training stands and end it; resumed, it is as if it had never stopped."""
@@ -572,9 +675,11 @@ class TIGERTrainer(SafeTrainer):
         rate = self.optimizer.param_groups[0]["lr"]
         bar.set_postfix_str(f"loss {float(total) / max(steps, 1):.4f}, lr {rate:.1e}", refresh=False)
 
-    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
-        if self._stopping:
+    def _stop_if_asked(self) -> None:
+        if processes.any_of(self._stopping):
             self._stop()
+
+    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
         return self.model.recommend(
             interaction[self.config["USER_ID_FIELD"]],
             interaction[self.model.ITEM_SEQ],

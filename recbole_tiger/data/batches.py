@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from recbole_tiger.data.prefixes import PrefixRows, gather_ranges
+from recbole_tiger.processes import share_of
 
 #: Batches whose examples are sorted by length together; more is less padding, fewer is more random batches.
 BUCKET_BATCHES = 32
@@ -67,15 +68,15 @@ class TrainingExamples:
         }
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
-        """All examples once, in an order that depends on the seed alone.
+        """All examples once, in an order that depends on the seed alone; of several processes each has its share.
 
         Args:
             batch_size: examples of a batch; the last one may be smaller.
             seed: numbers that name this pass, for example (run seed, epoch).
         """
         lengths = (self.rows.target - self.rows.begin()).cpu().numpy()
-        rows = seeded_batches(lengths, batch_size, seed)
-        widths = [(int(lengths[r].max()),) for r in rows]
+        rows = [share_of(part) for part in seeded_batches(lengths, batch_size, seed)]
+        widths = [(int(lengths[r].max(initial=0)),) for r in rows]
         return Batches(self.read, on_device(rows, self.rows.target.device), widths, [len(r) for r in rows])
 
 
@@ -160,9 +161,9 @@ class TrainingWindows:
         }
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
-        """All windows once, `batch_size` at a time, those of as many targets together."""
-        rows = seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)
-        widths = [(int(self.n_history[r].max()), int(self.n_targets[r].max())) for r in rows]
+        """All windows once, `batch_size` at a time, those of as many targets together; each process has its share."""
+        rows = [share_of(part) for part in seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)]
+        widths = [(int(self.n_history[r].max(initial=0)), int(self.n_targets[r].max(initial=0))) for r in rows]
         return Batches(
             self.read, on_device(rows, self.user.device), widths, [int(self.n_targets[r].sum()) for r in rows]
         )
@@ -198,7 +199,7 @@ class Batches:
         read: row numbers [B] and widths to a dictionary of tensors.
         rows: of each batch.
         widths: what each batch is padded to, known here so that no step need ask the device.
-        n_targets: items that each batch trains on.
+        n_targets: items that this process trains on in each batch.
     """
 
     read: Callable[..., dict[str, torch.Tensor]]

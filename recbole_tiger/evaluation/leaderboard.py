@@ -223,13 +223,18 @@ def make_plan(
             raise ConfigError(
                 f"{key}={shared[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
             )
+    if shared.get("world_size") or shared.get("group_offset"):
+        raise ConfigError(
+            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); leave "
+            "both out"
+        )
     _check_shared(shared, names)
 
     tasks, impossible, root, data = [], {}, None, ""
     for name in names:
         own = _row_settings(name, shared, settings, blocks)
         try:
-            config = build_config(_config_model(name.model), dataset, None, own)
+            config = build_config(_config_model(name.model), dataset, None, own, spread=True)
         except ConfigError as error:
             impossible[name.label] = str(error)
             continue
@@ -369,7 +374,7 @@ def _say(text: str) -> None:
 
 def run_task(task: Task) -> str | None:
     """Make one run; returns why it failed, in a sentence, or None."""
-    from recbole_tiger.quick_start import run_config
+    from recbole_tiger.quick_start import start_run
     from recbole_tiger.trainer import TrainingStopped
 
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -384,7 +389,7 @@ def run_task(task: Task) -> str | None:
             own = {"run_dir": str(task.folder), "resume": str(last) if last.is_file() else None}
             if task.seed is not None:
                 own["seed"] = task.seed
-            run_config(build_config(task.model, task.dataset, None, {**task.settings, **own}))
+            start_run(build_config(task.model, task.dataset, None, {**task.settings, **own}, spread=True))
     except TrainingStopped as stopped:  # the whole leaderboard was asked to stop, not this row
         raise TrainingStopped(
             f"stopped by SIGTERM during {_name(task)}; the same command goes on from there"
@@ -408,7 +413,7 @@ def run_popularity(task: Task) -> dict:
     from recbole_tiger.quick_start import data_checksum, environment, prepare_data, provenance, split_report
 
     started = perf_counter()
-    config = build_config(_CARRIER, task.dataset, None, task.settings)
+    config = build_config(_CARRIER, task.dataset, None, task.settings, spread=True)
     data = prepare_data(config)
     loaded = perf_counter()
     ranks, metrics = {}, {}
@@ -523,6 +528,10 @@ def run(settings: Mapping) -> str:
         "gpus_per_run": settings.pop("gpus_per_run", 0),
     }
     published = check_published(settings.pop("published", False), [dataset])
+    if options["ray"] and settings.get("nproc"):
+        raise ConfigError(
+            f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them out"
+        )
     plan = make_plan(
         model,
         dataset,

@@ -19,7 +19,11 @@ from recbole_tiger.config import ConfigError
 
 
 class BERT4RecFixed(BERT4Rec):
-    """The Cloze task over histories with their next item; one place more than a history has, for the next item's mask."""
+    """The Cloze task over histories with their next item; one place more than a history has, for the next item's mask.
+
+    Attributes:
+        n_targets (int): masked places that the last loss is the mean over.
+    """
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
@@ -62,6 +66,7 @@ class BERT4RecFixed(BERT4Rec):
         lengths = interaction[self.ITEM_SEQ_LEN]
         sequence = self.append(interaction[self.ITEM_SEQ], lengths, interaction[self.POS_ITEM_ID])  # [B, H + 1]
         masked = self.masked_places(lengths + 1, sequence.shape[1])
+        self.n_targets = int(masked.sum())
         hidden = self.forward(sequence.masked_fill(masked, self.mask_token))[masked]  # [N, d]
         return F.cross_entropy(self._logits(hidden), sequence[masked])
 

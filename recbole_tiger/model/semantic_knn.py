@@ -14,6 +14,7 @@ from torch import nn
 
 from recbole_tiger.config import ConfigError
 from recbole_tiger.preprocessing import item_content, scaler_of
+from recbole_tiger.processes import from_main
 
 
 class Semantic_KNN(SequentialRecommender):
@@ -41,7 +42,7 @@ class Semantic_KNN(SequentialRecommender):
 
         # load dataset info
         items = [str(item) for item in dataset.field2id_token[dataset.iid_field][1:]]
-        embeddings = item_content(config, items).embeddings
+        embeddings = from_main(lambda: item_content(config, items).embeddings)
         scaler = scaler_of(config)
         vectors = F.normalize(torch.from_numpy(scaler.fit(embeddings).transform(embeddings)).float(), dim=1)
 

@@ -135,7 +135,7 @@ def test_property_files_and_quantizer_agree_on_both_recipes(workplace):
         ({"semantic_id": "file", "semantic_id_file": "no.json"}, "semantic_id_file='no.json' is not a file"),
         ({"content_encoder": "precomputed"}, "content_file=None is not a file"),
         ({"max_steps": 20}, "lr_scheduler=cosine ends at max_steps=20.*warmup_steps=50"),
-        ({"nproc": 2}, "nproc=2.*not supported"),
+        ({"nproc": 2}, "nproc=2.*this command runs in one process"),
         ({"train_batch_size": 0}, "train_batch_size=0"),
     ],
 )

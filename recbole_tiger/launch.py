@@ -1,0 +1,213 @@
+"""Starts the processes of one run, watches them and ends them together, in RecBole's terms.
+
+Comes in: a function and a `Spread`. Goes out: what the function returned, or the error of the process that failed first.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from time import monotonic
+
+import torch
+import torch.distributed as dist
+
+from recbole_tiger import processes
+from recbole_tiger.config import ConfigError
+from recbole_tiger.spread import Spread
+from recbole_tiger.trainer import TrainingStopped, on_sigterm
+
+#: Nothing is inherited, so that threads and CUDA of this process stay out of the others.
+START_METHOD = "spawn"
+#: Seconds that processes get to end by themselves: once one has failed, and once all were asked to stop.
+GRACE = 10.0
+STOPPING_GRACE = 120.0
+
+
+class ProcessDied(RuntimeError):
+    """A process of the run ended without a word."""
+
+
+class _Traceback(Exception):
+    """The stack of an error, as text, from the process in which it was raised."""
+
+
+def run_in_processes(work: Callable, arguments: tuple, spread: Spread):
+    """Call ``work(*arguments)`` in every process of a run; returns what this machine's first process returned.
+
+    Each process has joined the group of all (`processes.py`) when `work` is called, and `torch.cuda` is set to a GPU of its
+    own where there are any. SIGTERM is passed on to all of them. When one fails, the others are ended.
+
+    Args:
+        work: a function that another process can import.
+
+    Raises:
+        ConfigError: they cannot meet at `ip` and `port`.
+        Exception: the error of the process that failed first, whose stack is the cause.
+        ProcessDied, ProcessLost: a process on this machine, or on another one, ended without a word.
+        TrainingStopped: all were asked to stop.
+    """
+    store = _meeting_place(spread) if spread.offset == 0 else None
+    port = spread.port if store is None else store.port
+    context = multiprocessing.get_context(START_METHOD)
+    running: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    stopping = threading.Event()
+
+    def stop() -> None:
+        stopping.set()
+        _signal_all(running.values())
+
+    try:
+        with on_sigterm(stop):
+            for local in range(spread.here):
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_process, args=(sender, local, spread, port, work, arguments))
+                process.start()
+                sender.close()
+                running[receiver] = process
+            if spread.everywhere > spread.here:
+                print(
+                    f"{spread.here} of {spread.everywhere} processes are here; the others are awaited at {spread.ip}:{port}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            return _watch(running, stopping)
+    finally:
+        _end(running.values())
+        del store  # the port is free again, though the stack of an error may keep this frame
+
+
+def _meeting_place(spread: Spread) -> dist.TCPStore:
+    try:
+        return dist.TCPStore(
+            spread.ip, spread.port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30)
+        )
+    except RuntimeError as error:
+        port = f"port={spread.port}" if spread.port else "a free port"
+        raise ConfigError(
+            f"ip='{spread.ip}': the processes cannot meet at {port} of this machine "
+            f"({str(error).strip().splitlines()[0]}); choose another port, and an ip that is this machine's"
+        ) from error
+
+
+def _watch(running: dict[Connection, multiprocessing.process.BaseProcess], stopping: threading.Event):
+    """Wait for the reports of all processes; each is (result, None, "") or (None, error, stack)."""
+    results, failure, deadline = {}, None, None
+    pending = dict(enumerate(running))
+    while pending:
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        ready = wait(list(pending.values()), left)
+        if not ready:
+            break
+        for number in [number for number, receiver in pending.items() if receiver in ready]:
+            receiver = pending.pop(number)
+            try:
+                results[number], error, stack = pickle.loads(receiver.recv_bytes())
+            except (EOFError, OSError):
+                error, stack = _death(running[receiver], stopping.is_set()), ""
+            if error is None or not (failure is None or _is_consequence(failure[0])):
+                continue
+            if failure is None:
+                deadline = monotonic() + (STOPPING_GRACE if isinstance(error, TrainingStopped) else GRACE)
+            if failure is None or not _is_consequence(error):
+                failure = error, stack
+            if not (_is_consequence(error) or isinstance(error, TrainingStopped)):
+                _signal_all(running.values())
+    if not pending:  # all have reported, and flush what they have written
+        for process in running.values():
+            process.join(GRACE)
+    if failure is not None:
+        error, stack = failure
+        raise error from (_Traceback("\n" + stack) if stack else None)
+    return results[0]
+
+
+def _is_consequence(error: Exception) -> bool:
+    """Whether the cause of an error is in another process."""
+    return isinstance(error, processes.ProcessLost)
+
+
+def _death(process, stopping: bool) -> Exception:
+    process.join(GRACE)
+    if stopping and process.exitcode == -signal.SIGTERM:
+        return TrainingStopped("stopped by SIGTERM before training began")
+    how = f"was killed by signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"ended ({process.exitcode})"
+    return ProcessDied(
+        f"a process of the run {how} without saying why; signal 9 is often a machine that is out of memory"
+    )
+
+
+def _signal_all(running) -> None:
+    for process in running:
+        if process.is_alive():
+            process.terminate()
+
+
+def _end(running) -> None:
+    """Leave no process behind."""
+    deadline = monotonic() + GRACE
+    _signal_all(running)
+    for process in running:
+        process.join(max(0.0, deadline - monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+# ------------------------------------------------------------------------------------------------ in a started process
+
+
+def _process(sender: Connection, local: int, spread: Spread, port: int, work: Callable, arguments: tuple) -> None:
+    """The life of one process: join, work, report."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local)
+    elif "OMP_NUM_THREADS" not in os.environ:  # the processes share the machine's cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // spread.here))
+    try:
+        with processes.joined(spread.offset + local, spread.everywhere, _store(spread.ip, port)):
+            report = work(*arguments), None, ""
+    except Exception as error:
+        report = None, _sendable(error), traceback.format_exc()
+    sender.send_bytes(pickle.dumps(report))  # send() would share tensors, which end with this process
+    sender.close()
+
+
+def _store(ip: str, port: int) -> dist.TCPStore:
+    try:
+        return dist.TCPStore(ip, port, is_master=False, timeout=processes.STEP_TIMEOUT)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"ip='{ip}', port={port}: the first machine is not there ({str(error).strip().splitlines()[0]}); start the "
+            "command with group_offset=0 on the machine with that address"
+        ) from error
+
+
+def _die_with_parent() -> None:
+    """End this process when the one that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself if it survives the way to the parent, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:  # an exception's constructor may want anything
+        return RuntimeError(f"{type(error).__name__}: {error}")

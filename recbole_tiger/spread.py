@@ -1,0 +1,128 @@
+"""How many processes a run has, on which machines, and whether they can share it; in RecBole's terms.
+
+Comes in: a ``Config``. Goes out: a `Spread`, or one clear error before any work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from recbole.config import Config
+
+from recbole_tiger.config import OUR_MODELS, ConfigError
+
+#: Models whose loss over a batch is the mean of its shares' losses, which a test shows of each. Of the others FEARec,
+#: TransRec and SHAN compare the examples of a batch or take a norm over it, and DIN and DIEN normalise over it.
+SHARED_MODELS = (
+    *OUR_MODELS,
+    *"BERT4Rec CORE Caser FDSA FOSSIL FPMC GCSAN GRU4Rec GRU4RecF HGN HRM LightSANs NARM NPE NextItNet S3Rec SASRec".split(),
+    *"SASRecF SINE SRGNN STAMP".split(),
+)
+#: Those of them whose `reg_weight` is of a norm over the batch.
+_BATCH_NORMS = ("FOSSIL", "HGN")
+#: What may differ between the machines of a run.
+OF_MACHINE = (
+    "data_path cache_dir checkpoint_dir run_dir resume gpu_id worker show_progress state log_wandb wandb_project "
+    "content_file semantic_id_file pre_model_path p5_checkpoint save_dataset save_dataloaders"
+).split()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The processes of a run, on one machine or several.
+
+    Attributes:
+        here: processes on this machine (`nproc`).
+        everywhere: processes on all machines (`world_size`).
+        ip, port: where they meet: an address of the machine with the first process. Port 0 is any free one.
+        offset: number of this machine's first process (`group_offset`).
+    """
+
+    here: int
+    everywhere: int
+    ip: str
+    port: int
+    offset: int
+
+    @classmethod
+    def of(cls, config: Config) -> Spread:
+        """What a configuration asks for.
+
+        Raises:
+            ConfigError: for a number or an address that cannot be meant.
+        """
+        here = _number(config, "nproc", 1, low=1)
+        everywhere = _number(config, "world_size", -1, low=-1)
+        offset = _number(config, "group_offset", 0, low=0)
+        if everywhere <= 0:  # RecBole's way of saying that there is no other machine
+            everywhere = here
+        if here + offset > everywhere:
+            raise ConfigError(
+                f"world_size={everywhere} counts the processes of all machines, but nproc={here} with group_offset={offset} "
+                f"number them up to {here + offset}; raise world_size, or leave both out for one machine"
+            )
+        text = str(config["port"] or 0)
+        if not text.isdigit() or int(text) > 65535:
+            raise ConfigError(f"port={config['port']!r} must be a whole number up to 65535")
+        if everywhere > here and not (config["ip"] and int(text)):
+            raise ConfigError(
+                f"world_size={everywhere} is more than nproc={here}: the processes of several machines meet at --ip=…, an "
+                "address of the machine with group_offset=0, and --port=…, a free one there; give both on all machines"
+            )
+        return cls(here, everywhere, config["ip"] or "localhost", int(text), offset)
+
+
+def _number(config: Config, key: str, default: int, low: int) -> int:
+    value = default if config[key] is None else config[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ConfigError(f"{key}={value!r} must be a whole number of at least {low}")
+    return value
+
+
+def check_processes(config: Config, can_spread: bool) -> None:
+    """Raise for several processes where they cannot be started or cannot share the work.
+
+    Args:
+        can_spread: whether what is done with the configuration knows how to start them.
+    """
+    spread = Spread.of(config)
+    if spread.everywhere == 1:
+        return
+    asked = f"nproc={spread.here}, world_size={spread.everywhere}"
+    if not can_spread:
+        raise ConfigError(
+            f"{asked}: this command runs in one process, and so do RecBole's own functions; leave both out, or first train "
+            "with python run_recbole_tiger.py --nproc=… and go on from its checkpoint"
+        )
+    for key in ("train_batch_size", "eval_batch_size"):
+        if config[key] < spread.everywhere:
+            raise ConfigError(
+                f"{key}={config[key]} is less than a row for each of {spread.everywhere} processes; raise it"
+            )
+    if config["device"].type == "cuda" and torch.cuda.device_count() < spread.here:
+        raise ConfigError(
+            f"{asked}: as many GPUs are needed here, but gpu_id={config['gpu_id']!r} gives {torch.cuda.device_count()}; name "
+            "more (--gpu_id=0,1), or train on the CPU with --gpu_id="
+        )
+    model = config["model"]
+    if model not in SHARED_MODELS:
+        raise ConfigError(
+            f"{asked}: a batch of {model} cannot be shared by processes, since its loss is not the mean of the losses of its "
+            f"parts, or was not shown to be; leave both out, or choose one of {', '.join(SHARED_MODELS)}"
+        )
+    if model in _BATCH_NORMS and np.any(config["reg_weight"]):
+        raise ConfigError(
+            f"{asked}: reg_weight={config['reg_weight']} of {model} takes a norm over the whole batch, which processes cannot "
+            "share; set it to 0, or leave both out"
+        )
+    if model == "S3Rec" and not (config["pre_model_path"] or config["resume"]):
+        raise ConfigError(
+            f"{asked}: the first stage of S3Rec mixes the histories of a batch, which processes cannot share; train it without "
+            "them, then the second stage with --pre_model_path=…/pretrained.pth"
+        )
+    if config["update_rows"] == "touched":
+        raise ConfigError(
+            f"{asked}: update_rows=touched has gradients of single rows, which are not shared; use update_rows=all"
+        )
