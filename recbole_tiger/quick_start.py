@@ -128,7 +128,7 @@ def _run_share(settings: dict, saved: bool) -> dict:
             "but for group_offset and places"
         )
     if not processes.is_main():
-        for key in ("show_progress", "log_wandb", "save_dataset", "save_dataloaders"):
+        for key in ("show_progress", "log_wandb"):
             config[key] = False
     return run_config(config, saved=saved)
 

@@ -25,7 +25,7 @@ _BATCH_NORMS = ("FOSSIL", "HGN")
 #: What may differ between the machines of a run.
 OF_MACHINE = (
     "data_path cache_dir checkpoint_dir run_dir resume gpu_id worker show_progress state log_wandb wandb_project "
-    "content_file semantic_id_file pre_model_path p5_checkpoint save_dataset save_dataloaders"
+    "content_file semantic_id_file pre_model_path p5_checkpoint"
 ).split()
 
 

@@ -81,18 +81,7 @@ class P5(GenerativeRecommender):
         else:
             numbers = [*item_numbers, *([] if user_numbers is None else user_numbers)]
             pieces = own_pieces([*words_of_templates(), *map(str, numbers)])
-            t5 = T5Config(
-                vocab_size=pieces.size,
-                d_model=config["d_model"],
-                d_kv=config["d_kv"],
-                d_ff=config["d_ff"],
-                num_heads=config["num_heads"],
-                num_encoder_layers=config["num_encoder_layers"],
-                num_decoder_layers=config["num_decoder_layers"],
-                dropout_rate=config["dropout_rate"],
-                tie_word_embeddings=config["tie_word_embeddings"],
-                pad_token_id=pieces.pad,
-            )
+            t5 = T5Config.of(config, vocab_size=pieces.size, pad_token_id=pieces.pad)
         self.text = P5Text(pieces, item_numbers, user_numbers, config["MAX_ITEM_LIST_LENGTH"])
         self.seq2seq = Seq2Seq(t5)
         if folder:

@@ -49,18 +49,7 @@ class TIGER(GenerativeRecommender):
         # define layers and loss
         self.vocabulary = Vocabulary(table.level_sizes, self.user_buckets)
         self.levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
-        t5 = T5Config(
-            vocab_size=self.vocabulary.size,
-            d_model=config["d_model"],
-            d_kv=config["d_kv"],
-            d_ff=config["d_ff"],
-            num_heads=config["num_heads"],
-            num_encoder_layers=config["num_encoder_layers"],
-            num_decoder_layers=config["num_decoder_layers"],
-            dropout_rate=config["dropout_rate"],
-            tie_word_embeddings=config["tie_word_embeddings"],
-            pad_token_id=PAD,
-        )
+        t5 = T5Config.of(config, vocab_size=self.vocabulary.size, pad_token_id=PAD)
         if self.node_embeddings or self.item_embeddings or "legal" in (self.loss_over, self.likelihood):
             self.seq2seq = TreeSeq2Seq(
                 t5,

@@ -42,6 +42,14 @@ class T5Config:
     tie_word_embeddings: bool = True
     pad_token_id: int = 0
 
+    @classmethod
+    def of(cls, settings: Mapping, *, vocab_size: int, pad_token_id: int) -> T5Config:
+        """The sizes that settings give under T5's names, with a vocabulary that follows from the data."""
+        names = (
+            "d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers dropout_rate tie_word_embeddings".split()
+        )
+        return cls(vocab_size=vocab_size, pad_token_id=pad_token_id, **{name: settings[name] for name in names})
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from catalogue import settings_of
 from dense_softmax import dense_logits, dense_losses
+from gradients import assert_same_gradients
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
 from recbole_tiger.checkpoint import load_checkpoint, save_checkpoint
@@ -327,22 +328,7 @@ def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, switches):
     config, data, model = made(toy, **more, **switches)
     with_random_tables(model)
     examples, windows = prefixes_and_windows(config, data)
-
-    def gradients(batches):
-        model.zero_grad()
-        loss = 0.0
-        for batch, n in zip(batches, batches.n_targets, strict=True):
-            part = model.calculate_loss(batch) * n / len(examples)
-            part.backward()
-            loss += part.item()
-        return loss, {name: p.grad.clone() for name, p in model.named_parameters()}
-
-    loss, whole = gradients(examples.batches(100, (0,)))
-    window_loss, window = gradients(windows.batches(16, (0,)))
-    assert window_loss == pytest.approx(loss, abs=1e-5)
-    for name, value in whole.items():
-        scale = value.abs().max()
-        assert scale > 0 and torch.allclose(window[name], value, atol=1e-4 * float(scale) + 1e-7), name
+    assert_same_gradients(model, examples, windows)
 
 
 # ------------------------------------------------------------------------------------------------- runs and new items

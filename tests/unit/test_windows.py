@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from catalogue import settings_of
+from gradients import assert_same_gradients
 
 from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
@@ -67,20 +68,4 @@ def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, user_buckets):
     model = TIGER(config, data.train._dataset)
     examples = TrainingExamples.from_dataset(data.train._dataset, config, "cpu")
     windows = TrainingWindows.from_sequences(data.dataset.sequences, config, "cpu")
-    assert len(examples) == windows.n_targets.sum()
-
-    def gradients(batches, total):
-        model.zero_grad()
-        loss = 0.0
-        for batch, n in zip(batches, batches.n_targets, strict=True):
-            part = model.calculate_loss(batch) * n / total
-            part.backward()
-            loss += part.item()
-        return loss, {name: p.grad.clone() for name, p in model.named_parameters()}
-
-    loss, whole = gradients(examples.batches(100, (0,)), len(examples))
-    window_loss, window = gradients(windows.batches(16, (0,)), len(examples))
-    assert window_loss == pytest.approx(loss, abs=1e-5)
-    for name, value in whole.items():
-        scale = value.abs().max()
-        assert scale > 0 and torch.allclose(window[name], value, atol=1e-4 * float(scale) + 1e-7), name
+    assert_same_gradients(model, examples, windows)
