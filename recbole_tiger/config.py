@@ -74,6 +74,7 @@ CHOICES: dict[str, tuple] = {
     "use_item_embeddings": (True, False),
     "use_node_embeddings": (True, False),
     "head_attention": (True, False),
+    "repeat_bias": (True, False),
     "tie_embeddings": (True, False),
     "precision": ("fp32", "bf16"),
     "compile": (True, False),
@@ -83,7 +84,8 @@ _POSITIVE_INTEGERS = (
     "eval_batch_size epochs eval_step MAX_ITEM_LIST_LENGTH content_batch_size decode_batch_size"
 ).split()
 _FROM_ZERO = (
-    "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay item_loss_weight"
+    "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay item_loss_weight "
+    "rescore_weight"
 ).split()
 #: Keys that RecBole reads although no property file of its own lists them.
 _RECBOLE_EXTRA = (
@@ -511,6 +513,17 @@ def _check_generative(config: Config) -> None:
             f"beam_size={config['beam_size']} is smaller than the largest topk ({max(config['topk'])}): a list of that "
             "length cannot be filled; raise beam_size or lower topk"
         )
+    if config["rescore_weight"]:
+        if not config["item_loss_weight"]:
+            raise ConfigError(
+                f"rescore_weight={config['rescore_weight']} ranks by logits that item_loss_weight=0 does not train; set "
+                "item_loss_weight above 0, or leave rescore_weight out"
+            )
+        if config["collision"] == "none":
+            raise ConfigError(
+                f"rescore_weight={config['rescore_weight']} tells items apart that share a Semantic ID (collision=none), whose "
+                "metrics are expectations over their order; set collision=append or reassign, or leave rescore_weight out"
+            )
     for key in ("enable_amp", "enable_scaler"):
         if config[key]:
             raise ConfigError(

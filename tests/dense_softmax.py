@@ -14,7 +14,7 @@ def node_rows(table, level):
     return {prefix: row for row, prefix in enumerate(branching, start=1)}
 
 
-def dense_logits(hidden, codewords, nodes, level, prefixes, table, known):
+def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=None, repeat=0.0):
     """Logits `[N, V]` of all codewords of a level after prefixes (lists of codes), and which of them lead to an item.
 
     Args:
@@ -22,6 +22,7 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known):
         codewords: `[V, d]`, what a hidden state is multiplied with.
         nodes: node tables by level, as text; or none.
         known: the table that the node tables were made for.
+        seen, repeat: what is added where all items of a node are among a row's items, a list of numbers for each row.
     """
     logits = hidden @ codewords.t()
     legal = torch.zeros_like(logits, dtype=torch.bool)
@@ -34,10 +35,16 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known):
                 node = row_of.get(tuple(other[: level + 1]))
                 if node is not None and nodes:
                     added[row, other[level]] = hidden[row] @ nodes[str(level)][node]
+    if seen is not None:
+        for row, prefix in enumerate(prefixes):
+            for code in legal[row].nonzero().flatten().tolist():
+                below = (table.codes[1:, : level + 1] == [*prefix, code]).all(1).nonzero()[0] + 1
+                if set(below.tolist()) <= set(seen[row]):
+                    added[row, code] = added[row, code] + repeat
     return logits + added, legal
 
 
-def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, known=None):
+def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, known=None, seen=None, repeat=None):
     """Cross-entropy of the Semantic ID of each of `items` `[N]`: at each level a softmax over all codewords of the level,
     those that lead to no item masked (`over="legal"`) or not (`over="level"`).
 
@@ -46,13 +53,23 @@ def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, kn
         codewords: per level `[V, d]`.
         nodes, known: see `dense_logits`.
         smoothing: label smoothing.
+        seen: see `dense_logits`; `repeat` has a value for each level.
     """
     total = 0.0
+    repeat = [0.0] * table.length if repeat is None else repeat
     codes = torch.tensor(table.codes)[items]
     for level in range(table.length):
         prefixes = codes[:, :level].tolist()
         logits, legal = dense_logits(
-            hidden[level], codewords[level], nodes, level, prefixes, table, table if known is None else known
+            hidden[level],
+            codewords[level],
+            nodes,
+            level,
+            prefixes,
+            table,
+            table if known is None else known,
+            seen,
+            repeat[level],
         )
         if over == "legal":
             # Summing -inf times 0 in label smoothing would give NaN, so the masked ones are left out by hand.

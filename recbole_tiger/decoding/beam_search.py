@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.decoding.trie import Emptied, PrefixTrie
 from recbole_tiger.nn.seq2seq import IncrementalDecoder, Seq2Seq
 
 # A level whose table of children by codeword has at most so many cells is looked up densely on an
@@ -209,9 +209,11 @@ def beam_search(
         raise ValueError(f"normalise must be 'level' or 'legal', but it is {normalise!r}")
     if windows not in ("auto", "ragged", "fixed"):
         raise ValueError(f"windows must be 'auto', 'ragged' or 'fixed', but it is {windows!r}")
+    if excluded is not None and excluded.dim() != 2:
+        raise ValueError(f"excluded must be [users, items], but its shape is {list(excluded.shape)}")
     ragged = trie.device.type == "cpu" if windows == "auto" else windows == "ragged"
     options = _Options(beam_size, normalise == "legal", sample, generator)
-    gone = None if excluded is None else _gone_nodes(trie, excluded)
+    gone = None if excluded is None else trie.emptied(excluded)
 
     # Where probabilities are over children only, and children are listed one by one, a decoder may know a short cut.
     by_child = ragged and options.legal and hasattr(decoder, "advance_to_children")
@@ -237,8 +239,8 @@ def beam_search(
             children = _RootChildren(trie, logits.shape[0])
         elif not by_child:
             children = (_RaggedChildren if ragged else _FixedChildren)(trie, level, beams)
-        beams = _expand(trie, level, beams, children, logits, options, None if gone is None else gone[level])
-    return _items_below(trie, beams, k, None if gone is None else gone[trie.depth], options)
+        beams = _expand(trie, level, beams, children, logits, options, gone)
+    return _items_below(trie, beams, k, gone, options)
 
 
 def free_beam_search(
@@ -470,7 +472,7 @@ def _expand(
     children: _FixedChildren | _RaggedChildren,
     logits: Tensor,
     options: _Options,
-    gone: Tensor | None,
+    gone: Emptied | None,
 ) -> _Beams:
     """The best children of all beams of a user as the beams of `level`."""
     chosen = children.take(logits)
@@ -483,8 +485,7 @@ def _expand(
         gumbel = legal - _exponential(legal.shape, legal.device, options.generator).log()
         gumbel = _condition(gumbel, children.spread(beams.gumbel), children.spread(children.highest(gumbel)))
     if gone is not None:
-        kept = ~_is_in(children.user * (trie.n_nodes[level] + 1) + children.child, gone)
-        score = torch.where(kept, score, -torch.inf)
+        score = torch.where(gone.has(level, children.user, children.child), -torch.inf, score)
     if options.sample:
         # A dead beam's Gumbel is undefined; its children stay dead.
         gumbel = torch.where(score > -torch.inf, gumbel, -torch.inf)
@@ -501,19 +502,19 @@ def _expand(
     )
 
 
-def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: Tensor | None, options: _Options) -> BeamResult:
+def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: Emptied | None, options: _Options) -> BeamResult:
     """The items on the leaves of the last beams; equal scores by item number."""
     n_users = len(beams.node)
     first, count = trie.children(trie.depth - 1, beams.node)
     # Excluded items may stand before the wanted ones of the same ID.
-    n_excluded = 0 if gone is None else len(gone) // n_users
+    n_excluded = 0 if gone is None else len(gone.keys[trie.depth]) // n_users
     width = min(trie.max_degree[trie.depth], k + n_excluded)
     window = torch.arange(width, device=trie.device)
     exists = window < count[:, :, None]
     position = torch.where(exists, first[:, :, None] + window, 0)  # [B, K, W]
     if gone is not None:
         users = torch.arange(n_users, device=trie.device)[:, None, None]
-        exists &= ~_is_in(users * (trie.n_items + 1) + position, gone)
+        exists &= ~gone.has(trie.depth, users, position)
     items = trie.items[position].long().flatten(1)
     score = torch.where(exists, beams.score[:, :, None], -torch.inf).flatten(1)
     if options.sample and beams.node.shape[1] > k:
@@ -525,8 +526,7 @@ def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: Tensor | None, o
     if not trie.has_duplicates:
         return result
     if gone is not None:
-        base = torch.arange(n_users, device=trie.device)[:, None] * (trie.n_items + 1) + first
-        count = count - (torch.searchsorted(gone, base + count) - torch.searchsorted(gone, base))
+        count = count - gone.count(trie.depth, torch.arange(n_users, device=trie.device)[:, None], first, count)
     alive = beams.score > -torch.inf
     return BeamResult(result.items, result.scores, torch.where(alive, beams.node, -1), torch.where(alive, count, 0))
 
@@ -550,38 +550,6 @@ def _log_sum_exp(logits: Tensor) -> Tensor:
     """As `torch.logsumexp` over the last dimension, without its passes over the input in search of infinities."""
     highest = logits.amax(-1, keepdim=True)
     return (logits - highest).exp_().sum(-1).log_() + highest[..., 0]
-
-
-def _is_in(keys: Tensor, sorted_keys: Tensor) -> Tensor:
-    place = torch.searchsorted(sorted_keys, keys).clamp_(max=len(sorted_keys) - 1)
-    return sorted_keys[place] == keys
-
-
-def _gone_nodes(trie: PrefixTrie, excluded: Tensor) -> list[Tensor]:
-    """Per level, and once more for items, what excluding `[B, S]` items leaves nothing of.
-
-    Each is a sorted vector `[B * S]` of `user * (N + 1) + node`; where nothing is to be said, node is N.
-    """
-    if excluded.dim() != 2:
-        raise ValueError(f"excluded must be [users, items], but its shape is {list(excluded.shape)}")
-    if excluded.shape[1] == 0:
-        excluded = excluded.new_zeros((len(excluded), 1))
-    position = trie.position(excluded).sort(1).values
-    repeated = torch.zeros_like(position, dtype=torch.bool)
-    repeated[:, 1:] = position[:, 1:] == position[:, :-1]
-    position = torch.where(repeated, trie.n_items, position).sort(1).values
-    users = torch.arange(len(excluded), device=excluded.device)[:, None]
-    gone = [(users * (trie.n_items + 1) + position).flatten()]
-    node = position
-    for level in range(trie.depth - 1, -1, -1):
-        node = trie.parent(level + 1, node)
-        n_nodes = trie.n_nodes[level]
-        inside = node < n_nodes
-        n_gone = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
-        low, high = trie.item_range(level, torch.where(inside, node, 0))
-        empty = torch.where(inside & (n_gone == high - low), node, n_nodes).sort(1).values
-        gone.append((users * (n_nodes + 1) + empty).flatten())
-    return gone[::-1]
 
 
 def _exponential(shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor:

@@ -86,6 +86,38 @@ class ChildRanges:
         return 1 + int(self.extra.diff(prepend=self.extra.new_zeros(1)).max())
 
 
+@dataclass(frozen=True)
+class Emptied:
+    """What is left empty when some items are taken away, for each of several rows (`PrefixTrie.emptied`).
+
+    Attributes:
+        keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, as long for every
+            row, of `row * (N + 1) + node` for the N nodes of the level; where nothing is to be said, node is N.
+        n_nodes: N of each.
+    """
+
+    keys: list[Tensor]
+    n_nodes: tuple[int, ...]
+
+    def has(self, level: int, rows: Tensor, nodes: Tensor) -> Tensor:
+        """bool: is there nothing left below `nodes` of `level` for `rows`? Shapes that broadcast."""
+        sorted_keys, keys = self.keys[level], rows * (self.n_nodes[level] + 1) + nodes
+        place = torch.searchsorted(sorted_keys, keys).clamp_(max=len(sorted_keys) - 1)
+        return sorted_keys[place] == keys
+
+    def count(self, level: int, rows: Tensor, first: Tensor, count: Tensor) -> Tensor:
+        """How many of the nodes `first, …, first + count - 1` of `level` are empty for `rows`; shapes that broadcast."""
+        base = rows * (self.n_nodes[level] + 1) + first
+        return torch.searchsorted(self.keys[level], base + count) - torch.searchsorted(self.keys[level], base)
+
+    def pairs(self, level: int) -> tuple[Tensor, Tensor]:
+        """Rows and nodes of `level` of all that is empty, each `[n]`, every pair once."""
+        keys = self.keys[level].unique_consecutive()
+        row, node = keys // (self.n_nodes[level] + 1), keys % (self.n_nodes[level] + 1)
+        there = node < self.n_nodes[level]
+        return row[there], node[there]
+
+
 class PrefixTrie:
     """Every prefix of every semantic ID of a catalogue, level by level in lexicographic order.
 
@@ -287,6 +319,27 @@ class PrefixTrie:
         known = (items >= 0) & (items < len(self._position))
         found = self._position[torch.where(known, items, 0)].long()
         return torch.where(known, found, self.n_items)
+
+    def emptied(self, items: Tensor) -> Emptied:
+        """What taking away `items` `[B, S]` leaves nothing of, row by row; 0 and numbers outside stand for none."""
+        if items.shape[1] == 0:
+            items = items.new_zeros((len(items), 1))
+        position = self.position(items).sort(1).values
+        repeated = torch.zeros_like(position, dtype=torch.bool)
+        repeated[:, 1:] = position[:, 1:] == position[:, :-1]
+        position = torch.where(repeated, self.n_items, position).sort(1).values
+        rows = torch.arange(len(items), device=items.device)[:, None]
+        keys = [(rows * (self.n_items + 1) + position).flatten()]
+        node = position
+        for level in range(self.depth - 1, -1, -1):
+            node = self.parent(level + 1, node)
+            n_nodes = self.n_nodes[level]
+            inside = node < n_nodes
+            n_gone = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
+            low, high = self.item_range(level, torch.where(inside, node, 0))
+            empty = torch.where(inside & (n_gone == high - low), node, n_nodes).sort(1).values
+            keys.append((rows * (n_nodes + 1) + empty).flatten())
+        return Emptied(keys[::-1], (*self.n_nodes, self.n_items))
 
     def leaf_of(self, items: Tensor) -> Tensor:
         """The leaf (semantic ID) of item numbers (any shape); one past the last leaf for a number outside."""

@@ -12,7 +12,7 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
-from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult, beam_search, free_beam_search
+from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult, beam_search, free_beam_search, rank_items
 from recbole_tiger.decoding.exact import ForkableStepDecoder, exact_topk
 from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.nn.item_tree import ItemTree
@@ -28,6 +28,7 @@ class GenerativeRecommender(SequentialRecommender):
         prepared_ids (PreparedIDs): those in use, which may have more items.
         trie (PrefixTrie): of all items, on the model's device.
         likelihood (str): what a codeword's probability is relative to, see `beam_search`'s `normalise`.
+        rescore_weight (float): above 0, what the search finds is ranked by `rescored`.
     """
 
     input_type = InputType.POINTWISE
@@ -35,6 +36,7 @@ class GenerativeRecommender(SequentialRecommender):
     prepared_ids: PreparedIDs
     trie: PrefixTrie
     likelihood: str
+    rescore_weight: float = 0.0
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
@@ -115,33 +117,36 @@ class GenerativeRecommender(SequentialRecommender):
             excluded: [B, S] item numbers that must not appear, padded with 0.
 
         Returns:
-            items [B, k] (0 where the beam holds fewer) and log-likelihoods [B, k] (-inf there), best first. The
-            histories are decoded in batches of `decode_batch_size`, sorted by length, so that short ones are not padded.
+            items [B, k] (0 where the beam holds fewer) and scores [B, k] (-inf there), best first: log-likelihoods, plus
+            what `rescored` adds. The histories are decoded in batches of `decode_batch_size`, sorted by length, so that
+            short ones are not padded.
         """
         order = torch.argsort(lengths, stable=True)
+        beam_size = beam_size or self.beam_size
+        exact = self.scoring == "exact" and not sample
+        rescore = self.rescore_weight > 0 and not sample  # a sample is in the order in which it was drawn
+        n_found = k if not rescore else self.trie.n_items if exact else beam_size
         parts = []
         for rows in order.split(self.decode_batch_size):
             decoder = self.step_decoder(None if users is None else users[rows], history[rows], lengths[rows])
             options = dict(
-                k=k,
+                k=n_found,
                 excluded=None if excluded is None else excluded[rows],
                 temperature=self.temperature if temperature is None else temperature,
                 normalise=self.likelihood,
             )
-            if self.scoring == "exact" and not sample:
-                parts.append(exact_topk(decoder, self.trie, **options))
+            if exact:
+                found = exact_topk(decoder, self.trie, **options)
             else:
-                parts.append(
-                    beam_search(
-                        decoder,
-                        self.trie,
-                        beam_size=beam_size or self.beam_size,
-                        sample=sample,
-                        generator=generator,
-                        **options,
-                    )
+                found = beam_search(
+                    decoder, self.trie, beam_size=beam_size, sample=sample, generator=generator, **options
                 )
+            parts.append(rank_items(found.items, self.rescored(decoder, found), k) if rescore else found)
         return BeamResult.gathered(parts, order)
+
+    def rescored(self, decoder: ForkableStepDecoder, found: BeamResult) -> torch.Tensor:
+        """Scores [B, K] by which the items found are ranked anew, -inf where there is none; for a `rescore_weight`."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def write_ids(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from recbole_tiger.decoding.beam_search import BeamResult
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.tree import Seen, TreeConfig, TreeNetwork, TreeStepDecoder
@@ -24,6 +25,7 @@ class TIGERTree(GenerativeRecommender):
 
         # load parameters info
         self.likelihood = config["loss_over"]
+        self.rescore_weight = config["rescore_weight"] or 0.0
         network = TreeConfig(
             hidden_size=config["hidden_size"],
             n_layers=config["n_layers"],
@@ -37,6 +39,7 @@ class TIGERTree(GenerativeRecommender):
             item_embeddings=config["use_item_embeddings"],
             node_embeddings=config["use_node_embeddings"],
             head_attention=config["head_attention"],
+            repeat_bias=config["repeat_bias"],
             tied=config["tie_embeddings"],
             loss_over=config["loss_over"],
             label_smoothing=config["label_smoothing"],
@@ -70,7 +73,7 @@ class TIGERTree(GenerativeRecommender):
         super()._use_semantic_ids(prepared)
 
     def forward(self, history: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Seen | None]:
-        """State after each history, [B, hidden_size], and the items seen (None without head attention)."""
+        """State after each history, [B, hidden_size], and what has been seen (None where nothing depends on it)."""
         return self.network.last(history, lengths)
 
     def calculate_loss(self, interaction):
@@ -83,13 +86,23 @@ class TIGERTree(GenerativeRecommender):
         states, packed = self.network.states(history, lengths)
         wanted = context > 0
         after = (packed.start[:, None] + context - 1)[wanted]  # [N] state that sees what comes before each target
-        states, seen = self.network.at(after, states, packed)
+        states, seen = self.network.at(after, states, packed, history)
         return self.network.loss(states, targets[wanted], seen)
 
     def predict(self, interaction):
-        """Log-likelihood of each row's item: [B]."""
+        """Score of each row's item, as in :meth:`recommend`: [B]."""
         states, seen = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return self.network.log_likelihood(states, interaction[self.ITEM_ID], seen)
+        items = interaction[self.ITEM_ID]
+        scores = self.network.log_likelihood(states, items, seen)
+        if self.rescore_weight:
+            scores = scores + self.rescore_weight * self.network.item_logits(states, items[:, None], seen)[:, 0]
+        return scores
+
+    def rescored(self, decoder: TreeStepDecoder, found: BeamResult) -> torch.Tensor:
+        """See the base class: `rescore_weight` times the item's logit under `item_loss_weight` is added to its
+        log-likelihood. The logits are not normalised, so that the cost does not grow with the catalogue; in the
+        ranking of a user it makes no difference."""
+        return found.scores + self.rescore_weight * self.network.item_logits(decoder.states, found.items, decoder.seen)
 
     def step_decoder(self, users, history, lengths) -> TreeStepDecoder:
         """See the base class; users have no embedding."""

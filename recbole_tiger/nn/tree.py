@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_tiger.decoding.trie import Emptied
 from recbole_tiger.nn.dropout import dropout
 from recbole_tiger.nn.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.packed import Packed, PackedLayer
@@ -38,6 +39,7 @@ class TreeConfig:
         item_embeddings: every item has an embedding on the input, beside its codewords.
         node_embeddings: every node of the trie has an embedding on the output, beside its codeword.
         head_attention: the choice of a codeword also attends to the states of all items seen, not to the last alone.
+        repeat_bias: having been seen adds a learned logit to an item, and to a node of which all items have been seen.
         tied: input and output share the codewords' embeddings and the nodes': an item's own embedding is then the sum
             over the nodes of its path.
         loss_over: `legal`: a level's softmax is over the children of the prefix; `level`: over all its codewords, as
@@ -60,6 +62,7 @@ class TreeConfig:
     item_embeddings: bool = True
     node_embeddings: bool = True
     head_attention: bool = False
+    repeat_bias: bool = False
     tied: bool = False
     loss_over: Literal["legal", "level"] = "legal"
     label_smoothing: float = 0.0
@@ -76,20 +79,22 @@ class TreeConfig:
 
 @dataclass(frozen=True)
 class Seen:
-    """The items that have been seen at each of N rows, for heads that attend to them.
+    """The items that have been seen at each of N rows, where more than the last state depends on them.
 
     Attributes:
-        memory: `[P, 2 * hidden_size]` keys and values of all packed items.
+        memory: for head attention `[P, 2 * hidden_size]` keys and values of all packed items, else None.
         start, count: `[N]` row i has seen the items `start[i], …, start[i] + count[i] - 1`.
+        nodes: for `repeat_bias` the nodes of which all items have been seen, else None.
     """
 
-    memory: Tensor
+    memory: Tensor | None
     start: Tensor
     count: Tensor
+    nodes: Emptied | None
 
     def take(self, rows: Tensor) -> Seen:
-        """The same for `rows` `[n]`."""
-        return Seen(self.memory, self.start.index_select(0, rows), self.count.index_select(0, rows))
+        """The same for `rows` `[n]`, without nodes."""
+        return Seen(self.memory, self.start.index_select(0, rows), self.count.index_select(0, rows), None)
 
 
 class _HeadAttention(nn.Module):
@@ -151,7 +156,7 @@ class TreeNetwork(TreeModule):
         # With tied embeddings what an item adds to its codewords is what the nodes of its path add.
         self.item_from_nodes = config.item_embeddings and config.tied and config.node_embeddings
         own_items = config.item_embeddings and not self.item_from_nodes
-        self.make_tables(tree, width, nodes=config.node_embeddings, items=own_items)
+        self.make_tables(tree, width, nodes=config.node_embeddings, items=own_items, repeats=config.repeat_bias)
         self.layers = nn.ModuleList(
             PackedLayer(width, config.n_heads, config.inner_size, config.dropout, config.attention_dropout)
             for _ in range(config.n_layers)
@@ -217,18 +222,23 @@ class TreeNetwork(TreeModule):
             x = layer(x, packed)
         return self.norm(x), packed
 
-    def at(self, rows: Tensor, states: Tensor, packed: Packed) -> tuple[Tensor, Seen | None]:
-        """States at packed items `rows` `[N]`, and what has been seen there (None without head attention)."""
+    def at(self, rows: Tensor, states: Tensor, packed: Packed, history: Tensor) -> tuple[Tensor, Seen | None]:
+        """States at packed items `rows` `[N]`, and what of `history` has been seen there, if anything depends on it."""
         chosen = states.index_select(0, rows)
-        if self.head_attention is None:
+        if self.head_attention is None and self.repeat_weight is None:
             return chosen, None
-        start, count = packed.start[packed.user[rows]], packed.column[rows] + 1
-        return chosen, Seen(self.head_attention.key_value(states), start, count)
+        user, count = packed.user[rows], packed.column[rows] + 1
+        memory = None if self.head_attention is None else self.head_attention.key_value(states)
+        nodes = None
+        if self.repeat_weight is not None:
+            place = torch.arange(history.shape[1], device=history.device)
+            nodes = self.tree.trie.emptied(torch.where(place < count[:, None], history[user], 0))
+        return chosen, Seen(memory, packed.start[user], count, nodes)
 
     def last(self, history: Tensor, lengths: Tensor) -> tuple[Tensor, Seen | None]:
         """States after the whole of each history, `[B, hidden_size]`, and what has been seen; arguments as for `states`."""
         states, packed = self.states(history, lengths)
-        return self.at(packed.start + lengths.clamp(min=1) - 1, states, packed)
+        return self.at(packed.start + lengths.clamp(min=1) - 1, states, packed, history)
 
     # ------------------------------------------------------------------------------------------ item likelihoods
 
@@ -236,17 +246,33 @@ class TreeNetwork(TreeModule):
         """Mean negative log-likelihood of `items` `[N]` after `states` `[N, d]`, labels smoothed where asked for, plus
         `item_loss_weight` times the mean cross-entropy over all items."""
         config = self.config
-        parts = self.level_losses(self._hidden_of(states, items, seen), items, config.loss_over, config.label_smoothing)
+        hidden_of, nodes = self._hidden_of(states, items, seen), None if seen is None else seen.nodes
+        parts = self.level_losses(hidden_of, items, config.loss_over, config.label_smoothing, nodes)
         loss = sum(part.sum() for _, part in parts) / len(items)
         if not config.item_loss_weight:
             return loss
         every = torch.arange(1, len(self.tree.codes), device=items.device)
         logits = states @ self.item_embedding(every, whole=True).t()
+        if nodes is not None:
+            row, position = nodes.pairs(self.tree.trie.depth)
+            column = self.tree.trie.items[position].long() - 1
+            logits.index_put_((row, column), self.repeat_logit(self.tree.trie.depth), accumulate=True)
         return loss + config.item_loss_weight * F.cross_entropy(logits, items - 1)
+
+    def item_logits(self, states: Tensor, items: Tensor, seen: Seen | None = None) -> Tensor:
+        """Logits of `items` `[B, C]` in the softmax over all items that `item_loss_weight` trains: `[B, C]`."""
+        wanted, place = items.unique(return_inverse=True)
+        logits = (states @ self.item_embedding(wanted, whole=True).t()).gather(1, place)
+        if seen is None or seen.nodes is None:
+            return logits
+        depth, rows = self.tree.trie.depth, torch.arange(len(items), device=items.device)[:, None]
+        repeated = seen.nodes.has(depth, rows, self.tree.trie.position(items)) & (items > 0)
+        return logits + repeated * self.repeat_logit(depth)
 
     def log_likelihood(self, states: Tensor, items: Tensor, seen: Seen | None = None) -> Tensor:
         """Log-likelihood of each of `items` `[N]` after its state: `[N]`."""
-        return self.log_likelihoods(self._hidden_of(states, items, seen), items, self.config.loss_over)
+        nodes = None if seen is None else seen.nodes
+        return self.log_likelihoods(self._hidden_of(states, items, seen), items, self.config.loss_over, nodes)
 
     def _hidden_of(self, states: Tensor, items: Tensor, seen: Seen | None) -> HiddenOf:
         codes = self.tree.codes.index_select(0, items)
@@ -255,7 +281,7 @@ class TreeNetwork(TreeModule):
             x = states if rows is None else states.index_select(0, rows)
             if level:
                 x = x + self.prefix_embedding(level, codes if rows is None else codes.index_select(0, rows))
-            if seen is not None:
+            if self.head_attention is not None:
                 x = self.head_attention(x[:, None], seen if rows is None else seen.take(rows))[:, 0]
             return self.heads[level](x)
 
@@ -268,7 +294,7 @@ class TreeStepDecoder:
     Args:
         network: the network.
         states: `[B, hidden_size]` state of each user.
-        seen: what each user has seen, with head attention.
+        seen: what each user has seen, if anything depends on it.
     """
 
     def __init__(self, network: TreeNetwork, states: Tensor, seen: Seen | None = None) -> None:
@@ -277,16 +303,31 @@ class TreeStepDecoder:
         self.seen = seen
         self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
 
+    @property
+    def _nodes(self) -> Emptied | None:
+        return None if self.seen is None else self.seen.nodes
+
     def begin(self) -> Tensor:
-        x = self.states if self.seen is None else self.network.head_attention(self.states[:, None], self.seen)[:, 0]
-        return (self.network.heads[0](x) @ self.network.level_codewords(0).t())[:, None]
+        network, x = self.network, self.states
+        if network.head_attention is not None:
+            x = network.head_attention(x[:, None], self.seen)[:, 0]
+        logits = network.heads[0](x) @ network.level_codewords(0).t()
+        if self._nodes is not None:
+            user, node = self._nodes.pairs(0)
+            logits[user, network.tree.trie.tokens[0][node].long()] += network.repeat_logit(0)
+        return logits[:, None]
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
         self._codes = continued(self._codes, parents, codes)
         hidden = self._hidden(level)
         logits = hidden @ self.network.level_codewords(level).t()  # [B * K, V]
         self.network.add_node_logits_(level, logits, hidden, self._codes.flatten(0, 1))
-        return logits.view(*codes.shape, -1)
+        logits = logits.view(*codes.shape, -1)
+        if self._nodes is not None:
+            trie = self.network.tree.trie
+            user, beam, node = self.network.repeated_of_beams(level, self._nodes, trie.find(self._codes))
+            logits[user, beam, trie.tokens[level][node].long()] += self.network.repeat_logit(level)
+        return logits
 
     def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:
         self._codes = continued(self._codes, parents, codes)
@@ -295,7 +336,7 @@ class TreeStepDecoder:
         rows = (count > 1).nonzero().squeeze(1)
         pairs = torch.repeat_interleave(count > 1, count).nonzero().squeeze(1)
         hidden = self._hidden(level, rows)
-        logits = hidden.new_zeros(len(child))
+        logits, everything = hidden.new_zeros(len(child)), child
         child = child.index_select(0, pairs)
         start = F.pad(count.index_select(0, rows).cumsum(0), (1, 0))
         tokens = tree.trie.tokens[level].index_select(0, child).long()
@@ -303,13 +344,21 @@ class TreeStepDecoder:
         if network.node_tables:
             node_rows = tree.node_rows[level].index_select(0, child)
             products += sampled_products(hidden, network.node_tables[str(level)], start, node_rows)
-        return logits.index_copy_(0, pairs, products)
+        logits.index_copy_(0, pairs, products)
+        if self._nodes is not None and len(everything):
+            begin = count.cumsum(0) - count
+            first = everything[begin.clamp(max=len(everything) - 1)]  # child of each beam
+            above = torch.where(count > 0, tree.trie.parent(level, first), -1).view_as(codes)
+            user, beam, node = network.repeated_of_beams(level, self._nodes, above)
+            flat = user * codes.shape[1] + beam
+            logits[begin[flat] + node - first[flat]] += network.repeat_logit(level)
+        return logits
 
     def _hidden(self, level: int, rows: Tensor | None = None) -> Tensor:
         """What the logits of a level are inner products with, for beams `rows` `[N]` of the flat `[B * K]` (None: all)."""
         n_users, n_beams, _ = self._codes.shape
         codes = self._codes.flatten(0, 1)
-        if self.seen is not None:  # all beams of a user attend to the same items
+        if self.network.head_attention is not None:  # all beams of a user attend to the same items
             x = self.states[:, None] + self.network.prefix_embedding(level, codes).view(n_users, n_beams, -1)
             x = self.network.head_attention(x, self.seen).flatten(0, 1)
             return self.network.heads[level](x if rows is None else x.index_select(0, rows))

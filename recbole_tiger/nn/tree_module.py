@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_tiger.decoding.trie import Emptied
 from recbole_tiger.nn.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.ragged import (
     ChildBlocks,
@@ -29,6 +30,9 @@ from recbole_tiger.nn.ragged import (
 Over = Literal["legal", "level"]
 #: Hidden states `[n, d]` at a level, of the rows `[n]` of a batch (None: of all rows).
 HiddenOf = Callable[[int, "Tensor | None"], Tensor]
+
+# A repetition's logit is a parameter times this: where nobody repeats, it goes far below zero in a few passes.
+_REPEAT_SCALE = 20.0
 
 
 class TreeModule(nn.Module):
@@ -46,16 +50,19 @@ class TreeModule(nn.Module):
         trained_tree: what the tables were made for.
         node_tables: per level from 1 on, `[n_rows, d]`; empty without node embeddings.
         item_table: `[n_items + 1, d]`, or None.
+        repeat_weight: None, or `[L + 1]`: what having seen all items of a node adds to its logit, for the nodes of each
+            level and at the end for items, in units of `_REPEAT_SCALE`.
     """
 
     tree: ItemTree
     trained_tree: ItemTree
     node_tables: nn.ParameterDict
     item_table: nn.Parameter | None
+    repeat_weight: nn.Parameter | None
     sparse_gradients = False
 
-    def make_tables(self, tree: ItemTree, width: int, *, nodes: bool, items: bool) -> None:
-        """Tables of zeros for the nodes and the items of a tree, where they are wanted."""
+    def make_tables(self, tree: ItemTree, width: int, *, nodes: bool, items: bool, repeats: bool = False) -> None:
+        """Tables of zeros for the nodes and the items of a tree and for repetitions, where they are wanted."""
         silence_sparse_warning()
         self.trained_tree = self.tree = tree
         self.node_tables = nn.ParameterDict()
@@ -63,6 +70,7 @@ class TreeModule(nn.Module):
             for level, n_rows in tree.n_rows.items():
                 self.node_tables[str(level)] = nn.Parameter(torch.zeros(n_rows, width))
         self.item_table = nn.Parameter(torch.zeros(len(tree.codes), width)) if items else None
+        self.repeat_weight = nn.Parameter(torch.zeros(tree.trie.depth + 1)) if repeats else None
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """What a hidden state is multiplied with for the logits of codes (any shape) of a level: `[…, d]`."""
@@ -111,10 +119,14 @@ class TreeModule(nn.Module):
             rows = torch.where(torch.rand(items.shape, device=items.device) < dropped, ABSENT, rows)
         return rows
 
+    def repeat_logit(self, level: int) -> Tensor:
+        """What having seen all items of a node of `level` (items themselves: level L) adds to its logit: a scalar."""
+        return _REPEAT_SCALE * self.repeat_weight[level]
+
     # ---------------------------------------------------------------------------------- losses and likelihoods
 
     def level_losses(
-        self, hidden_of: HiddenOf, items: Tensor, over: Over, smoothing: float
+        self, hidden_of: HiddenOf, items: Tensor, over: Over, smoothing: float, seen: Emptied | None = None
     ) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Cross-entropies of the codewords of `items` `[N]`, level by level.
 
@@ -122,6 +134,7 @@ class TreeModule(nn.Module):
             hidden_of: the hidden states that the codewords are chosen by.
             over: what the softmax is over.
             smoothing: share of the target's probability that is spread over what the softmax is over.
+            seen: nodes whose items have all been seen, for each of the N; None where it does not count.
 
         Yields:
             the rows that have a choice at a level (None: all of them), and their cross-entropies.
@@ -130,10 +143,13 @@ class TreeModule(nn.Module):
         paths = self.tree.paths.index_select(0, items)
         for level in range(self.tree.trie.depth):
             if over == "level":
-                yield None, self._over_level(level, hidden_of, codes, paths, smoothing)
+                yield None, self._over_level(level, hidden_of, codes, paths, smoothing, seen)
             elif level == 0:
                 existing = self.codeword_embedding(0, self.tree.trie.tokens[0].long())
                 logits = hidden_of(0, None) @ existing.t()
+                if seen is not None:
+                    row, node = self._repeated(0, seen, paths, None)
+                    logits = logits.index_put((row, node), self.repeat_logit(0), accumulate=True)
                 yield None, F.cross_entropy(logits, paths[:, 0], label_smoothing=smoothing, reduction="none")
             else:
                 # Where a prefix has one continuation there is nothing to choose: probability 1.
@@ -142,20 +158,41 @@ class TreeModule(nn.Module):
                 if len(rows):
                     rows = rows.index_select(0, above.index_select(0, rows).argsort(stable=True))
                     hidden = hidden_of(level, rows)
-                    yield rows, self._over_children(level, hidden, paths.index_select(0, rows), smoothing)
+                    repeated = None if seen is None else self._repeated(level, seen, paths, rows)
+                    yield rows, self._over_children(level, hidden, paths.index_select(0, rows), smoothing, repeated)
 
-    def log_likelihoods(self, hidden_of: HiddenOf, items: Tensor, over: Over) -> Tensor:
+    def log_likelihoods(self, hidden_of: HiddenOf, items: Tensor, over: Over, seen: Emptied | None = None) -> Tensor:
         """Log-likelihood of each of `items` `[N]`: `[N]`."""
         total = torch.zeros(len(items), dtype=next(self.parameters()).dtype, device=items.device)
-        for rows, part in self.level_losses(hidden_of, items, over, 0.0):
+        for rows, part in self.level_losses(hidden_of, items, over, 0.0, seen):
             total = total - part if rows is None else total.index_add(0, rows, part, alpha=-1)
         return total
 
-    def _over_children(self, level: int, hidden: Tensor, paths: Tensor, smoothing: float) -> Tensor:
+    def _repeated(self, level: int, seen: Emptied, paths: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Nodes of `level` on or beside the paths of `rows` (None: all) of which all items have been seen, each with its
+        place in `rows`."""
+        row, node = seen.pairs(level)
+        if level:
+            beside = self.tree.trie.parent(level, node) == paths[row, level - 1]
+            row, node = row[beside], node[beside]
+        if rows is None:
+            return row, node
+        place = torch.full((len(paths),), -1, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        place = place[row]
+        return place[place >= 0], node[place >= 0]
+
+    def _over_children(
+        self, level: int, hidden: Tensor, paths: Tensor, smoothing: float, repeated: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         """Cross-entropies over the children of the nodes `paths[:, level - 1]`, which are in ascending order."""
         first, above = self.tree.first[level], paths[:, level - 1]
         blocks = ChildBlocks.of(above, first, self.tree.count[level])
         logits = pair_products(hidden, self.child_embedding(level, blocks.child), blocks)
+        if repeated is not None:
+            row, node = repeated
+            pair = blocks.row_start[row] + node - first[above[row]]
+            logits = logits.index_put((pair,), self.repeat_logit(level), accumulate=True)
         whole = segment_log_sum_exp(logits, blocks.row_start)
         chosen = logits.index_select(0, blocks.row_start[:-1] + paths[:, level] - first.index_select(0, above))
         if not smoothing:
@@ -165,23 +202,27 @@ class TreeModule(nn.Module):
         mean = torch.zeros_like(whole).index_add(0, owner, logits) / n_children
         return whole - (1 - smoothing) * chosen - smoothing * mean
 
-    def _over_level(self, level: int, hidden_of: HiddenOf, codes: Tensor, paths: Tensor, smoothing: float) -> Tensor:
-        """Cross-entropies over all codewords of a level, where those that lead to an item have their nodes' logits too."""
-        if not level or not self.node_tables:
-            logits = hidden_of(level, None) @ self.level_codewords(level).t()
-            return F.cross_entropy(logits, codes[:, level], label_smoothing=smoothing, reduction="none")
-        rows = paths[:, level - 1].argsort(stable=True)
+    def _over_level(
+        self, level: int, hidden_of: HiddenOf, codes: Tensor, paths: Tensor, smoothing: float, seen: Emptied | None
+    ) -> Tensor:
+        """Cross-entropies over all codewords of a level, where those that lead to an item have what their nodes add."""
+        rows = paths[:, level - 1].argsort(stable=True) if level and self.node_tables else None
         hidden = hidden_of(level, rows)
         logits = hidden @ self.level_codewords(level).t()
-        above = paths[:, level - 1].index_select(0, rows)
-        blocks = ChildBlocks.of(above, self.tree.first[level], self.tree.count[level])
-        added = pair_products(hidden, self._nodes(level, blocks.child), blocks)
-        token = self.tree.trie.tokens[level].long().index_select(0, blocks.child).index_select(0, blocks.column)
-        place = torch.repeat_interleave(blocks.row_start.diff()) * logits.shape[1] + token
-        logits = logits.flatten().index_add(0, place, added).view_as(logits)
-        wanted = codes[:, level].index_select(0, rows)
+        token = self.tree.trie.tokens[level].long()
+        if rows is not None:
+            above = paths[:, level - 1].index_select(0, rows)
+            blocks = ChildBlocks.of(above, self.tree.first[level], self.tree.count[level])
+            added = pair_products(hidden, self._nodes(level, blocks.child), blocks)
+            place = torch.repeat_interleave(blocks.row_start.diff()) * logits.shape[1]
+            place = place + token.index_select(0, blocks.child).index_select(0, blocks.column)
+            logits = logits.flatten().index_add(0, place, added).view_as(logits)
+        if seen is not None:
+            row, node = self._repeated(level, seen, paths, rows)
+            logits = logits.index_put((row, token[node]), self.repeat_logit(level), accumulate=True)
+        wanted = codes[:, level] if rows is None else codes[:, level].index_select(0, rows)
         losses = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
-        return torch.zeros_like(losses).index_copy(0, rows, losses)
+        return losses if rows is None else torch.zeros_like(losses).index_copy(0, rows, losses)
 
     # ------------------------------------------------------------------------------------------------- decoding
 
@@ -209,6 +250,14 @@ class TreeModule(nn.Module):
         place = torch.repeat_interleave(count) * logits.shape[1] + tree.trie.tokens[level][child].long()
         logits.view(-1).index_add_(0, place, products)
         return logits
+
+    @torch.no_grad()
+    def repeated_of_beams(self, level: int, seen: Emptied, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Children at `level` from 1 on of beams' nodes `above` `[B, K]` (-1: none), of which a user has seen all items:
+        user, beam and node of each."""
+        user, node = seen.pairs(level)
+        match, beam = (above[user] == self.tree.trie.parent(level, node)[:, None]).nonzero(as_tuple=True)
+        return user[match], beam, node[match]
 
 
 def continued(prefixes: Tensor | None, parents: Tensor, codes: Tensor) -> Tensor:

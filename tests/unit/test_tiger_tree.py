@@ -51,10 +51,11 @@ def network_of(table, **changes):
     return network.eval()
 
 
-def dense_losses_of(network, table, states, items, smoothing=0.0, known=None, histories=None):
+def dense_losses_of(network, table, states, items, smoothing=0.0, known=None, histories=None, seen=None):
     """The oracle's losses for a network; `known`: the table that it was made with, whose prefixes alone have embeddings.
 
-    `histories`: with head attention, the states that each row has seen, `[n, d]` each.
+    `histories`: with head attention, the states that each row has seen, `[n, d]` each. `seen`: with `repeat_bias`, the
+    items that each row has seen.
     """
     known = table if known is None else known
     codes = torch.tensor(table.codes)[items]
@@ -65,7 +66,10 @@ def dense_losses_of(network, table, states, items, smoothing=0.0, known=None, hi
         hidden.append(network.heads[level](x if histories is None else x + attended(network, x, histories)))
         x = x + F.pad(network.codewords[level], more)[codes[:, level]]
     nodes = network.node_tables if network.config.node_embeddings else {}
-    return dense_losses(hidden, codewords, nodes, table, items, network.config.loss_over, smoothing, known)
+    repeat = None if seen is None else 20 * network.repeat_weight
+    return dense_losses(
+        hidden, codewords, nodes, table, items, network.config.loss_over, smoothing, known, seen, repeat
+    )
 
 
 def attended(network, x, histories):
@@ -205,7 +209,7 @@ def seen_by(network, seed=0):
     )
     states, packed = network.states(history, lengths)
     rows = torch.randint(0, len(states), (12,), generator=generator)
-    chosen, seen = network.at(rows, states, packed)
+    chosen, seen = network.at(rows, states, packed, history)
     firsts = packed.start[packed.user[rows]].tolist()
     return chosen, seen, [states[first : row + 1] for first, row in zip(firsts, rows.tolist(), strict=True)]
 
@@ -241,6 +245,71 @@ def test_head_attention_is_attention_to_each_item_seen(switches):
             options = dict(beam_size=table.n_items, normalise=normalise, windows=windows)
             found = beam_search(decoder, network.tree.trie, **options)
             assert (whole.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        {"label_smoothing": 0.2},
+        {"node_embeddings": False},
+        {"loss_over": "level"},
+        {"loss_over": "level", "node_embeddings": False},
+        {"head_attention": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("table", [catalogue(4, n_items=14, sizes=(3, 2, 2)), catalogue(0)], ids=["few", "many"])
+def test_repeat_bias_is_added_to_every_node_without_other_items(table, switches):
+    network = network_of(table, repeat_bias=True, item_loss_weight=0.4, **switches)
+    network.repeat_weight.data.mul_(0.1)
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([6, 1, 6, 3, 6, 0, 6, 6])
+    drawn = torch.randint(1, table.n_items + 1, (8, 6), generator=generator)
+    drawn[0] = torch.arange(1, 7)
+    drawn[2, 3:] = drawn[2, :3]  # an item twice is one item
+    history = torch.where(torch.arange(6) < lengths[:, None], drawn, 0)
+    items = torch.cat([drawn[:4, 0], torch.randint(1, table.n_items + 1, (4,), generator=generator)])
+    states, seen = network.last(history, lengths)
+    lists = [row[row > 0].tolist() for row in history]
+    histories = None
+    if network.head_attention is not None:
+        whole, packed = network.states(history, lengths)
+        ends = packed.start + lengths.clamp(min=1)
+        histories = [whole[a:b] for a, b in zip(packed.start.tolist(), ends.tolist(), strict=True)]
+    smoothing = network.config.label_smoothing
+    by_item = states @ network.item_embedding(torch.arange(1, table.n_items + 1)).t()
+    repeated = torch.tensor([[item in row for item in range(1, table.n_items + 1)] for row in lists])
+    by_item = by_item + repeated * 20 * network.repeat_weight[table.length]
+    theirs = dense_losses_of(network, table, states, items, smoothing, histories=histories, seen=lists).mean()
+    theirs = theirs + 0.4 * F.cross_entropy(by_item, items - 1)
+    ours = network.loss(states, items, seen)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    names, wanted = zip(*network.named_parameters(), strict=True)
+    of_ours, of_theirs = (torch.autograd.grad(x, wanted, allow_unused=True, retain_graph=True) for x in (ours, theirs))
+    for name, a, b in zip(names, of_ours, of_theirs, strict=True):
+        a, b = (torch.zeros(1, dtype=torch.double) if g is None else g.to_dense() for g in (a, b))
+        assert torch.allclose(a, b, atol=1e-10), name
+    of_repeats = of_theirs[names.index("repeat_weight")]
+    assert (of_repeats != 0)[-2:].all() and (table.n_items > 20 or (of_repeats != 0).sum() > 2)
+
+    with torch.no_grad():  # the search, exact and by beams
+        every = torch.arange(1, table.n_items + 1)
+        assert torch.allclose(network.item_logits(states, every.expand(8, -1), seen), by_item)
+        whole = torch.stack(
+            [network.log_likelihood(states, torch.full((8,), item), seen) for item in every.tolist()], 1
+        )
+        if network.config.loss_over == "legal":
+            assert torch.allclose(whole.exp().sum(1), torch.ones(8, dtype=torch.double))
+        normalise = network.config.loss_over
+        exact = exact_scores(TreeStepDecoder(network, states, seen), network.tree.trie, normalise=normalise)
+        assert torch.allclose(exact[:, 1:].double(), whole, atol=1e-4)
+        for windows in ("ragged", "fixed"):
+            for narrow in (table.n_items, 3):
+                decoder = TreeStepDecoder(network, states, seen)
+                options = dict(beam_size=narrow, normalise=normalise, windows=windows)
+                found = beam_search(decoder, network.tree.trie, **options)
+                assert (whole.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("switches", [{}, {"tied": True}, {"item_embeddings": False}], ids=str)
@@ -350,7 +419,7 @@ def made(toy, **more):
     return config, data, TIGERTree(config, data.train._dataset)
 
 
-@pytest.mark.parametrize("more", [{}, {"head_attention": True, "item_loss_weight": 0.5}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"head_attention": True, "item_loss_weight": 0.5, "repeat_bias": True}], ids=str)
 def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, more):
     config, data, model = made(toy, hidden_dropout_prob=0.0, item_embedding_dropout=0.0, n_layers=2, **more)
     examples = TrainingExamples.from_dataset(data.train._dataset, config, "cpu")
@@ -385,9 +454,12 @@ def test_history_length(toy, longest):
     assert (found.items > 0).all()
 
 
-@pytest.mark.parametrize("head_attention", [False, True])
-def test_exact_scoring_is_a_beam_as_wide_as_the_catalogue(toy, head_attention):
-    config, data, model = made(toy, head_attention=head_attention)
+RESCORED = {"item_loss_weight": 0.5, "rescore_weight": 0.8}
+
+
+@pytest.mark.parametrize("more", [{}, {"head_attention": True}, RESCORED, {**RESCORED, "repeat_bias": True}], ids=str)
+def test_exact_scoring_is_a_beam_as_wide_as_the_catalogue(toy, more):
+    config, data, model = made(toy, **more)
     model.eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -406,6 +478,40 @@ def test_exact_scoring_is_a_beam_as_wide_as_the_catalogue(toy, head_attention):
     batch["item_id"] = exact.items[:, 0]
     assert torch.allclose(model.predict(batch), exact.scores[:, 0], atol=1e-4)
     assert torch.equal(model.recommend(None, *arguments[1:], excluded=seen).items, exact.items)
+
+
+def test_what_the_beam_finds_is_ranked_by_likelihood_plus_weighted_item_logits(toy):
+    _, data, model = made(toy, **RESCORED)
+    _, _, plain = made(toy)
+    model.eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    for tables in (*model.network.node_tables.values(), model.network.item_table):
+        tables.data[0] = 0
+    plain.load_state_dict(model.state_dict())
+    plain.eval()
+    batch = next(iter(data.test))[0]
+    arguments = (None, batch["item_id_list"], batch["item_length"])
+    beam, best = plain.recommend(*arguments, 9, beam_size=9), model.recommend(*arguments, 4, beam_size=9)
+    states, _ = model.forward(*arguments[1:])
+    every = model.network.item_embedding(torch.arange(49))
+    differs = 0
+    for user, state in enumerate(states):
+        score = {
+            item: ll + 0.8 * float(state.detach() @ every[item].detach())
+            for item, ll in zip(beam.items[user].tolist(), beam.scores[user].tolist(), strict=True)
+        }
+        order = sorted(score, key=score.get, reverse=True)[:4]
+        assert best.items[user].tolist() == order
+        assert best.scores[user].tolist() == pytest.approx([score[item] for item in order], abs=1e-4)
+        differs += order != beam.items[user, :4].tolist()
+    assert differs
+    # What is drawn at random keeps its order.
+    drawn = [
+        one.recommend(*arguments, 4, sample=True, generator=torch.Generator().manual_seed(3)).items
+        for one in (model, plain)
+    ]
+    assert torch.equal(*drawn)
 
 
 def test_sampling_and_temperature(toy):
@@ -586,6 +692,10 @@ def test_a_known_rule_is_learned(toy):
         {"tie_embeddings": "yes"},
         {"head_attention": 2},
         {"item_loss_weight": -1},
+        {"repeat_bias": "often"},
+        {"rescore_weight": -1},
+        {"rescore_weight": 0.5},
+        {"rescore_weight": 0.5, "item_loss_weight": 1, "collision": "none"},
     ],
     ids=str,
 )
