@@ -85,7 +85,7 @@ _POSITIVE_INTEGERS = (
 ).split()
 _FROM_ZERO = (
     "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay item_loss_weight "
-    "rescore_weight"
+    "rescore_weight content_cooccurrence"
 ).split()
 #: Keys that RecBole reads although no property file of its own lists them.
 _RECBOLE_EXTRA = (

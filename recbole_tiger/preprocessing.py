@@ -19,6 +19,7 @@ import torch
 
 from recbole_tiger.cache import ArrayCache, content_key
 from recbole_tiger.config import ConfigError
+from recbole_tiger.content.cooccurrence import cooccurrence_vectors
 from recbole_tiger.content.encoders import encode_items, encoder_fingerprint
 from recbole_tiger.content.sentences import build_sentences, item_titles, read_item_table
 from recbole_tiger.processes import from_main, is_main
@@ -26,6 +27,9 @@ from recbole_tiger.quantization import QUANTIZERS, build_quantizer
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.scaling import Scaler
 from recbole_tiger.semantic_ids import SemanticIDTable
+
+#: Items [n], from 0 on, of the training interactions in the order of user and time, and the user [n] of each.
+Company = tuple[np.ndarray, np.ndarray]
 
 #: Raised when what a cache entry holds changes its meaning.
 CACHE_VERSION = 1
@@ -202,18 +206,41 @@ def quantizer_of(config) -> Quantizer:
     )
 
 
-def prepare_semantic_ids(config, items: list[str]) -> PreparedIDs:
+def quantizer_input(config, scaler: Scaler, embeddings: np.ndarray, company: Company | None) -> np.ndarray:
+    """What the quantizer is fitted on: embeddings as a scaler that is fitted on them here scales them, and, for
+    `content_cooccurrence`, vectors of the items' company in the training sequences beside them.
+
+    Raises:
+        ConfigError: where no item has company.
+    """
+    scaled = scaler.fit(embeddings).transform(embeddings)
+    weight = config["content_cooccurrence"]
+    if not weight:
+        return scaled
+    try:
+        return scaler.fit_beside(scaled, cooccurrence_vectors(*company, len(embeddings)), weight)
+    except ValueError as error:
+        raise ConfigError(
+            f"content_cooccurrence={weight}, but no two items follow each other in a training sequence of "
+            f"dataset='{config['dataset']}'; set it to 0"
+        ) from error
+
+
+def prepare_semantic_ids(config, items: list[str], company: Company | None = None) -> PreparedIDs:
     """Semantic IDs for the items of a dataset, in internal order; of several processes the first makes them for all.
+
+    Args:
+        company: the items of all training interactions, for `content_cooccurrence`.
 
     Raises:
         ValueError: for anything in the settings, the item text or the cache that cannot work; the message says what.
     """
-    made = _made_semantic_ids(config, items) if is_main() else None
+    made = _made_semantic_ids(config, items, company) if is_main() else None
     state = from_main(lambda: made.state_dict())
     return made or PreparedIDs.from_state_dict(state)
 
 
-def _made_semantic_ids(config, items: list[str]) -> PreparedIDs:
+def _made_semantic_ids(config, items: list[str], company: Company | None) -> PreparedIDs:
     logger = getLogger()
     if config["semantic_id"] == "file":
         started = perf_counter()
@@ -249,6 +276,7 @@ def _made_semantic_ids(config, items: list[str]) -> PreparedIDs:
         quantizer.name,
         arguments,
         config["collision"],
+        *([config["content_cooccurrence"], *company] if config["content_cooccurrence"] else []),
     )
 
     # A quantizer that is trained for long continues a killed run's file, which goes once the result is kept.
@@ -256,7 +284,7 @@ def _made_semantic_ids(config, items: list[str]) -> PreparedIDs:
 
     def compute() -> dict:
         logger.info(f"Making Semantic IDs of {len(items)} items with {quantizer.name}")
-        scaled = scaler.fit(content.embeddings).transform(content.embeddings)
+        scaled = quantizer_input(config, scaler, content.embeddings, company)
         quantizer.fit(scaled, progress=bool(config["show_progress"]), checkpoint=unfinished)
         codes = quantizer.transform(scaled)
         table = SemanticIDTable.from_codes(

@@ -279,7 +279,7 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     lists = {config["model"]: model_candidates(model, users, unseen, longest, config["eval_batch_size"])}
     if embeddings is not None:
         items = [str(item) for item in prepared.table.items[1:]]
-        vectors = prepared.scaler.transform(np.concatenate([item_content(config, items).embeddings, embeddings]))
+        vectors = prepared.scaler.scale(np.concatenate([item_content(config, items).embeddings, embeddings]))
         for mean, name in ((False, BASELINES[0]), (True, BASELINES[1])):
             lists[name] = knn_candidates(vectors, users, n_seen, longest, mean)
     ranks = torch.from_numpy(

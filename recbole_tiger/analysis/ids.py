@@ -19,12 +19,15 @@ from recbole_tiger.analysis.id_report import IDSet, format_report, id_report, wr
 from recbole_tiger.config import ConfigError, build_config, read_yaml
 from recbole_tiger.content.sentences import category_paths, item_titles
 from recbole_tiger.preprocessing import (
+    Company,
     Content,
     PreparedIDs,
     item_content,
     item_file,
     item_table,
     prepare_semantic_ids,
+    quantizer_input,
+    scaler_of,
 )
 from recbole_tiger.quantization import QUANTIZERS
 from recbole_tiger.quick_start import start_logging
@@ -77,9 +80,10 @@ def run(settings: dict) -> str:
     init_seed(configs[0]["seed"], configs[0]["reproducibility"])
     loaded = create_dataset(configs[0])
     items = [str(item) for item in loaded.field2id_token[loaded.iid_field][1:]]
-    prepared = [loaded.semantic_ids] + [prepare_semantic_ids(config, items) for config in configs[1:]]
+    company = loaded.sequences.training_company()
+    prepared = [loaded.semantic_ids] + [prepare_semantic_ids(config, items, company) for config in configs[1:]]
     names = _names(configs)
-    report = report_on(configs, prepared, names, items)
+    report = report_on(configs, prepared, names, items, company)
     report["dataset"] = dataset
     written = {}
     for name, ids in zip(names, prepared, strict=True):
@@ -99,7 +103,9 @@ def run(settings: dict) -> str:
     return f"{format_report(report)}\n\n{seconds}\n\n{places}\nreport: {folder / 'report.json'}\npage: {folder / 'report.html'}"
 
 
-def report_on(configs: Sequence, prepared: Sequence[PreparedIDs], names: Sequence[str], items: Sequence[str]) -> dict:
+def report_on(
+    configs: Sequence, prepared: Sequence[PreparedIDs], names: Sequence[str], items: Sequence[str], company: Company
+) -> dict:
     """The report on several ID sets of one catalogue (`id_report`), with all that the dataset tells about its items.
 
     Embeddings are those of the sets that were made from content; with none such (random, file) they are left out.
@@ -110,7 +116,7 @@ def report_on(configs: Sequence, prepared: Sequence[PreparedIDs], names: Sequenc
         quantizer, reconstruct, target = ids.quantizer, None, None
         if quantizer is not None and config["semantic_id"] != "random":
             content = item_content(config, list(items))
-            target = ids.scaler.transform(content.embeddings)
+            target = quantizer_input(config, scaler_of(config), content.embeddings, company)
             reconstruct = quantizer.reconstruct
         table = ids.table
         sets[name] = IDSet(

@@ -39,8 +39,16 @@ class UserSequences:
 
     def training_items(self) -> np.ndarray:
         """[n] items of all interactions that train."""
+        return self.items[self._trains()]
+
+    def training_company(self) -> tuple[np.ndarray, np.ndarray]:
+        """Items [n], counted from 0, of all interactions that train, in the order of user and time, and the user of each."""
+        trains = self._trains()
+        return self.items[trains] - 1, np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))[trains]
+
+    def _trains(self) -> np.ndarray:
         place = np.arange(len(self.items)) - np.repeat(self.start[:-1], np.diff(self.start))
-        return self.items[place < np.repeat(self.split.n_training, np.diff(self.start))]
+        return place < np.repeat(self.split.n_training, np.diff(self.start))
 
     def seen_before(self, users: np.ndarray, phase: str) -> np.ndarray:
         """Items of each user before the target of a phase ("valid" or "test"): [B, longest] padded with 0."""
@@ -212,4 +220,7 @@ class TIGERDataset(PrefixDataset):
                 f"dataset='{self.dataset_name}' has other items than the checkpoint was trained on "
                 f"({len(items)} here, {given.table.n_items} there, or in another order); use the data of that run"
             )
-        self.semantic_ids = given or prepare_semantic_ids(config, items)
+        if given is None:
+            company = self.sequences.training_company() if config["content_cooccurrence"] else None
+            given = prepare_semantic_ids(config, items, company)
+        self.semantic_ids = given

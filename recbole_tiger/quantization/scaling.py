@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 SCALINGS = ("zscore", "pca", "whiten", "l2", "none")
 BATCH_ROWS = 8192
+_ARRAYS = ("mean_", "scale_", "components_", "beside_map_")
 
 
 class Scaler:
@@ -22,7 +23,13 @@ class Scaler:
         n_components: components kept by `pca` and `whiten`; None keeps all that vary.
 
     A dimension or component that does not vary stays at 0 instead of being divided by 0, and a zero row stays zero.
+
+    Columns of another origin may come to stand beside the scaled ones (`fit_beside`). Rows that have none of their own, such
+    as new items, get what a linear map from their scaled columns predicts.
     """
+
+    beside_map_: np.ndarray | None = None  # [n scaled, n beside]
+    beside_scale_ = 1.0
 
     def __init__(self, mode: str = "zscore", n_components: int | None = None) -> None:
         self.mode = mode
@@ -83,7 +90,44 @@ class Scaler:
             self.scale_ = np.sqrt(np.where(np.arange(kept) < varying, variances[:kept], 1.0))
         return self
 
+    def fit_beside(self, scaled: np.ndarray, beside: np.ndarray, weight: float) -> np.ndarray:
+        """Scaled rows with more columns: `[n, n scaled + n beside]`, for the rows that the map is learned from.
+
+        Args:
+            scaled: `[n, n scaled]`, as `transform` gave them.
+            beside: `[n, n beside]` unit vectors, zero for a row that has none.
+            weight: variance of what is added, relative to that of `scaled`.
+
+        Raises:
+            ValueError: if no row has any, or nothing varies.
+        """
+        own = beside.any(axis=1)
+        x, y = scaled[own].astype(np.float64), beside[own].astype(np.float64)
+        variance = float(y.var(0).sum()) if own.any() else 0.0
+        if not variance > 1e-12:
+            raise ValueError("there is nothing to stand beside the embeddings: no row has a vector that differs")
+        self.beside_scale_ = float(np.sqrt(weight * scaled.astype(np.float64).var(0).sum() / variance))
+        with threadpool_limits(1):  # as in fit
+            products = x.T @ x
+            ridge = 0.01 * np.trace(products) / len(products) + np.finfo(float).tiny
+            self.beside_map_ = np.linalg.solve(products + ridge * np.eye(len(products)), x.T @ y)
+        whole = self._with_beside(scaled)
+        whole[own, scaled.shape[1] :] = self.beside_scale_ * beside[own]
+        return whole
+
+    def _with_beside(self, scaled: np.ndarray) -> np.ndarray:
+        with threadpool_limits(1):
+            predicted = scaled.astype(np.float64) @ self.beside_map_
+        length = np.linalg.norm(predicted, axis=1, keepdims=True)
+        predicted *= self.beside_scale_ / np.where(length > 0, length, 1.0)
+        return np.concatenate([scaled, predicted], 1, dtype=np.float32)
+
     def transform(self, x: np.ndarray) -> np.ndarray:
+        """Scaled embeddings (see `scale`), and what stands beside them."""
+        scaled = self.scale(x)
+        return scaled if self.beside_map_ is None else self._with_beside(scaled)
+
+    def scale(self, x: np.ndarray) -> np.ndarray:
         """Scaled embeddings, float32 `[n, dim]` (`[n, n_components]` for `pca` and `whiten`)."""
         if not hasattr(self, "dim_"):
             raise ValueError("the scaler is not fitted yet: call fit first.")
@@ -114,11 +158,12 @@ class Scaler:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types and tensors only (`torch.load(weights_only=True)`)."""
-        arrays = {key: getattr(self, key, None) for key in ("mean_", "scale_", "components_")}
+        arrays = {key: getattr(self, key, None) for key in _ARRAYS}
         return {
             "mode": self.mode,
             "n_components": self.n_components,
             "dim_": getattr(self, "dim_", None),
+            "beside_scale_": self.beside_scale_,
             **{key: None if value is None else torch.from_numpy(value.copy()) for key, value in arrays.items()},
         }
 
@@ -128,8 +173,10 @@ class Scaler:
         scaler = cls(state["mode"], state["n_components"])
         if state["dim_"] is not None:
             scaler.dim_ = state["dim_"]
-            for key in ("mean_", "scale_", "components_"):
-                setattr(scaler, key, None if state[key] is None else state[key].numpy())
+            scaler.beside_scale_ = state.get("beside_scale_", 1.0)
+            for key in _ARRAYS:
+                value = state.get(key)
+                setattr(scaler, key, None if value is None else value.numpy())
         return scaler
 
     def _batches(self, x: np.ndarray) -> Iterator[np.ndarray]:

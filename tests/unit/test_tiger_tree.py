@@ -693,6 +693,7 @@ def test_a_known_rule_is_learned(toy):
         {"head_attention": 2},
         {"item_loss_weight": -1},
         {"repeat_bias": "often"},
+        {"content_cooccurrence": -1},
         {"rescore_weight": -1},
         {"rescore_weight": 0.5},
         {"rescore_weight": 0.5, "item_loss_weight": 1, "collision": "none"},

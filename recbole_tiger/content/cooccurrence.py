@@ -1,0 +1,61 @@
+"""Items by the company they keep: the users' training sequences come in, a vector for each item goes out.
+
+A vector is a row of the factorised matrix of positive pointwise mutual information of items in one history (Levy & Goldberg,
+"Neural Word Embedding as Implicit Matrix Factorization", 2014), with the smoothed context distribution of Levy, Goldberg &
+Dagan (2015).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import svds
+from threadpoolctl import threadpool_limits
+
+DIMENSIONS = 128
+#: Items of a history that are so many places apart, or fewer, are company; counted by one over the root of the distance.
+WINDOW = 20
+_SMOOTHING = 0.75  # exponent of the context distribution
+
+
+def cooccurrence_counts(items: np.ndarray, user: np.ndarray, n_items: int) -> csr_matrix:
+    """How often items are near each other, nearer ones counting for more: symmetric, [n_items, n_items], diagonal 0.
+
+    Args:
+        items: [n] item of each interaction, from 0 on, in the order of user and time.
+        user: [n] its user.
+    """
+    counts = csr_matrix((n_items, n_items))
+    for distance in range(1, min(WINDOW, len(items) - 1) + 1):
+        one, other = items[:-distance], items[distance:]
+        together = (user[:-distance] == user[distance:]) & (one != other)
+        if not together.any():
+            break
+        weight = np.full(int(together.sum()), distance**-0.5)
+        counts = counts + csr_matrix((weight, (one[together], other[together])), shape=counts.shape)
+    return counts + counts.T
+
+
+def cooccurrence_vectors(items: np.ndarray, user: np.ndarray, n_items: int) -> np.ndarray:
+    """A unit vector for each item, float32 [n_items, k] with k at most `DIMENSIONS`; zero for an item without company.
+
+    The tenth of the items with the shortest vectors, of whose company the least is known, keep their difference in length.
+    Arguments as for `cooccurrence_counts`. The result does not depend on the number of threads.
+    """
+    counts = cooccurrence_counts(items, user, n_items)
+    k = min(DIMENSIONS, n_items - 1)
+    total = np.asarray(counts.sum(1)).ravel()
+    context = np.maximum(total, 1.0) ** _SMOOTHING
+    ratio = diags(1 / np.maximum(total, 1.0)) @ counts @ diags(context.sum() / context)
+    ratio.data = np.maximum(np.log(ratio.data), 0)
+    ratio.eliminate_zeros()
+    if k < 1 or ratio.nnz == 0:
+        return np.zeros((n_items, max(k, 1)), dtype=np.float32)
+    with threadpool_limits(1):  # the order of summation, and with it the last bits, must not depend on their number
+        vectors, values, _ = svds(ratio, k, v0=np.random.default_rng(0).standard_normal(n_items))
+    vectors = vectors * np.sqrt(np.maximum(values, 0))
+    vectors *= np.sign(vectors[np.abs(vectors).argmax(0), np.arange(k)])  # the sign of a singular vector is free
+    length = np.linalg.norm(vectors, axis=1)
+    alone = length <= 1e-9 * length.max()
+    shortest = np.quantile(length[~alone], 0.1)
+    return np.where(alone[:, None], 0, vectors / np.maximum(length, shortest)[:, None]).astype(np.float32)
