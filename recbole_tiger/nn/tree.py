@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import Emptied
 from recbole_tiger.nn.dropout import dropout
+from recbole_tiger.nn.item_softmax import item_cross_entropy
 from recbole_tiger.nn.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.packed import Packed, PackedLayer
 from recbole_tiger.nn.ragged import sampled_products
@@ -251,13 +252,13 @@ class TreeNetwork(TreeModule):
         loss = sum(part.sum() for _, part in parts) / len(items)
         if not config.item_loss_weight:
             return loss
-        every = torch.arange(1, len(self.tree.codes), device=items.device)
-        logits = states @ self.item_embedding(every, whole=True).t()
+        every = self.item_embedding(torch.arange(1, len(self.tree.codes), device=items.device), whole=True)
+        repeated = added = None
         if nodes is not None:
-            row, position = nodes.pairs(self.tree.trie.depth)
-            column = self.tree.trie.items[position].long() - 1
-            logits.index_put_((row, column), self.repeat_logit(self.tree.trie.depth), accumulate=True)
-        return loss + config.item_loss_weight * F.cross_entropy(logits, items - 1)
+            depth = self.tree.trie.depth
+            row, position = nodes.pairs(depth)
+            repeated, added = (row, self.tree.trie.items[position].long() - 1), self.repeat_logit(depth)
+        return loss + config.item_loss_weight * item_cross_entropy(states, every, items - 1, repeated, added)
 
     def item_logits(self, states: Tensor, items: Tensor, seen: Seen | None = None) -> Tensor:
         """Logits of `items` `[B, C]` in the softmax over all items that `item_loss_weight` trains: `[B, C]`."""

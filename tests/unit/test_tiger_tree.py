@@ -18,6 +18,7 @@ from recbole_tiger.config import ConfigError, build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.model.tiger_tree import TIGERTree
+from recbole_tiger.nn import item_softmax
 from recbole_tiger.nn.averaging import WeightAverage
 from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.ragged import ChildBlocks, ranges, segment_log_sum_exp
@@ -310,6 +311,25 @@ def test_repeat_bias_is_added_to_every_node_without_other_items(table, switches)
                 options = dict(beam_size=narrow, normalise=normalise, windows=windows)
                 found = beam_search(decoder, network.tree.trie, **options)
                 assert (whole.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_item_cross_entropy_in_blocks_is_that_of_the_whole_matrix(rows, monkeypatch):
+    monkeypatch.setitem(item_softmax._ROWS, "cpu", rows)
+    generator = torch.Generator().manual_seed(0)
+    states, embeddings, added = (
+        torch.randn(size, generator=generator, dtype=torch.double).requires_grad_() for size in ((10, 4), (7, 4), ())
+    )
+    targets = torch.randint(0, 7, (10,), generator=generator)
+    there = torch.rand(10, 7, generator=generator) < 0.3
+    for pairs in (there.nonzero(as_tuple=True), None):
+        ours = item_softmax.item_cross_entropy(states, embeddings, targets, pairs, added)
+        logits = states @ embeddings.t() * 1.0
+        theirs = F.cross_entropy(logits if pairs is None else logits + there * added, targets)
+        assert ours.item() == pytest.approx(theirs.item(), abs=1e-12)
+        wanted = (states, embeddings, added)[: 2 if pairs is None else 3]
+        for a, b in zip(torch.autograd.grad(3 * ours, wanted), torch.autograd.grad(3 * theirs, wanted), strict=True):
+            assert torch.allclose(a, b, atol=1e-12)
 
 
 @pytest.mark.parametrize("switches", [{}, {"tied": True}, {"item_embeddings": False}], ids=str)
