@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +26,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import (
+    CornacWorker,
+    Side,
+    Table,
+    gemm_rate,
+    hugging_face_t5,
+    load_into_cornac,
+    medians,
+    peak_memory,
+    t5_flops,
+)
 
 MAX_HISTORY = 20
 USER_TOKENS = 2000
@@ -45,25 +54,13 @@ def cornac_worker() -> None:
     folder = Path(sys.argv[2])
     torch.set_num_threads(int(sys.argv[3]))
     data = np.load(folder / "catalogue.npz")
-    state = torch.load(folder / "weights.pt", weights_only=True)
     codes, histories = data["codes"], np.split(data["items"], data["ends"][:-1])
     TIGER.total_items = len(codes)  # a property of a fitted recommender
     peer = TIGER(n_beams=20, seed=0)
     peer._build_semantic_ids(codes[:, :-1])
     assert np.array_equal(peer.sid_table, codes)
     peer.model = TIGERSeq2Seq(peer.level_sizes)
-    start = state.pop("shared.weight")
-    head = state.pop("lm_head.weight")
-    own = {name: state[name] for name in state if "embed_tokens" not in name}
-    own |= {name: value for name, value in peer.model.state_dict().items() if "embed_tokens" in name}
-    own |= {
-        "offsets": peer.model.offsets,
-        "bos": start[:1, None],
-        "token_emb.weight": start[: sum(peer.level_sizes) + 1],
-    }
-    for level, (offset, size) in enumerate(zip(peer.model.offsets.tolist(), peer.level_sizes, strict=True)):
-        own[f"heads.{level}.weight"] = head[offset : offset + size]
-    peer.model.load_state_dict(own)
+    load_into_cornac(peer.model, torch.load(folder / "weights.pt", weights_only=True))
     peer.model.eval()
     peer.pad_idx = len(codes)
     peer.enc_token_table = np.zeros((len(codes) + 1, codes.shape[1]), dtype="int64")
@@ -77,34 +74,6 @@ def cornac_worker() -> None:
         seconds = time.perf_counter() - started
         np.save(folder / "scores.npy", np.stack(scores))
         print(json.dumps(seconds), flush=True)
-
-
-class Cornac:
-    """The worker in cornac's environment, as a function to be timed."""
-
-    def __init__(self, python: str, folder: Path, threads: int) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [python, __file__, "--cornac-worker", str(folder), str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )
-
-    def seconds(self, scoring: str, first: int, last: int) -> float:
-        print(scoring, first, last, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError("cornac's side ended; see the message above")
-        return json.loads(answer)
-
-    def scores(self) -> np.ndarray:
-        return np.load(self.folder / "scores.npy")
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
 
 
 if len(sys.argv) > 1 and sys.argv[1] == "--cornac-worker":
@@ -243,81 +212,12 @@ def free(case: Case, beam_size: int) -> list:
 
 def floor_flops(case: Case, beam_size: int) -> float:
     """Floating-point operations of the textbook search: real tokens only, cross keys and values once per user."""
-    c = case.model.config
-    inner = c.num_heads * c.d_kv
-    feed_forward, projections = 2 * c.d_model * c.d_ff, 4 * c.d_model * inner
-    tokens, squares = float(case.lengths.sum()), float((case.lengths.double() ** 2).sum())
-    depth = case.trie.depth
-    rows_per_user = 1 + (depth - 1) * beam_size
-    rows = len(case.ids) * rows_per_user
-    encoder = c.num_encoder_layers * (tokens * (projections + feed_forward) + 2 * squares * inner)
-    memory = c.num_decoder_layers * tokens * 2 * c.d_model * inner
-    decoder = c.num_decoder_layers * (
-        rows * (projections + 2 * c.d_model * inner + feed_forward) + 2 * tokens * rows_per_user * inner
-    )
-    heads = sum(
-        len(case.ids) * (1 if level == 0 else beam_size) * size * c.d_model
-        for level, size in enumerate(case.trie.level_sizes)
-    )
-    return 2 * (encoder + memory + decoder + heads)
-
-
-def gemm_rate() -> float:
-    """FLOP/s of the fastest of a few matrix products of the shapes at hand."""
-    rates = []
-    for rows, inner, columns in ((2048, 2048, 2048), (2048, 128, 1024), (8192, 128, 1152), (2048, 1024, 128)):
-        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-        out = torch.mm(a, b)
-        repeats = max(3, int(1e10 / (2 * a.numel() * columns)))
-        started = time.perf_counter()
-        for _ in range(repeats):
-            torch.mm(a, b, out=out)
-        rates.append(2 * a.numel() * columns * repeats / (time.perf_counter() - started))
-    return max(rates)
+    sizes = case.trie.level_sizes
+    n_logits = sizes[0] + beam_size * sum(sizes[1:])
+    return t5_flops(case.model.config, case.lengths.numpy(), 1 + (case.trie.depth - 1) * beam_size, n_logits)
 
 
 # --------------------------------------------------------------------------- measuring
-
-Side = Callable[[], object]
-
-
-def medians(sides: dict[str, Side], repeats: int) -> dict[str, float]:
-    """Median seconds of every side, the sides taking turns; one untimed turn first. A float returned is a time."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, side in sides.items():
-            started = time.perf_counter()
-            result = side()
-            passed = time.perf_counter() - started
-            if turn:
-                seconds[name].append(result if isinstance(result, float) else passed)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
-
-
-class Table:
-    """The goals, one line each, printed as they are measured."""
-
-    def __init__(self) -> None:
-        self.failed: list[str] = []
-
-    def line(self, what: str, measured: str, goal: str, met: bool) -> None:
-        print(f"{what:<62} {measured:<44} goal {goal:<12} {'met' if met else 'NOT MET'}", flush=True)
-        if not met:
-            self.failed.append(what)
-
-    def ratio(self, what: str, slow: float, fast: float, goal: float, *, at_least: bool) -> None:
-        ratio = slow / fast
-        sign = ">=" if at_least else "<="
-        self.line(
-            what,
-            f"{ratio:6.2f}x  ({1e3 * slow:9.1f} ms / {1e3 * fast:9.1f} ms)",
-            f"{sign} {goal:g}x",
-            ratio >= goal if at_least else ratio <= goal,
-        )
-
-
-def peak_memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def resident_memory() -> float:
@@ -345,20 +245,7 @@ def hugging_face(case: Case):
     import transformers
     from transformers.generation.logits_process import PrefixConstrainedLogitsProcessor
 
-    c = case.model.config
-    config = transformers.T5Config(
-        vocab_size=c.vocab_size,
-        d_model=c.d_model,
-        d_kv=c.d_kv,
-        d_ff=c.d_ff,
-        num_heads=c.num_heads,
-        num_layers=c.num_encoder_layers,
-        num_decoder_layers=c.num_decoder_layers,
-        decoder_start_token_id=0,
-        eos_token_id=None,
-    )
-    model = transformers.T5ForConditionalGeneration(config).eval()
-    model.load_state_dict(case.model.to_hf_state_dict())
+    model = hugging_face_t5(case.model)
     children: dict[tuple[int, ...], set[int]] = {}
     for row in (case.codes + [s.start for s in case.slices]).tolist():
         for level, token in enumerate(row):
@@ -451,18 +338,18 @@ def part_cornac(codes: np.ndarray, histories: list[np.ndarray], table: Table, py
         ends = np.cumsum([len(history) for history in case.histories])
         np.savez(folder / "catalogue.npz", codes=codes, items=items, ends=ends)
         torch.save(case.model.to_hf_state_dict(), folder / "weights.pt")
-        peer = Cornac(python, folder, threads)
+        peer = CornacWorker(__file__, python, folder, threads)
         for scoring, ours, k, n_users, goal, repeats in (("beam", beam, 20, 64, 20, 3), ("exact", exact, 20, 4, 6, 3)):
             # The same number of users from the middle of the lengths, and every k-th user for the comparison.
             middle = len(case.ids) // 2
             some = slice(middle - n_users // 2, middle + n_users // 2)
             part = Case(case.codes, case.trie, case.model, case.slices, [], case.ids[some], case.lengths[some])
-            peer.seconds(scoring, some.start, some.stop)
-            scores, rows = torch.from_numpy(peer.scores()).float().topk(k, dim=1)
+            peer.run(f"{scoring} {some.start} {some.stop}")
+            scores, rows = torch.from_numpy(np.load(folder / "scores.npy")).float().topk(k, dim=1)
             print(f"cornac {scoring}:", assert_same(rows + 1, scores, ours(part, k)))
             seconds = medians(
                 {
-                    "peer": lambda scoring=scoring, some=some: peer.seconds(scoring, some.start, some.stop),
+                    "peer": lambda scoring=scoring, some=some: peer.run(f"{scoring} {some.start} {some.stop}"),
                     "ours": lambda ours=ours, part=part, k=k: ours(part, k),
                 },
                 repeats,
@@ -608,7 +495,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part_trie(case, table, 4 * options.repeats)
     if "scale" in parts:
         part_scale(histories, table, options.repeats)
-    print("all goals met" if not table.failed else f"not met: {', '.join(table.failed)}")
+    print(table.verdict())
     return 0
 
 

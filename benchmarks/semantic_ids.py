@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import Side, load, peak_memory, take_turns
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -46,24 +45,8 @@ def embeddings(file: str | None, items: int, dim: int) -> np.ndarray:
     return Scaler().fit_transform(x)
 
 
-def interleaved(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every side, the sides taking turns; one untimed turn first."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, side in sides.items():
-            started = time.perf_counter()
-            side()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def spread(values: list[float]) -> str:
     return f"{min(values):.3g} - {max(values):.3g}"
-
-
-def load() -> str:
-    return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
 
 
 # ---------------------------------------------------------------------- RQ-VAE step
@@ -86,7 +69,7 @@ def benchmark_rqvae(x: np.ndarray, repeats: int) -> None:
     ours.initialise_codebooks()
     flops = sum(step_flops(len(batch), x.shape[1], [512, 256, 128], 32, [256] * 3) for batch in batches) / STEPS
 
-    sides: dict[str, Callable[[], object]] = {"ours": lambda: [ours.step(batch) for batch in batches]}
+    sides: dict[str, Side] = {"ours": lambda: [ours.step(batch) for batch in batches]}
     try:
         from cornac.models.tiger.tiger import RQVAE as CornacRQVAE
 
@@ -121,7 +104,7 @@ def benchmark_rqvae(x: np.ndarray, repeats: int) -> None:
 
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     sides["2048^3 GEMM"] = lambda: a @ b
-    seconds = interleaved(sides, repeats)
+    seconds = take_turns(sides, repeats)
     rate = 2 * 2048**3 / np.median(seconds.pop("2048^3 GEMM"))
     floor = flops / rate
     table = []
@@ -157,7 +140,7 @@ def benchmark_rkmeans(x: np.ndarray, repeats: int) -> None:
             curve.append(float(np.square(residual).sum()))
         inertia["MiniBatchKMeans"].append(curve)
 
-    seconds = interleaved({"ours": ours, "MiniBatchKMeans": theirs}, repeats)
+    seconds = take_turns({"ours": ours, "MiniBatchKMeans": theirs}, repeats)
     total = float(np.square(x).sum())
     table = []
     for name, values in seconds.items():
@@ -189,7 +172,7 @@ def benchmark_collisions(items: int, repeats: int) -> None:
     assert tables["append"].is_unique and tables["reassign"].is_unique
     report = tables["append"].report()
     everyone = np.ones(items, dtype=bool)
-    seconds = interleaved(
+    seconds = take_turns(
         {
             "append, codes alone": lambda: np.column_stack([codes, _ranks(_keys(codes, [256] * 3))]),
             "reassign, codes alone": lambda: _reassign(codes, [256] * 3, costs, everyone),
@@ -219,13 +202,13 @@ def benchmark_encode(x: np.ndarray, items: int) -> None:
     table = []
     for name in ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random"):
         quantizer = build_quantizer(name, id_length=3, codebook_size=256, **settings).fit(x)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         started = time.perf_counter()
         codes = quantizer.transform(rows)
         seconds = time.perf_counter() - started
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        grown = peak_memory() - before
         assert codes.shape == (items, 3)
-        table.append([name, seconds, grown / 1024])
+        table.append([name, seconds, grown])
     print(f"\nEncoding {items:,} unseen items of {x.shape[1]} dimensions ({4 * rows.size / 2**30:.1f} GiB); {load()}")
     print(f"codes take {items * 24 / 2**20:.0f} MiB; growth of the peak memory beside the quantizers run before")
     print(tabulate(table, ["", "s", "peak grew by MiB"], floatfmt=".3g"))

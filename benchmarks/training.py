@@ -2,7 +2,7 @@
 
     python benchmarks/training.py --data_path=FOLDER [--dataset=amazon-beauty] [--codes=FILE.json] [--cornac=PYTHON]
                                   [--parts=hugging_face,cornac,block_causal,floor,data_path,prepare]
-                                  [--threads=2] [--repeats=5] [--steps=4] [--batch=256] [--output=FILE.json]
+                                  [--threads=2] [--repeats=5] [--steps=8] [--batch=256] [--output=FILE.json]
 
 All models have the paper's size. Every side trains on the same examples: all prefixes of the training sequences of some
 users of the dataset, spread evenly over their lengths, `steps` batches in all; only `data_path` takes the whole dataset.
@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,8 +145,6 @@ PARTS = ("hugging_face", "cornac", "block_causal", "floor", "data_path", "prepar
 SMALL = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_heads": 2, "num_encoder_layers": 1, "num_decoder_layers": 1}
 MAX_HISTORY = 20
 GENERATOR = Path(__file__).resolve().parent.parent / "dataset_prep" / "synthetic.py"
-
-LossAndBatches = tuple[list[float], list[dict[str, torch.Tensor]]]
 
 
 def settings_of(options: argparse.Namespace, **more) -> dict:
@@ -370,7 +369,8 @@ class StockLoop:
     def epoch(self) -> None:
         self.trainer._train_epoch(self.loader, 0)
 
-    def recorded_epoch(self) -> LossAndBatches:
+    def recorded_epoch(self) -> tuple[list[float], list[dict[str, torch.Tensor]]]:
+        """The losses of an epoch and the batches that they are of."""
         losses, batches = [], []
 
         def loss(interaction):
@@ -405,10 +405,10 @@ def part_padded(options, data: PreparedData, part: Part, table: Table, parts: Se
         what = f"block-causal ({per_step} windows of {per_window:.1f} targets per step) against padded: targets/s"
         table.ratio(what, seconds["padded"], seconds["windows"], 8)
         table.ratio("  against our own prefixes, which are not padded", seconds["prefixes"], seconds["windows"])
-    rates(table, seconds, part)
+    show_rates(table, seconds, part)
 
 
-def rates(table: Table, seconds: dict[str, float], part: Part) -> None:
+def show_rates(table: Table, seconds: dict[str, float], part: Part) -> None:
     for name, value in seconds.items():
         table.line(f"  {name}", f"{part.n_examples / value:.1f} examples/s")
 
@@ -449,14 +449,16 @@ def part_cornac(options, data: PreparedData, part: Part, table: Table) -> None:
         steps = torch.load(folder / "steps.pt", weights_only=True)
         batches = [cornac_batch(*batch, len(given["codes"]), equal.names) for batch in steps["batches"]]
         assert_same_examples(equal, batches, "cornac")
-        # cornac adds the losses of the levels; Adam's steps are the same for it but for its epsilon.
+        # cornac adds the losses of the levels, where ours is their mean: Adam's steps are the same with an epsilon as small.
+        for group in equal.trainer.optimizer.param_groups:
+            group["eps"] /= len(ids.level_sizes)
         losses = [loss / len(ids.level_sizes) for loss in steps["losses"]]
         assert_equal_losses(equal.losses_on(batches), losses, "cornac 3.0.1 (steps)", table)
         ours = Loop(options, data, part, **alike)
         seconds = medians({"cornac": lambda: peer.run("time"), "ours": ours.epoch}, options.repeats)
         peer.close()
     table.ratio("cornac 3.0.1's training loop, same model size: examples/s", seconds["cornac"], seconds["ours"], 2.5)
-    rates(table, seconds, part)
+    show_rates(table, seconds, part)
 
 
 def cornac_batch(users, histories, targets, pad: int, names: FieldNames) -> dict[str, torch.Tensor]:
@@ -487,8 +489,8 @@ class NoOp(nn.Module):
 def part_floor(options, data: PreparedData, part: Part, table: Table, parts: Sequence[str]) -> None:
     """The step against its FLOP floor, and what the loop costs without a model."""
     ours = Loop(options, data, part)
-    rates_: list[float] = []
-    sides = {"rate": lambda: rates_.append(gemm_rate()), "step": ours.epoch}
+    rates: list[float] = []
+    sides = {"rate": lambda: rates.append(gemm_rate()), "step": ours.epoch}
     if "data_path" in parts:
         empty = Loop(options, data)
         empty.trainer = TIGERTrainer(empty.config, NoOp())
@@ -497,7 +499,7 @@ def part_floor(options, data: PreparedData, part: Part, table: Table, parts: Seq
     n_steps = part.n_examples / options.batch
     step = seconds["step"] / n_steps
     if "floor" in parts:
-        depth, rate = ours.trainer.model.vocabulary.length, float(np.median(rates_))
+        depth, rate = ours.trainer.model.vocabulary.length, float(np.median(rates))
         tokens = bool(ours.config["user_buckets"]) + depth * history_lengths(ours.trainer._examples)
         n_logits = sum(ours.trainer.model.vocabulary.level_sizes)
         # A backward pass is two forward passes: the gradients of the inputs and of the weights.
@@ -586,7 +588,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cornac", help="a Python with cornac 3.0.1, torch and transformers; without it, no cornac")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="batches of an epoch of the examples that are drawn")
+    parser.add_argument("--steps", type=int, default=8, help="batches of an epoch of the examples that are drawn")
     parser.add_argument("--batch", type=int, default=256, help="examples per step")
     parser.add_argument("--sizes", choices=("paper", "small"), default="paper", help="small: to try the script out")
     parser.add_argument("--interactions", type=int, default=10_000_000, help="of the part `prepare`")
@@ -604,9 +606,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(parts) - {*PARTS, "compile"}
     if unknown:
         parser.error(f"--parts: unknown {', '.join(sorted(unknown))}; choose of {', '.join((*PARTS, 'compile'))}")
-    about = {**vars(options), "torch": torch.__version__, "load": load()}
+    about = {key: getattr(options, key) for key in "dataset threads repeats steps batch sizes interactions".split()}
+    about |= {"torch": torch.__version__, "transformers": version("transformers")}
     table = Table(options.output, about)
-    print(f"torch {torch.__version__}, {options.threads} threads, {options.repeats} repeats, {load()}", flush=True)
+    print(", ".join(f"{key} {value}" for key, value in about.items()), load(), sep="; ", flush=True)
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # RecBole's trainers write logs where they run

@@ -11,15 +11,14 @@ skewed. Sides take turns (A/B/A/B), figures are medians.
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from common import load, medians
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,18 +32,6 @@ from recbole_tiger.semantic_ids import SemanticIDTable  # noqa: E402
 
 USERS = 256  # histories per step of TIGERTree
 LARGEST_DENSE = 200_000  # items up to which AdamW on all rows is tried
-
-
-def median_seconds(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of every side, the sides taking turns; one untimed turn first."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, side in sides.items():
-            started = time.perf_counter()
-            side()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 # ------------------------------------------------------------------------------------------------- on a dataset
@@ -97,7 +84,7 @@ def part_epoch(settings: dict, repeats: int) -> None:
     def peer_turn() -> None:
         trained["SASRec"] = steps()
 
-    seconds = median_seconds({"TIGERTree": epoch, "SASRec": peer_turn}, repeats)
+    seconds = medians({"TIGERTree": epoch, "SASRec": peer_turn}, repeats)
     trained["TIGERTree"] = int(tree._examples.n_targets.sum())
     assert trained["TIGERTree"] == n_examples, "both models train on every item but the first of every user"
     rates = {name: trained[name] / seconds[name] for name in trained}
@@ -123,7 +110,7 @@ def part_evaluation(settings: dict, repeats: int) -> None:
         sides[f"{model}{', beam ' + str(config['beam_size']) if model == 'TIGERTree' else ''}"] = (
             lambda trainer=trainer, data=data: trainer.evaluate(data.valid, load_best_model=False)
         )
-    seconds = median_seconds(sides, repeats)
+    seconds = medians(sides, repeats)
     rows = [[name, f"{value:.1f}", f"{n_users / value:,.0f}"] for name, value in seconds.items()]
     print(tabulate(rows, [f"{n_users:,} users", "seconds", "users per second"], disable_numparse=True), "\n")
 
@@ -205,7 +192,7 @@ def part_scale(sizes: list[int], repeats: int) -> None:
             sides["TIGERTree, all rows"] = tree_step(n_items, table, touched=False)
         sides["SASRec"] = sasrec_step(n_items)
         examples = {name: side() for name, side in sides.items()}
-        seconds = median_seconds(sides, repeats)
+        seconds = medians(sides, repeats)
         for name, value in seconds.items():
             per_example = 1e6 * value / examples[name]
             rows.append([f"{n_items:,}", name, f"{1e3 * value:.0f}", examples[name], f"{per_example:.0f}"])
@@ -220,10 +207,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(int(settings.pop("threads", 2)))
     sizes = settings.pop("sizes", (12_000, 100_000, 1_000_000))
     sizes = [int(size) for size in (sizes if isinstance(sizes, (tuple, list)) else [sizes])]
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, load average {os.getloadavg()[0]:.1f} on "
-        f"{os.cpu_count()} cores\n"
-    )
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {load()}\n")
     if "epoch" in parts:
         part_epoch(settings, repeats)
     if "evaluation" in parts:
