@@ -9,6 +9,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,19 @@ def hugging_face_t5(model, dropout_rate: float = 0.0):
     peer = transformers.T5ForConditionalGeneration(config).eval()
     peer.load_state_dict(model.to_hf_state_dict())
     return peer
+
+
+def in_double(model) -> None:
+    """Turn a model that is made of Hugging Face's T5 to double precision, its norms as well, which compute in single by
+    themselves."""
+
+    def norm(module, x: torch.Tensor) -> torch.Tensor:
+        return module.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + module.variance_epsilon)
+
+    model.double()
+    for module in model.modules():
+        if type(module).__name__ == "T5LayerNorm":
+            module.forward = partial(norm, module)
 
 
 def load_into_cornac(model, state: dict[str, torch.Tensor]) -> None:
