@@ -12,8 +12,9 @@ names (cornac needs numpy 2, RecBole's pinned versions numpy 1: give cornac, tor
 their own). Before anything is timed, both sides' examples are asserted to be the same, and so are their losses, step by
 step on the peer's batches without dropout, in double precision: in single, Adam turns gradients that are nothing but
 rounding into whole steps, and after some of them two correct sides differ by more than the tolerance. Then sides take turns
-(A/B/A/B) in single precision with dropout 0.1, and each figure is the median of the repeats. `--parts=compile` puts `compile=True` beside the loop as it is: minutes of compiling first. `--sizes=small`
-and `--interactions=10000` try the script out in seconds.
+(A/B/A/B) in single precision with dropout 0.1, and each figure is the median of the repeats. `--parts=compile` puts
+`compile=True` beside the loop as it is: minutes of compiling first. `--sizes=small` and `--interactions=10000` try the
+script out in seconds.
 """
 
 from __future__ import annotations
