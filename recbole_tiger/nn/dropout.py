@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def _random_words(n: int) -> Tensor:
+    """int64 `[n]`, every bit uniform, from a generator that torch's global one seeds.
+
+    numpy's SFC64 writes them three times as fast as torch's Mersenne Twister.
+    """
+    seed = torch.empty((), dtype=torch.int64).random_().item()
+    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, n, dtype=np.uint64)
+    return torch.from_numpy(words.view(np.int64))
 
 
 class _ThinDropout(torch.autograd.Function):
@@ -12,12 +23,8 @@ class _ThinDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, rate: float, relu: bool) -> Tensor:
-        n_words = -(-hidden.numel() // 4)
-        # random_(from, to) over the whole int64 range: every bit uniform, drawn from torch's global
-        # generator.
-        words = torch.empty(n_words, dtype=torch.int64).random_(-(2**63), None)
         drop_below = round(rate * 65536) - 32768
-        bits = words.view(torch.int16)[: hidden.numel()].view(hidden.shape)
+        bits = _random_words(-(-hidden.numel() // 4)).view(torch.int16)[: hidden.numel()].view(hidden.shape)
         # As bytes: torch compares into them, and multiplies numbers with them, several times as fast as with bool.
         keep = torch.ge(bits, drop_below, out=torch.empty(hidden.shape, dtype=torch.uint8))
         ctx.scale = 65536 / (32768 - drop_below)
