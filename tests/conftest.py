@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from pathlib import Path
 
 # The suite runs in two processes (pyproject.toml): one thread for each, and for the programs that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from catalogue import TINY, write_catalogue
+
+
+@pytest.fixture(scope="session")
+def benchmark_script():
+    """A script of `benchmarks/` as a module, by name; it is not run."""
+
+    def load(name: str):
+        path = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture()

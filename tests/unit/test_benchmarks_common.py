@@ -1,23 +1,16 @@
 """What the benchmark scripts share: sides take turns, goals that are not met are said to be so, the floor is what it says."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recbole_tiger.nn import T5Config
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "common.py"
-
 
 @pytest.fixture(scope="module")
-def common():
-    spec = importlib.util.spec_from_file_location("benchmarks_common", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def common(benchmark_script):
+    return benchmark_script("common")
 
 
 def test_sides_take_turns_and_the_first_turn_is_not_counted(common):
