@@ -110,7 +110,6 @@ class SafeTrainer(Trainer):
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": None if self.best_valid_result is None else dict(self.best_valid_result),
-            "finished": self.finished,
             "history": self._history,
             "seconds": self.seconds,
             "examples_seen": self.examples_seen,
@@ -147,6 +146,9 @@ class SafeTrainer(Trainer):
     def resume_checkpoint(self, resume_file):
         """Continue a run from a checkpoint, in the folder that the checkpoint lies in.
 
+        A run that has ended goes on where `epochs`, `max_steps` or `stopping_step` are now larger; after `max_steps` within
+        an epoch, with the next one.
+
         Raises:
             CheckpointError: for a damaged or foreign file.
             ConfigError: for a checkpoint of another model or dataset.
@@ -165,7 +167,7 @@ class SafeTrainer(Trainer):
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
         self.best_valid_result = checkpoint["best_valid_result"]
-        self.finished = checkpoint["finished"]
+        self.finished = self.cur_step > self.stopping_step or self.start_epoch >= self.epochs
         self.seconds = checkpoint["seconds"]
         self.examples_seen = checkpoint["examples_seen"]
         self._progress = tuple(checkpoint["progress"])
@@ -544,6 +546,7 @@ class TIGERTrainer(SafeTrainer):
         checkpoint = super().resume_checkpoint(resume_file)
         self.global_step = checkpoint["global_step"]
         self._validated_at = checkpoint["validated_at"]
+        self.finished = self.finished or 0 < self.max_steps <= self.global_step
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         return checkpoint
 

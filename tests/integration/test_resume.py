@@ -56,6 +56,36 @@ def test_resumed_equals_uninterrupted(toy, monkeypatch, model, epoch):
     assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
 
 
+@pytest.mark.parametrize("model", ["TIGER", "SASRec"])
+def test_an_ended_run_goes_on_with_more_epochs(toy, model):
+    settings = settings_of(model, toy, epochs=3, dropout_rate=0.2)
+    whole = run_recbole_tiger(model, "toy", config_dict=settings)
+    short = run_recbole_tiger(model, "toy", config_dict={**settings, "epochs": 1})
+    last = short["files"]["last checkpoint"]
+    same = run_recbole_tiger(model, "toy", config_dict={**settings, "epochs": 1, "resume": last})
+    assert len(same["history"]) == 1 and same["test_result"] == short["test_result"]
+    longer = run_recbole_tiger(model, "toy", config_dict={**settings, "resume": last})
+    for key in ("train_loss", "valid"):
+        assert [r[key] for r in longer["history"]] == [r[key] for r in whole["history"]]
+    assert longer["test_result"] == whole["test_result"] != short["test_result"]
+
+
+def test_an_ended_run_goes_on_with_more_steps_or_patience(toy):
+    settings = settings_of("TIGER", toy, epochs=6, learning_rate=0.0)  # never better than at first
+    steps = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "epochs": 3, "max_steps": 2})
+    assert len(steps["history"]) == 1
+    resume = {"resume": steps["files"]["last checkpoint"]}
+    ended = run_recbole_tiger("TIGER", "toy", config_dict={**settings, **resume, "max_steps": 2})
+    assert len(ended["history"]) == 1
+    impatient = run_recbole_tiger("TIGER", "toy", config_dict={**settings, **resume, "stopping_step": 1})
+    assert len(impatient["history"]) == 3
+    resume = {"resume": impatient["files"]["last checkpoint"]}
+    ended = run_recbole_tiger("TIGER", "toy", config_dict={**settings, **resume, "stopping_step": 1})
+    assert len(ended["history"]) == 3
+    patient = run_recbole_tiger("TIGER", "toy", config_dict={**settings, **resume, "stopping_step": 2})
+    assert len(patient["history"]) == 4
+
+
 def stopped_run(settings, monkeypatch, where, call):
     """Train a TIGER that gets SIGTERM in the n-th call of a method; returns the last checkpoint's path."""
     original, calls, trainers = getattr(TIGERTrainer, where), [], []
