@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "recbole_tiger.evaluation.leaderboard_page",
         "tables and a page of the runs that are stored in a folder",
     ),
+    "evaluate": (
+        "recbole_tiger.evaluation.again",
+        "finished runs once more, under other settings of evaluation (seen items masked, other beams)",
+    ),
     "ids": ("recbole_tiger.analysis.ids", "make Semantic IDs, without training a recommender, and report on them"),
     "cold-start": ("recbole_tiger.analysis.cold_start", "how often items are found that nobody had touched before"),
     "diversity": ("recbole_tiger.analysis.diversity", "categories of recommendations drawn at several temperatures"),

@@ -38,6 +38,7 @@ from recbole_tiger.config import (
     UNTRAINED_MODELS,
     ConfigError,
     build_config,
+    check_settings,
     config_from_plain,
     known_keys,
     parse_value,
@@ -376,8 +377,11 @@ def popularity_row(config: Config, data: PreparedData, phases: Sequence[str] = (
     return rows
 
 
-def load_data_and_model(model_file: str):
+def load_data_and_model(model_file: str, changes: Mapping | None = None):
     """RecBole's loader for checkpoints of this package.
+
+    Args:
+        changes: settings in place of the run's; they are checked.
 
     Returns:
         config, model, dataset, train_data, valid_data, test_data
@@ -387,7 +391,9 @@ def load_data_and_model(model_file: str):
         ConfigError: if the dataset is not there or has other items than the model was trained on.
     """
     checkpoint = load_checkpoint(model_file)
-    config = config_from_plain(checkpoint["config"])
+    config = config_from_plain({**checkpoint["config"], **(changes or {})})
+    if changes:
+        check_settings(config, spread=True)
     init_seed(config["seed"], config["reproducibility"])
     start_logging(config)
     other = checkpoint.get("other_parameter") or {}

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from recbole.config import Config
+
 from recbole_tiger.cache import atomic_write_text, content_key
 from recbole_tiger.config import (
     OUR_MODELS,
@@ -65,6 +67,7 @@ __all__ = [
     "RowName",
     "StoredRun",
     "Task",
+    "carrier_of",
     "cost_cells",
     "describe",
     "make_leaderboards",
@@ -76,6 +79,8 @@ __all__ = [
     "report",
     "run",
     "run_plan",
+    "run_popularity",
+    "sentence_of",
     "statistics_cells",
     "write_outputs",
 ]
@@ -234,7 +239,7 @@ def make_plan(
     for name in names:
         own = _row_settings(name, shared, settings, blocks)
         try:
-            config = build_config(_config_model(name.model), dataset, None, own, spread=True)
+            config = build_config(carrier_of(name.model), dataset, None, own, spread=True)
         except ConfigError as error:
             impossible[name.label] = str(error)
             continue
@@ -257,7 +262,8 @@ def make_plan(
     return Plan(dataset, root, tasks, impossible)
 
 
-def _config_model(model: str) -> str:
+def carrier_of(model: str) -> str:
+    """The model whose `Config` a row has: its own, but for Pop."""
     return _CARRIER if model == POP else model
 
 
@@ -267,7 +273,7 @@ def _seeds_of(model: str, seeds: Sequence[int]) -> Sequence[int | None]:
 
 @functools.cache
 def _known(model: str) -> frozenset[str]:
-    return frozenset(known_keys(_config_model(model)))
+    return frozenset(known_keys(carrier_of(model)))
 
 
 def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, dict]:
@@ -290,7 +296,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
                 shared[key] = value
     for name in names:
         for own in (blocks.get(name.model, {}), blocks.get(name.label, {}), name.tag):
-            check_keys(own, _config_model(name.model))
+            check_keys(own, carrier_of(name.model))
             for key in own:
                 if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACES, "model", "dataset"):
                     raise ConfigError(
@@ -302,7 +308,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
 def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
     for key, value in shared.items():
         if not any(key in _known(name.model) for name in names):
-            check_keys({key: value}, _config_model(names[0].model))
+            check_keys({key: value}, carrier_of(names[0].model))
     recipe = shared.get("recipe")
     offered = sorted({offer for name in names for offer in OUR_MODELS.get(name.model, ())})
     if recipe and recipe not in offered:
@@ -383,7 +389,9 @@ def run_task(task: Task) -> str | None:
     failure = task.folder / "failure.json"
     try:
         if task.model == POP:
-            run_popularity(task)
+            config = build_config(_CARRIER, task.dataset, None, task.settings, spread=True)
+            result = run_popularity(config, task.folder)
+            atomic_write_text(task.folder / "result.json", json.dumps(result, indent=1))
         else:
             last = task.folder / "last.pth"
             own = {"run_dir": str(task.folder), "resume": str(last) if last.is_file() else None}
@@ -395,25 +403,25 @@ def run_task(task: Task) -> str | None:
             f"stopped by SIGTERM during {_name(task)}; the same command goes on from there"
         ) from stopped
     except Exception as error:  # whatever it is, the other rows finish
-        reason = _sentence(error)
+        reason = sentence_of(error)
         atomic_write_text(failure, json.dumps({"reason": reason, "traceback": traceback.format_exc()}, indent=1))
         return reason
     failure.unlink(missing_ok=True)
     return None
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """Why a run failed, in a sentence for the table."""
     text = " ".join(str(error).split())
     short = text if len(text) <= 300 else text[:297] + "..."
     return short if isinstance(error, (ValueError, OSError)) and short else f"{type(error).__name__}: {short}"
 
 
-def run_popularity(task: Task) -> dict:
-    """The row of the most popular training items, as a run of its own."""
+def run_popularity(config: Config, folder: Path) -> dict:
+    """The row of the most popular training items, as a run of its own: its result, and its ranks in the folder."""
     from recbole_tiger.quick_start import data_checksum, environment, prepare_data, provenance, split_report
 
     started = perf_counter()
-    config = build_config(_CARRIER, task.dataset, None, task.settings, spread=True)
     data = prepare_data(config)
     loaded = perf_counter()
     ranks, metrics = {}, {}
@@ -431,10 +439,10 @@ def run_popularity(task: Task) -> dict:
         )
         ranks[phase], metrics[phase] = Ranks(users, found), dict(metrics_of_ranks(config, found))
     seconds = perf_counter() - loaded
-    save_ranks(task.folder / "ranks.npz", ranks, max(config["topk"]))
-    result = {
+    save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
+    return {
         "model": POP,
-        "dataset": task.dataset,
+        "dataset": config["dataset"],
         "best_valid_score": metrics["valid"][config["valid_metric"].lower()],
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": metrics["valid"],
@@ -453,11 +461,9 @@ def run_popularity(task: Task) -> dict:
         "split": split_report(data.dataset),
         "environment": environment(config),
         **{**provenance(config), "loss": None, "seed": None},
-        "run_dir": str(task.folder),
+        "run_dir": str(folder),
         "config": {**plain_settings(config), "model": POP, "loss_type": None},
     }
-    atomic_write_text(task.folder / "result.json", json.dumps(result, indent=1))
-    return result
 
 
 def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float) -> None:
@@ -475,7 +481,7 @@ def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: f
             try:
                 failure = ray.get(finished)
             except ray.exceptions.RayError as error:  # the worker itself died
-                failure = _sentence(error)
+                failure = sentence_of(error)
                 reason = {"reason": failure, "traceback": str(error)}
                 task.folder.mkdir(parents=True, exist_ok=True)
                 atomic_write_text(task.folder / "failure.json", json.dumps(reason, indent=1))

@@ -142,6 +142,7 @@ def notes(board: Leaderboard) -> list[str]:
             f"{', '.join(leaking)}: items are numbered in the order of the data, test items among them, so that word pieces tell "
             "the answer (paper, Appendix A)."
         )
+    lines += _evaluated_again(board)
     if any(run.result.get("dirty") for row in board.rows for run in row.runs):
         lines.append("A commit with + had changes that are not in it.")
     for row in board.rows:
@@ -152,6 +153,20 @@ def notes(board: Leaderboard) -> list[str]:
                 f"{row.label} counted by Semantic IDs instead of items, for comparison with such papers: {told}."
             )
     return lines
+
+
+def _evaluated_again(board: Leaderboard) -> list[str]:
+    """Which rows are checkpoints that the `evaluate` command evaluated once more, and what was different in training."""
+    told: dict[str, list[str]] = {}
+    for row in board.rows:
+        again = row.first.get("evaluated_again")
+        if again:
+            new, old = (
+                ", ".join(f"{key}={value}" for key, value in again[side].items()) for side in ("changes", "from")
+            )
+            text = f"evaluated again, with {new} where training and the choice of the epoch had {old}" if new else ""
+            told.setdefault(text or "evaluated again with the run's own settings", []).append(row.label)
+    return [f"{', '.join(labels)}: {text}." for text, labels in told.items()]
 
 
 def _periods(split: Mapping, target: str) -> str:

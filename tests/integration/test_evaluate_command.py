@@ -1,0 +1,109 @@
+"""The `evaluate` command: stored runs under another mask and other beams, without training."""
+
+import json
+
+import pytest
+import torch
+from catalogue import settings_of
+
+from recbole_tiger import cli, run_recbole_tiger
+from recbole_tiger.evaluation import again, leaderboard
+from recbole_tiger.evaluation.significance import load_ranks
+
+
+@pytest.fixture()
+def trained(toy, workplace):
+    """A leaderboard of four small rows; returns its folder."""
+    command = {**toy, "dataset": "toy", "epochs": 2, "seeds": 1, "model": "TIGER,TIGERTree,SASRec[hidden_size=16],Pop"}
+    leaderboard.run({**command, "leaderboard_dir": str(workplace / "board"), "show_progress": False})
+    return workplace / "board"
+
+
+def results(folder):
+    found = [json.loads(path.read_text()) for path in sorted(folder.rglob("result.json"))]
+    return {result["model"]: result for result in found}
+
+
+def test_masked_once_more_is_as_if_masked_from_the_start(trained, toy, capsys):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True"]) == 0
+    printed = capsys.readouterr()
+    assert "seen items masked" in printed.out and "[4/4]" in printed.err
+    assert (
+        "evaluated again, with mask_seen_items=True where training and the choice of the epoch had mask_seen_items=False"
+        in printed.out
+    )
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+    folder = trained.with_name("board-mask_seen_items=True")
+    masked, unmasked = results(folder), results(trained)
+    assert masked.keys() == unmasked.keys() == {"TIGER", "TIGERTree", "SASRec", "Pop"}
+
+    # The oracle: the same training under the mask, which changes nothing but evaluation. (With one validation there is no
+    # choice of an epoch.)
+    settings = settings_of("TIGER", toy, epochs=2, eval_step=2, seed=1)
+    once = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "mask_seen_items": True})
+    plain = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "run_dir": str(trained.parent / "one" / "run")})
+    assert cli.main(["evaluate", f"--runs={trained.parent / 'one'}", "--mask_seen_items=True"]) == 0
+    [found] = results(trained.parent / "one-mask_seen_items=True").values()
+    for key in ("test_result", "best_valid_result", "popularity"):
+        assert found[key] == once[key] != plain[key]
+    assert found["best_valid_score"] == plain["best_valid_score"] and found["history"] == plain["history"]
+    for one in masked.values():
+        assert one["config"]["mask_seen_items"] and one["evaluated_again"]["from"] == {"mask_seen_items": False}
+        assert one["popularity"]["test"] == masked["Pop"]["test_result"] if one["model"] != "Pop" else True
+        assert one["test_result"] != unmasked[one["model"]]["test_result"]
+    # Seen items never stand before the held-out one: no rank got worse.
+    for path in trained.rglob("ranks.npz"):
+        old, new = load_ranks(path), load_ranks(folder / path.relative_to(trained))
+        both = (old.ranks >= 0) & (new.ranks >= 0)
+        if "SASRec" in str(path) or "Pop" in str(path):  # every hit stays one where all items have a score
+            assert (new.ranks[old.ranks >= 0] >= 0).all() and (new.ranks[both] <= old.ranks[both]).all()
+
+
+def test_the_same_settings_give_the_same_metrics_and_a_second_command_does_nothing(trained, monkeypatch, capsys):
+    command = ["evaluate", f"--runs={trained}", "--mask_seen_items=False", f"--output={trained.parent / 'same'}"]
+    assert cli.main(command) == 0
+    first = capsys.readouterr().out
+    for model, result in results(trained.parent / "same").items():
+        for key in ("test_result", "best_valid_result"):
+            assert result[key] == pytest.approx(results(trained)[model][key], abs=1e-12)
+
+    monkeypatch.setattr(again, "evaluate_again", None)
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == first
+    assert cli.main([*command[:2], "--mask_seen_items=True", command[3]]) == 2
+    assert "holds results under other settings; name another folder" in capsys.readouterr().err
+
+
+def test_settings_of_one_kind_of_model_leave_the_others_alone(trained, capsys):
+    assert cli.main(["evaluate", f"--runs={trained}", "--scoring=exact", "--topk=[1,5,10]"]) == 0
+    found = results(trained.with_name("board-scoring=exact,topk=[1,5,10]"))
+    assert found["TIGER"]["config"]["scoring"] == "exact"
+    assert "scoring" not in found["SASRec"]["evaluated_again"]["changes"]
+    assert all("recall@1" in result["test_result"] for result in found.values())
+
+
+def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
+    def error(*arguments):
+        assert cli.main(["evaluate", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "evaluate needs --runs=DIR" in error("--mask_seen_items=True")
+    assert "evaluate needs a setting to change" in error(f"--runs={trained}")
+    assert "learning_rate=0.1 is not a setting of evaluation" in error(f"--runs={trained}", "--learning_rate=0.1")
+    inside = f"--output={trained / 'more'}"
+    assert "lies in the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
+    assert "no run could be evaluated again" in error(f"--runs={trained}", "--mask_seen_items=maybe")
+
+    [tree] = trained.glob("TIGERTree*/best.pth")
+    tree.unlink()
+    [sasrec] = trained.glob("SASRec*/best.pth")
+    state = torch.load(sasrec, weights_only=True)
+    sasrec.write_bytes(sasrec.read_bytes()[:100])
+    output = f"--output={trained.parent / 'rest'}"
+    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 0
+    text = capsys.readouterr().out
+    assert "TIGERTree, seed 1 has no result" in text and "SASRec[hidden_size=16], seed 1 has no result" in text
+    torch.save(state, sasrec)  # mended, it is evaluated by the same command
+    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 0
+    assert "SASRec[hidden_size=16], seed 1 has no result" not in capsys.readouterr().out
