@@ -84,7 +84,7 @@ _POSITIVE_INTEGERS = (
     "eval_batch_size epochs eval_step MAX_ITEM_LIST_LENGTH content_batch_size decode_batch_size"
 ).split()
 _FROM_ZERO = (
-    "user_buckets warmup_steps max_steps eval_steps stopping_step label_smoothing weight_decay item_loss_weight "
+    "user_buckets warmup_steps max_steps max_seconds eval_steps stopping_step label_smoothing weight_decay item_loss_weight "
     "rescore_weight content_cooccurrence"
 ).split()
 #: Keys that RecBole reads although no property file of its own lists them.

@@ -146,8 +146,8 @@ class SafeTrainer(Trainer):
     def resume_checkpoint(self, resume_file):
         """Continue a run from a checkpoint, in the folder that the checkpoint lies in.
 
-        A run that has ended goes on where `epochs`, `max_steps` or `stopping_step` are now larger; after `max_steps` within
-        an epoch, with the next one.
+        A run that has ended goes on where `epochs`, `max_steps`, `max_seconds` or `stopping_step` are now larger; after
+        `max_steps` within an epoch, with the next one.
 
         Raises:
             CheckpointError: for a damaged or foreign file.
@@ -167,8 +167,8 @@ class SafeTrainer(Trainer):
         self.cur_step = checkpoint["cur_step"]
         self.best_valid_score = checkpoint["best_valid_score"]
         self.best_valid_result = checkpoint["best_valid_result"]
-        self.finished = self.cur_step > self.stopping_step or self.start_epoch >= self.epochs
         self.seconds = checkpoint["seconds"]
+        self.finished = self.cur_step > self.stopping_step or self._is_last(checkpoint["epoch"])
         self.examples_seen = checkpoint["examples_seen"]
         self._progress = tuple(checkpoint["progress"])
         self._history = checkpoint["history"]
@@ -231,6 +231,7 @@ class SafeTrainer(Trainer):
         loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
         trained = perf_counter()
         self.seconds["training"] += trained - started
+        self.finished = self.finished or self._is_last(epoch)
         self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
         record = {"epoch": epoch, "train_loss": float(self.train_loss_dict[epoch]), "seconds": trained - started}
         if verbose:
@@ -250,7 +251,6 @@ class SafeTrainer(Trainer):
         self._history.append(record)
         self._progress = (0, 0.0)
         self._loader_state = train_data.generator.get_state()
-        self.finished = self.finished or epoch + 1 >= self.epochs
         if saved:
             if improved or not valid_data:
                 self._save_checkpoint(epoch, verbose=verbose)
@@ -312,7 +312,13 @@ class SafeTrainer(Trainer):
         """Whether to validate at the end of an epoch: every `eval_step` epochs, and after the last."""
         if self.eval_step <= 0:
             return False
-        return (epoch + 1) % self.eval_step == 0 or epoch + 1 >= self.epochs or self.finished
+        return (epoch + 1) % self.eval_step == 0 or self.finished
+
+    def _is_last(self, epoch: int) -> bool:
+        """Whether no epoch follows: there were `epochs`, or training has taken `max_seconds` by the first process's clock."""
+        limit = self.config["max_seconds"]
+        taken = processes.from_main(lambda: self.seconds["training"]) if limit else 0.0
+        return epoch + 1 >= self.epochs or bool(limit and taken >= limit)
 
     def _validate(self, epoch, valid_data, verbose, show_progress) -> tuple[bool, dict]:
         started = perf_counter()
@@ -641,8 +647,7 @@ class TIGERTrainer(SafeTrainer):
     def _validation_is_due(self, epoch: int) -> bool:
         if not self.eval_steps:
             return super()._validation_is_due(epoch)
-        last = epoch + 1 >= self.epochs or self.finished
-        return last and self._validated_at < self.global_step
+        return self.finished and self._validated_at < self.global_step
 
     def _make_examples(self, dataset) -> TrainingExamples | TrainingWindows:
         if self.config["encoder_mask"] == "bidirectional":
