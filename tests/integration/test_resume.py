@@ -91,10 +91,11 @@ def test_no_epoch_begins_after_max_seconds(toy, monkeypatch, model):
     settings = settings_of(model, toy, epochs=9, eval_step=9)
     clock = iter(range(0, 10**9, 10))
     monkeypatch.setattr("recbole_tiger.trainer.perf_counter", lambda: next(clock))  # ten seconds from look to look
-    epochs = []
-    for limit, resume in ((5, {}), (10, {}), (11, {}), (25, {}), (45, {"resume": True})):
-        last = {"resume": result["files"]["last checkpoint"]} if resume else {}
-        result = run_recbole_tiger(model, "toy", config_dict={**settings, **last, "max_seconds": limit})
+    epochs, last = [], None
+    for limit in (5, 10, 11, 25, 45):
+        own = {"max_seconds": limit, "resume": last if limit == 45 else None}
+        result = run_recbole_tiger(model, "toy", config_dict={**settings, **own})
+        last = result["files"]["last checkpoint"]
         epochs.append(len(result["history"]))
         assert "valid" in result["history"][-1] and result["seconds"]["training"] == 10 * epochs[-1]
     assert epochs == [1, 1, 2, 3, 5]
