@@ -162,6 +162,7 @@ def run_config(
             resumed run that has nothing left to do, once.
     """
     started = perf_counter()
+    source_state()  # kept for the result: the checkout may be another one when this run ends
     log_file = start_logging(config)
     init_seed(config["seed"], config["reproducibility"])
     logger = getLogger()

@@ -1,5 +1,6 @@
 """A training step's options, what it reports when it fails, and what a user sees of it."""
 
+import functools
 import io
 import re
 import sys
@@ -12,7 +13,7 @@ from catalogue import settings_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
-from recbole_tiger import run_recbole_tiger
+from recbole_tiger import quick_start, run_recbole_tiger
 from recbole_tiger import trainer as trainer_module
 from recbole_tiger.config import ConfigError, build_config, config_from_plain, plain_settings, precision_of
 from recbole_tiger.nn.seq2seq import _attend
@@ -223,3 +224,17 @@ def test_wandb_gets_the_same(toy, monkeypatch):
     assert [e["valid/ndcg@10"] for e in valid] == [r["valid"]["ndcg@10"] for r in history]
     assert wandb.run.summary["eval/ndcg@10"] == result["test_result"]["ndcg@10"]
     assert np.isfinite([e["valid/recall@5"] for e in valid]).all()
+
+
+def test_a_result_names_the_commit_that_began_it(toy, monkeypatch):
+    state = {"commit": "first", "dirty": False}
+    source_state = functools.cache(lambda: dict(state))
+    monkeypatch.setattr(quick_start, "source_state", source_state)
+    original = quick_start.prepare_data
+
+    def prepare_data(config):
+        state["commit"] = "second"  # another commit is checked out while the run goes on
+        return original(config)
+
+    monkeypatch.setattr(quick_start, "prepare_data", prepare_data)
+    assert run_recbole_tiger("SASRec", "toy", config_dict=settings_of("SASRec", toy))["commit"] == "first"
