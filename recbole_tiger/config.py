@@ -429,7 +429,7 @@ def check_settings(config: Config, spread: bool = False) -> None:
     if config["model"] in SEMANTIC_ID_MODELS:
         _check_semantic_ids(config)
     if config["model"] == "TIGER":
-        _check_shares(config, "label_smoothing")
+        _check_shares(config, "label_smoothing", "ema_decay")
     if config["model"] == "P5":
         _check_p5(config)
     if config["model"] == "TIGERTree":

@@ -477,7 +477,8 @@ class S3RecTrainer(SafeTrainer):
 
 
 class TIGERTrainer(SafeTrainer):
-    """Trainer of the generative models: batches as index tensors, step-wise schedules, beam search in evaluation."""
+    """Trainer of the generative models: batches as index tensors, step-wise schedules, beam search in evaluation, and averaged
+    weights (`ema_decay`), which are the ones evaluated and kept."""
 
     def __init__(self, config, model):
         self.global_step = 0
@@ -492,6 +493,10 @@ class TIGERTrainer(SafeTrainer):
         self._examples: TrainingExamples | TrainingWindows | None = None
         self._look_steps = 1 if self.device.type == "cpu" else NAN_CHECK_STEPS
         self.precision = precision_of(config)
+        self.average: WeightAverage | None = None
+        if config["ema_decay"]:
+            self.average = WeightAverage(model.parameters(), config["ema_decay"])
+            self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self._loss_func = model.calculate_loss
         if config["compile"]:
             self._loss_func = torch.compile(model.calculate_loss, dynamic=True)
@@ -541,15 +546,34 @@ class TIGERTrainer(SafeTrainer):
         return 1.0
 
     def state(self, epoch: int) -> dict:
-        return {
-            **super().state(epoch),
+        own = {
             "global_step": self.global_step,
             "validated_at": self._validated_at,
             "scheduler": self.scheduler.state_dict(),
         }
+        if self.average is not None:
+            with self.average.shown(False):
+                own |= {"trained_state_dict": self.model.state_dict(), "averaged_steps": self.average.steps}
+        with self._averaged():
+            return {**super().state(epoch), **own}
+
+    def _averaged(self):
+        """A `with` block in which the model has its averaged weights, where there are any."""
+        return nullcontext() if self.average is None else self.average.shown(True)
+
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        with self._averaged():
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+
+    def _load_weights(self, checkpoint: dict) -> None:
+        super()._load_weights(checkpoint)
+        if self.average is not None:
+            self.average.restart(checkpoint.get("averaged_steps", 0))
 
     def resume_checkpoint(self, resume_file):
         checkpoint = super().resume_checkpoint(resume_file)
+        if "trained_state_dict" in checkpoint:
+            self.model.load_state_dict(checkpoint["trained_state_dict"])
         self.global_step = checkpoint["global_step"]
         self._validated_at = checkpoint["validated_at"]
         self.finished = self.finished or 0 < self.max_steps <= self.global_step
@@ -698,15 +722,7 @@ class TIGERTrainer(SafeTrainer):
 
 
 class TIGERTreeTrainer(TIGERTrainer):
-    """TIGER's trainer with plainly random batches, since the model packs histories and has no padding to save, and with
-    averaged weights (`ema_decay`), which are the ones evaluated and kept."""
-
-    def __init__(self, config, model):
-        super().__init__(config, model)
-        self.average: WeightAverage | None = None
-        if config["ema_decay"]:
-            self.average = WeightAverage(model.parameters(), config["ema_decay"])
-            self.optimizer.register_step_post_hook(lambda *_: self.average.update())
+    """TIGER's trainer with plainly random batches, since the model packs histories and has no padding to save."""
 
     def _build_optimizer(self, **kwargs):
         """With `update_rows=touched`, AdamW on the rows that a step reads; it does the clipping too."""
@@ -721,26 +737,3 @@ class TIGERTreeTrainer(TIGERTrainer):
 
     def _make_examples(self, dataset) -> TrainingWindows:
         return replace(super()._make_examples(dataset), bucket_batches=1)
-
-    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
-        with nullcontext() if self.average is None else self.average.shown(True):
-            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
-
-    def state(self, epoch: int) -> dict:
-        if self.average is None:
-            return super().state(epoch)
-        with self.average.shown(False):
-            trained = {"trained_state_dict": self.model.state_dict(), "averaged_steps": self.average.steps}
-        with self.average.shown(True):
-            return {**super().state(epoch), **trained}
-
-    def _load_weights(self, checkpoint: dict) -> None:
-        super()._load_weights(checkpoint)
-        if self.average is not None:
-            self.average.restart(checkpoint.get("averaged_steps", 0))
-
-    def resume_checkpoint(self, resume_file):
-        checkpoint = super().resume_checkpoint(resume_file)
-        if "trained_state_dict" in checkpoint:
-            self.model.load_state_dict(checkpoint["trained_state_dict"])
-        return checkpoint
