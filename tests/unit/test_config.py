@@ -79,7 +79,10 @@ def test_recipes_choose_their_files(workplace):
     paper = build_config("TIGER", "ml-100k", config_dict={"recipe": "paper"})
     default = build_config("TIGER", "ml-100k")
     assert default["recipe"] == "tiny" and default["d_model"] == 64
-    assert tuned["d_model"] == paper["d_model"] == 128 and tuned["learner"] == "adamw"
+    assert tuned["d_model"] == paper["d_model"] == 128
+    assert (
+        default["learner"] == "adamw" and tuned["content_cooccurrence"] == 1.0 and paper["content_cooccurrence"] == 0.0
+    )
     paper_words = dict(
         num_encoder_layers=4, num_decoder_layers=4, num_heads=6, d_kv=64, d_ff=1024, dropout_rate=0.1, user_buckets=2000,
         train_batch_size=256, learning_rate=0.01, warmup_steps=10000, max_steps=200000, lr_scheduler="inverse_sqrt",
