@@ -13,8 +13,8 @@ from pathlib import Path
 from time import perf_counter
 
 from recbole_tiger.cache import atomic_write_text, content_key
-from recbole_tiger.config import ConfigError, check_settings, config_from_plain, known_keys, plain_settings
-from recbole_tiger.evaluation.leaderboard import carrier_of, run_popularity, sentence_of
+from recbole_tiger.config import ConfigError, check_settings, config_from_plain, plain_settings
+from recbole_tiger.evaluation.leaderboard import carrier_of, known_keys_of, run_popularity, sentence_of
 from recbole_tiger.evaluation.leaderboard_formats import report, write_outputs
 from recbole_tiger.evaluation.leaderboard_table import POP, StoredRun, make_leaderboards, read_run, read_runs
 from recbole_tiger.evaluation.significance import save_ranks
@@ -50,7 +50,8 @@ def run(settings: Mapping) -> str:
         raise ConfigError("evaluate needs --runs=DIR, a folder of finished runs")
     root = Path(str(settings.pop("runs")))
     output = settings.pop("output", None)
-    changes = {key: value for key, value in settings.items() if key in OF_EVALUATION}
+    # 5,10 of the command line is a tuple, in the results it is a list.
+    changes = {key: json.loads(json.dumps(value)) for key, value in settings.items() if key in OF_EVALUATION}
     machine = {key: value for key, value in settings.items() if key in OF_THE_MACHINE}
     for key, value in settings.items():
         if key not in changes and key not in machine:
@@ -70,9 +71,9 @@ def run(settings: Mapping) -> str:
     stored = read_runs(root)
     found, failures = [], []
     for number, one in enumerate(stored, 1):
-        own = {key: value for key, value in changes.items() if key in known_keys(carrier_of(one.result["model"]))}
+        own = {key: value for key, value in changes.items() if key in known_keys_of(one.result["model"])}
         place = folder / one.folder.relative_to(root)
-        name = f"[{number}/{len(stored)}] {one.label}, seed {one.result.get('seed')}"
+        name = f"{one.label}, seed {one.result.get('seed')}"
         done = read_run(place)
         if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
             raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")
@@ -83,8 +84,8 @@ def run(settings: Mapping) -> str:
                 reason = f"done in {perf_counter() - started:.0f} s"
             except Exception as error:  # whatever it is, the other runs are evaluated
                 reason = sentence_of(error)
-                failures.append((f"{one.label}, seed {one.result.get('seed')}", reason))
-            print(f"{name}: {reason}", file=sys.stderr, flush=True)
+                failures.append((name, reason))
+            print(f"[{number}/{len(stored)}] {name}: {reason}", file=sys.stderr, flush=True)
             done = read_run(place)
         if done is not None:
             found.append(done)
@@ -149,19 +150,21 @@ def evaluate_again(stored: StoredRun, changes: Mapping, folder: Path, machine: M
             "config": plain_settings(config),
         }
         save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
+    files = {"ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
     again = {
         "of": str(stored.folder),
         "changes": dict(changes),
         "from": {key: before["config"].get(key) for key in changes},
         **{key: provenance(config)[key] for key in ("commit", "dirty")},
     }
-    result = {**before, **new, "run_dir": str(folder), "evaluated_again": again}
+    new |= {"files": {**before.get("files", {}), **files}, "run_dir": str(folder), "evaluated_again": again}
+    result = {**before, **new}
     for key in ("best_valid_score", "commit", "dirty"):
         result[key] = before.get(key)
     row = content_key(stored.row, dict(changes))
     about = {"label": stored.label, "row": row, "model": model, "seed": before.get("seed")}
     atomic_write_text(folder / "run.json", json.dumps(about, indent=1))
-    atomic_write_text(folder / "result.json", json.dumps(result, indent=1))
+    atomic_write_text(files["result"], json.dumps(result, indent=1))
     return result
 
 

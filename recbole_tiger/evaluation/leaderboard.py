@@ -70,6 +70,7 @@ __all__ = [
     "carrier_of",
     "cost_cells",
     "describe",
+    "known_keys_of",
     "make_leaderboards",
     "make_plan",
     "notes",
@@ -272,7 +273,8 @@ def _seeds_of(model: str, seeds: Sequence[int]) -> Sequence[int | None]:
 
 
 @functools.cache
-def _known(model: str) -> frozenset[str]:
+def known_keys_of(model: str) -> frozenset[str]:
+    """The settings that a row of this model knows."""
     return frozenset(known_keys(carrier_of(model)))
 
 
@@ -307,7 +309,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
 
 def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
     for key, value in shared.items():
-        if not any(key in _known(name.model) for name in names):
+        if not any(key in known_keys_of(name.model) for name in names):
             check_keys({key: value}, carrier_of(names[0].model))
     recipe = shared.get("recipe")
     offered = sorted({offer for name in names for offer in OUR_MODELS.get(name.model, ())})
@@ -318,7 +320,7 @@ def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
 
 def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks: Mapping) -> dict:
     """The settings of one row: the shared ones that it knows, and its own."""
-    known = _known(name.model)
+    known = known_keys_of(name.model)
     own = {**shared, **blocks.get(name.model, {}), **blocks.get(name.label, {}), **command_line, **name.tag}
     own = {key: value for key, value in own.items() if key in known and key != "seed"}
     if own.get("recipe") not in OUR_MODELS.get(name.model, ()) and "recipe" not in name.tag:

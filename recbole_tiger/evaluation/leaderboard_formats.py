@@ -160,13 +160,18 @@ def _evaluated_again(board: Leaderboard) -> list[str]:
     told: dict[str, list[str]] = {}
     for row in board.rows:
         again = row.first.get("evaluated_again")
-        if again:
-            new, old = (
-                ", ".join(f"{key}={value}" for key, value in again[side].items()) for side in ("changes", "from")
-            )
-            text = f"evaluated again, with {new} where training and the choice of the epoch had {old}" if new else ""
-            told.setdefault(text or "evaluated again with the run's own settings", []).append(row.label)
+        if not again:
+            continue
+        text = "evaluated again with the run's own settings"
+        if again["changes"]:
+            new, old = (_pairs(again[side]) for side in ("changes", "from"))
+            text = f"evaluated again, with {new} where training and the choice of the epoch had {old}"
+        told.setdefault(text, []).append(row.label)
     return [f"{', '.join(labels)}: {text}." for text, labels in told.items()]
+
+
+def _pairs(settings: Mapping) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _periods(split: Mapping, target: str) -> str:

@@ -34,9 +34,8 @@ class WeightAverage:
         """Take in the weights after a step."""
         self.steps += 1
         share = (1 - self.decay) / (1 - self.decay**self.steps)
-        torch._foreach_lerp_(
-            self._averages, self._parameters, share
-        )  # one kernel for all on CUDA, as torch.optim's own
+        # One kernel for all on CUDA, as torch.optim's own averages.
+        torch._foreach_lerp_(self._averages, self._parameters, share)
 
     @torch.no_grad()
     def restart(self, steps: int) -> None:

@@ -81,6 +81,11 @@ def test_settings_of_one_kind_of_model_leave_the_others_alone(trained, capsys):
     assert found["TIGER"]["config"]["scoring"] == "exact"
     assert "scoring" not in found["SASRec"]["evaluated_again"]["changes"]
     assert all("recall@1" in result["test_result"] for result in found.values())
+    again = ["evaluate", f"--runs={trained}", "--topk=1,5,10", f"--output={trained.parent / 'lists'}"]
+    assert cli.main(again) == 0 and cli.main(again) == 0  # the second one knows its own results
+    for path in (trained.parent / "lists").rglob("result.json"):
+        files = json.loads(path.read_text())["files"]
+        assert files["result"] == str(path) and files["ranks"] == str(path.with_name("ranks.npz"))
 
 
 def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
