@@ -167,7 +167,8 @@ def _evaluated_again(board: Leaderboard) -> list[str]:
             new, old = (_pairs(again[side]) for side in ("changes", "from"))
             text = f"evaluated again, with {new} where training and the choice of the epoch had {old}"
         told.setdefault(text, []).append(row.label)
-    return [f"{', '.join(labels)}: {text}." for text, labels in told.items()]
+    everyone = len(board.rows)
+    return [f"{'All rows' if len(rows) == everyone else ', '.join(rows)}: {text}." for text, rows in told.items()]
 
 
 def _pairs(settings: Mapping) -> str:

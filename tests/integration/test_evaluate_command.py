@@ -30,7 +30,7 @@ def test_masked_once_more_is_as_if_masked_from_the_start(trained, toy, capsys):
     printed = capsys.readouterr()
     assert "seen items masked" in printed.out and "[4/4]" in printed.err
     assert (
-        "evaluated again, with mask_seen_items=True where training and the choice of the epoch had mask_seen_items=False"
+        "All rows: evaluated again, with mask_seen_items=True where training and the choice of the epoch had mask_seen_items=False"
         in printed.out
     )
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
