@@ -46,7 +46,7 @@ from recbole_tiger.config import (
     precision_of,
     read_yaml,
 )
-from recbole_tiger.data.dataset import order_interactions
+from recbole_tiger.data.dataset import FeatureDataset, order_interactions
 from recbole_tiger.data.split import moment_text
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
@@ -286,7 +286,7 @@ def start_logging(config: Config) -> str | None:
 def prepare_data(config: Config) -> PreparedData:
     """Load, order and split a dataset; the same rows in the same order for every model."""
     try:
-        dataset = create_dataset(config)
+        dataset = FeatureDataset(config) if config["model"] in FEATURE_MODELS else create_dataset(config)
     except ValueError as error:
         if "feat is empty" not in str(error):
             raise

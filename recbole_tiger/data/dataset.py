@@ -138,6 +138,28 @@ def order_by_user(users: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarr
     return grouped.indices, grouped.indptr.astype(np.int64)
 
 
+class FeatureDataset(SequentialDataset):
+    """RecBole's sequential dataset for models that read item features, with the interactions and items of all other models.
+
+    RecBole leaves out interactions with an item that has no row in the ``.item`` file, and lists items that have a row
+    but no interaction: data that models without features do not have. Here the first have empty features, the second go.
+    """
+
+    def _filter_inter_by_user_or_item(self):
+        """Every interaction stays."""
+
+    def _data_filtering(self):
+        super()._data_filtering()
+        if self.item_feat is not None:
+            known = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field])
+            if not known.any():
+                raise ConfigError(
+                    f"dataset='{self.dataset_name}': no item of the interactions has a row in {self.dataset_name}.item; "
+                    f"'{self.iid_field}' must name the same items in both files"
+                )
+            self.item_feat = self.item_feat[known].reset_index(drop=True)
+
+
 class PrefixDataset(SequentialDataset):
     """A sequential dataset in the exact time order, which keeps every user's sequence once.
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from catalogue import settings_of
+from catalogue import TINY, settings_of, write_catalogue
 from recbole.evaluator import Collector
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.config import read_yaml
+from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.evaluation.evaluator import unrounded_evaluator
-from recbole_tiger.quick_start import trainer_class
+from recbole_tiger.quick_start import prepare_data, trainer_class
 
 OURS = ["TIGER", "TIGERTree", "P5"]
 MODELS = [*OURS, "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "HGN", "FDSA", "S3Rec"]
@@ -55,6 +55,37 @@ def test_all_models_see_the_same_rows(toy):
         result = run_recbole_tiger(model, "toy", config_dict=settings_of(model, toy))
         seen[model] = (result["data_checksum"], result["popularity"])
     assert seen["TIGER"] == seen["SASRec"] == seen["FDSA"]
+
+
+@pytest.mark.parametrize("interval", [None, "[8,inf)"])
+@pytest.mark.parametrize("model", ["FDSA", "S3Rec"])
+def test_feature_models_see_the_same_rows_where_items_lack_features_or_buyers(tmp_path, model, interval):
+    """RecBole leaves out interactions with an item that has no row in the .item file, and lists items without interactions."""
+    folder = write_catalogue(tmp_path)
+    head, *rows = (folder / "toy.item").read_text(encoding="utf-8").splitlines()
+    lacking = [row for row in rows if not row.startswith(("i0_3\t", "i1_5\t"))]
+    unbought = ["nobody\tHis soap\tBeauty Care_0 Rarity\tAcme", "i0_99\tHer soap\tBeauty Care_9\tAcme"]
+    (folder / "toy.item").write_text("\n".join([head, unbought[0], *lacking, unbought[1]]) + "\n", encoding="utf-8")
+    settings = {
+        **TINY,
+        "data_path": str(tmp_path),
+        "checkpoint_dir": str(tmp_path / "saved"),
+        "user_inter_num_interval": interval,
+    }
+    seen = {}
+    for name in ("SASRec", model):
+        result = run_recbole_tiger(name, "toy", config_dict=settings_of(name, settings))
+        data = prepare_data(build_config(name, "toy", config_dict=settings_of(name, settings)))
+        items = list(data.dataset.field2id_token["item_id"])
+        seen[name] = (result["data_checksum"], result["popularity"], items, data.dataset.sequences.items.tolist())
+    assert seen["SASRec"] == seen[model]
+    features = data.test._dataset.item_feat
+    assert len(features) == len(items)
+    kinds = data.dataset.field2id_token["categories"]
+    for token, expected in (("i0_3", []), ("i0_4", ["Beauty", "Care_0", "Soap"])):
+        row = features["categories"][items.index(token)]
+        assert [kinds[value] for value in row.tolist() if value] == expected
+    assert "Rarity" not in kinds and "Care_9" not in kinds
 
 
 @pytest.mark.parametrize("model", ["TIGER", "SASRec"])
