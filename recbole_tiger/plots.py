@@ -312,18 +312,21 @@ def page(title: str, sections: Sequence[Section], *, subtitle: str = "") -> str:
     links = "".join(
         f'<a href="#part-{number}">{html.escape(section.title)}</a>' for number, section in enumerate(sections, start=1)
     )
-    script = f'<script type="text/javascript">{get_plotlyjs()}</script>\n' if plots else ""
+    head = f'<script type="text/javascript">{get_plotlyjs()}</script>\n' if plots else ""
+    above = f"<header><h1>{html.escape(title)}</h1>"
+    above += (f"<p>{html.escape(subtitle)}</p>" if subtitle else "") + "</header>\n"
+    above += f"<nav>{links}</nav>\n" if len(sections) > 1 else ""
+    return document(title, above + "\n".join(body), head=head)
+
+
+def document(title: str, body: str, *, head: str = "") -> str:
+    """An HTML file in the style of all pages around a body that is HTML already, with ``head`` (scripts, styles) after the style."""
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_CSS.replace('FONT', _FONT)}</style>\n{script}</head>\n"
-        f"<body>\n<main>\n<header><h1>{html.escape(title)}</h1>"
-        + (f"<p>{html.escape(subtitle)}</p>" if subtitle else "")
-        + "</header>\n"
-        + (f"<nav>{links}</nav>\n" if len(sections) > 1 else "")
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_CSS.replace('FONT', _FONT)}</style>\n{head}</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 

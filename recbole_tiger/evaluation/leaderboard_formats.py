@@ -121,10 +121,10 @@ def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
-def notes(board: Leaderboard) -> list[str]:
-    """What a reader of the table has to know."""
+def notes(board: Leaderboard, best: str = "* best, + second best") -> list[str]:
+    """What a reader of the table has to know; ``best`` says how its best values are marked."""
     several = any(row.std is not None for row in board.rows)
-    lines = ["* best, + second best; gain: " + board.main + " against the best other row."]
+    lines = [f"{best}; gain: {board.main} against the best other row."]
     if several:
         lines.append("Mean ± standard deviation over seeds.")
     if board.n_resamples:
@@ -225,7 +225,7 @@ def format_markdown(board: Leaderboard) -> str:
     ]
     parts += [f"{label} has no result: {reason}" for label, reason in board.failures]
     parts += [table(*statistics_cells(board))] if board.n_resamples else []
-    parts += [table(*cost_cells(board)), *notes(board)]
+    parts += [table(*cost_cells(board)), *notes(board, "**Best**, <u>second best</u>")]
     if board.published:
         parts += [f"### {board.published.title}", board.published.note]
         parts.append(table(board.published.header, board.published.cells))

@@ -289,6 +289,7 @@ def test_best_is_bold_and_second_underlined(runs):
     [board] = make_leaderboards(read_runs(runs))
     best, second = (f"{row.mean['ndcg@10']:.4f}" for row in board.rows[:2])
     assert f"**{best} ± " in format_markdown(board) and f"<u>{second} ± " in format_markdown(board)
+    assert "**Best**, <u>second best</u>; gain" in format_markdown(board) and "* best, + second" in format_text(board)
     latex = format_latex(board)
     assert f"\\textbf{{{best} $\\pm$" in latex and f"\\underline{{{second} $\\pm$" in latex
     assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
