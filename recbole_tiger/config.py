@@ -287,6 +287,8 @@ def build_config(
     user = {key: value for key, value in user.items() if key not in ("model", "dataset", "config_files")}
     shipped = shipped_settings(model, dataset, user)
     settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
+    if shipped.get("selected_features"):  # made of the user's own load_col, and the feature column
+        settings["load_col"] = shipped["load_col"]
     for key in SPLIT_KEYS:
         settings.pop(key, None)
     if settings.get("learner") is not None:
@@ -381,7 +383,7 @@ def known_keys(model: str) -> set[str]:
     theirs = Path(recbole.__file__).parent / "properties"
     files = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", theirs / "model" / f"{model}.yaml"]
     files += [*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
-    files += list(PROPERTIES.glob(f"model/{model}*.yaml"))
+    files += [PROPERTIES / "model" / f"{model}.yaml", *PROPERTIES.glob(f"model/{model}_*.yaml")]  # and its recipes
     for file in files:
         if file.is_file():
             keys.update(read_yaml(file))
@@ -488,10 +490,10 @@ def _check_evaluation(config: Config) -> None:
             )
     for metric in config["metrics"]:
         needs = set(metric_information[metric.lower()])
-        if config["model"] in GENERATIVE_MODELS and needs & {"rec.meanrank", "rec.score"}:
+        if needs & {"rec.meanrank", "rec.score"}:
             raise ConfigError(
-                f"metrics: '{metric}' needs a score for every item, which a generative model does not give; "
-                "use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
+                f"metrics: '{metric}' needs a score for every item, which is not kept here: a generative model gives none, and "
+                "all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
             )
     name, _, k = str(config["valid_metric"]).partition("@")
     if name.lower() not in [metric.lower() for metric in config["metrics"]] or int(k or 0) not in config["topk"]:

@@ -215,7 +215,7 @@ def quantizer_input(config, scaler: Scaler, embeddings: np.ndarray, company: Com
     """
     scaled = scaler.fit(embeddings).transform(embeddings)
     weight = config["content_cooccurrence"]
-    if not weight:
+    if not weight or company is None:
         return scaled
     try:
         return scaler.fit_beside(scaled, cooccurrence_vectors(*company, len(embeddings)), weight)
@@ -260,7 +260,7 @@ def _made_semantic_ids(config, items: list[str], company: Company | None) -> Pre
         )
     if config["semantic_id"] == "random":  # the one method that looks at no content, so none is asked for
         content = Content([], np.arange(len(items), dtype=np.float64)[:, None], "", {}, {}, ())
-        scaler = Scaler("none", None)
+        scaler, company = Scaler("none", None), None
     else:
         content = item_content(config, items)
         scaler = scaler_of(config)
@@ -276,7 +276,7 @@ def _made_semantic_ids(config, items: list[str], company: Company | None) -> Pre
         quantizer.name,
         arguments,
         config["collision"],
-        *([config["content_cooccurrence"], *company] if config["content_cooccurrence"] else []),
+        *([config["content_cooccurrence"], *company] if company is not None else []),
     )
 
     # A quantizer that is trained for long continues a killed run's file, which goes once the result is kept.

@@ -184,6 +184,7 @@ def run_config(
         seconds["data"] -= sum(prepared.seconds.values())
         seconds.update(prepared.seconds)
 
+    _check_run_dir(config)
     if config["model"] == "S3Rec":
         trainer = _pretrained_s3rec(config, data)
     else:
@@ -236,7 +237,7 @@ def run_config(
         "examples_seen": trainer.examples_seen,
         "examples_per_second": {
             "training": _rate(
-                trainer.examples_seen or len(data.train._dataset) * len(trainer._history), seconds["training"]
+                trainer.examples_seen or len(data.train._dataset) * _passes(trainer), seconds["training"]
             ),
             "test": _rate(len(ranks["test"].users), seconds["test"]) if test else None,
         },
@@ -258,6 +259,25 @@ def run_config(
     logger.info(set_color("best valid ", "yellow") + f": {best_result and trainer.rounded(best_result)}")
     logger.info(set_color("test result", "yellow") + f": {test_result and trainer.rounded(test_result)}")
     return processes.from_main(lambda: result)
+
+
+def _check_run_dir(config: Config) -> None:
+    """Raise where a new run would overwrite another one, or be continued from its checkpoint."""
+    if not config["run_dir"] or config["resume"]:
+        return
+    folder, files = Path(config["run_dir"]), ("last.pth", "best.pth", "result.json")
+    there = processes.from_main(lambda: [name for name in files if (folder / name).exists()])
+    if there:
+        raise ConfigError(
+            f"run_dir='{config['run_dir']}' holds a run already ({', '.join(there)}); name another folder, or continue that run "
+            f"with --resume={folder / 'last.pth'}"
+        )
+
+
+def _passes(trainer: SafeTrainer) -> int:
+    """Passes over the training rows: epochs, and those of a first stage of this very run."""
+    is_own = (trainer.run_dir / "pretrained.pth").is_file()
+    return len(trainer._history) + (trainer.config["pretrain_epochs"] if is_own else 0)
 
 
 _log_handlers: list = []

@@ -5,6 +5,7 @@ Comes in: RecBole's data loaders and a model. Goes out: a run folder with ``best
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import secrets
@@ -37,11 +38,20 @@ from recbole_tiger.evaluation.evaluator import (
     topk_of_scores,
     unrounded_evaluator,
 )
+from recbole_tiger.evaluation.leaderboard_table import PLACES
 from recbole_tiger.nn.averaging import WeightAverage
 from recbole_tiger.nn.row_adamw import RowAdamW
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
 NAN_CHECK_STEPS = 50
+#: When a run ends; larger, they let one that has ended go on.
+END_KEYS = ("epochs", "max_steps", "max_seconds", "stopping_step")
+#: Settings that may be others when a run is continued. Of the rest each is what the weights so far were trained under.
+MAY_CHANGE = (PLACES - {"seed"}) | {
+    *END_KEYS,
+    *"eval_step eval_steps eval_batch_size decode_batch_size compile pre_model_path reproducibility encoding".split(),
+    *"metric_decimal_place loss_decimal_place log_wandb wandb_project".split(),
+}
 
 
 class TrainingStopped(RuntimeError):
@@ -94,6 +104,7 @@ class SafeTrainer(Trainer):
         self._loader_state = None
         self._history: list[dict] = []
         self._progress = (0, 0.0)  # steps of the unfinished epoch, and the sum of their losses
+        self._clock = perf_counter()
 
     def _new_run_dir(self) -> Path:
         name = f"{self.config['model']}-{self.config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
@@ -151,7 +162,8 @@ class SafeTrainer(Trainer):
 
         Raises:
             CheckpointError: for a damaged or foreign file.
-            ConfigError: for a checkpoint of another model or dataset.
+            ConfigError: for a checkpoint of another model or dataset, or of a run with other settings, or without the
+                best epoch's beside it.
         """
         checkpoint = self._read_checkpoint(resume_file)
         for key in ("model", "dataset"):
@@ -160,6 +172,7 @@ class SafeTrainer(Trainer):
                     f"resume='{resume_file}' is a checkpoint of {key}={checkpoint['config'][key]}, not of "
                     f"{key}={self.config[key]}; name the same {key}"
                 )
+        self._check_same_run(resume_file, checkpoint)
         self.run_dir = Path(resume_file).resolve().parent
         self.saved_model_file = str(self.run_dir / "best.pth")
         self.last_model_file = str(self.run_dir / "last.pth")
@@ -182,6 +195,24 @@ class SafeTrainer(Trainer):
             processes.seed_generators(self.config, checkpoint["epoch"] + 1, self._progress[0])
         self.logger.info(f"Resuming {resume_file} after epoch {checkpoint['epoch']}")
         return checkpoint
+
+    def _check_same_run(self, resume_file, checkpoint: dict) -> None:
+        """Raise where going on would mix two runs, or test another epoch than the best."""
+        before, now = checkpoint["config"], json.loads(json.dumps(plain_settings(self.config)))
+        before = json.loads(json.dumps(before))
+        other = [key for key in sorted(before.keys() & now) if key not in MAY_CHANGE and before[key] != now[key]]
+        if other:
+            shown = ", ".join(f"{key}={before[key]} (now {now[key]})" for key in other[:8])
+            more = f" and {len(other) - 8} more" if len(other) > 8 else ""
+            raise ConfigError(
+                f"resume='{resume_file}' is of a run with {shown}{more}; give the same settings as then, or start a run of its own "
+                f"without resume (what may change: {', '.join(END_KEYS)})"
+            )
+        best = Path(resume_file).resolve().parent / "best.pth"
+        if checkpoint["best_valid_result"] is not None and not self._is_written(str(best)):
+            raise ConfigError(
+                f"resume='{resume_file}' needs the best epoch of its run, best.pth, beside it; copy both files together"
+            )
 
     @staticmethod
     def _read_checkpoint(path) -> dict:
@@ -227,10 +258,11 @@ class SafeTrainer(Trainer):
         raise TrainingStopped(f"stopped by SIGTERM; continue with --resume={self.last_model_file}")
 
     def _fit_epoch(self, epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn):
-        started = perf_counter()
+        taken_before = self.seconds["training"]
+        started = self._clock = perf_counter()
         loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
-        trained = perf_counter()
-        self.seconds["training"] += trained - started
+        self._count_training()
+        trained = started + self.seconds["training"] - taken_before
         self.finished = self.finished or self._is_last(epoch)
         self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
         record = {"epoch": epoch, "train_loss": float(self.train_loss_dict[epoch]), "seconds": trained - started}
@@ -257,6 +289,12 @@ class SafeTrainer(Trainer):
             self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
         if callback_fn and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
             callback_fn(epoch, record["valid"][self.valid_metric])
+
+    def _count_training(self) -> None:
+        """Add the time since the last count, or since training went on, to what training took."""
+        now = perf_counter()
+        self.seconds["training"] += now - self._clock
+        self._clock = now
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """RecBole's epoch; the sum of the batches' losses.
@@ -464,7 +502,7 @@ class S3RecTrainer(SafeTrainer):
 
     def pretrain(self, train_data, verbose=True, show_progress=False) -> str:
         """Self-supervised stage; returns the file that the second stage starts from."""
-        path = str(self.run_dir / "pretrained.pth")
+        path, limit = str(self.run_dir / "pretrained.pth"), self.config["max_seconds"]
         for epoch in range(self.config["pretrain_epochs"]):
             started = perf_counter()
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
@@ -472,6 +510,12 @@ class S3RecTrainer(SafeTrainer):
             if verbose:
                 self.logger.info("pre" + self._generate_train_loss_output(epoch, started, perf_counter(), loss))
             self._add_train_loss_to_tensorboard(epoch, loss, tag="Loss/Pretrain")
+            if limit and processes.from_main(lambda: self.seconds["training"]) >= limit:
+                self._save_checkpoint(epoch, verbose=False, saved_model_file=path)
+                raise ConfigError(
+                    f"max_seconds={limit} ended in epoch {epoch + 1} of pretrain_epochs={self.config['pretrain_epochs']}, before "
+                    f"S3Rec's second stage; raise max_seconds, or set --pre_model_path={path} to begin with that stage"
+                )
         self._save_checkpoint(self.config["pretrain_epochs"] - 1, verbose=False, saved_model_file=path)
         return path
 
@@ -605,6 +649,7 @@ class TIGERTrainer(SafeTrainer):
                 break
             if processes.any_of(self._stopping):
                 self._progress = (steps, float(total))
+                self._count_training()
                 self._stop()
             self.optimizer.zero_grad(set_to_none=True)
             loss = total.new_zeros(())
@@ -647,6 +692,7 @@ class TIGERTrainer(SafeTrainer):
 
     def _validate_midway(self, show_progress: bool) -> None:
         """Validation every `eval_steps` steps, within an epoch."""
+        self._count_training()
         improved, result = self._validate(self._epoch, self._valid_data, True, show_progress)
         passed = self._epoch + self._progress[0] / self._steps_per_epoch
         record = {"epoch": self._epoch, "step": self.global_step, "epochs": passed, "valid": dict(result)}
@@ -658,6 +704,7 @@ class TIGERTrainer(SafeTrainer):
             self._save_checkpoint(self._epoch - 1, verbose=False, saved_model_file=self.last_model_file)
         if self._callback:
             self._callback(self._epoch, result[self.valid_metric])
+        self._clock = perf_counter()
 
     def _validate(self, *arguments) -> tuple[bool, dict]:
         found = super()._validate(*arguments)

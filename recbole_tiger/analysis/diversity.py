@@ -78,6 +78,11 @@ def run(settings: dict) -> str:
     seed = trained.config["seed"] if seed is None else seed
 
     lists = {"beam search": _lists(trained, ks, None, seed)}
+    if trained.model.rescore_weight:  # samples are not rescored: this row is what they are to be compared with
+        weight, trained.model.rescore_weight = trained.model.rescore_weight, 0.0
+        lists["beam search, not rescored"] = _lists(trained, ks, None, seed)
+        trained.model.rescore_weight = weight
+    n_beam = len(lists)
     for level in levels:
         for temperature in temperatures:
             if level and temperature == 1 and 0 in levels:
@@ -96,7 +101,7 @@ def run(settings: dict) -> str:
     ]
     shown = min(ks)
     # One level or all together, so that the table stays readable.
-    viewed = list(lists)[: 1 + len(temperatures)]
+    viewed = list(lists)[: n_beam + len(temperatures)]
     offered = {name: offered_categories(codes, known, trained, lists[name][shown]) for name in viewed}
     notes = [
         *NOTES,

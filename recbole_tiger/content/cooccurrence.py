@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 DIMENSIONS = 128
 #: Items of a history that are so many places apart, or fewer, are company; counted by one over the root of the distance.
 WINDOW = 20
+_LEAST_VALUE = 1e-6  # singular values, and lengths, below this share of the largest are rounding
 _SMOOTHING = 0.75  # exponent of the context distribution
 
 
@@ -53,9 +54,10 @@ def cooccurrence_vectors(items: np.ndarray, user: np.ndarray, n_items: int) -> n
         return np.zeros((n_items, max(k, 1)), dtype=np.float32)
     with threadpool_limits(1):  # the order of summation, and with it the last bits, must not depend on their number
         vectors, values, _ = svds(ratio, k, v0=np.random.default_rng(0).standard_normal(n_items))
-    vectors = vectors * np.sqrt(np.maximum(values, 0))
+    # Beyond the rank of the matrix the singular vectors are arbitrary.
+    vectors = vectors * np.sqrt(np.where(values > _LEAST_VALUE * values.max(), values, 0))
     vectors *= np.sign(vectors[np.abs(vectors).argmax(0), np.arange(k)])  # the sign of a singular vector is free
     length = np.linalg.norm(vectors, axis=1)
-    alone = length <= 1e-9 * length.max()
+    alone = (np.asarray(ratio.sum(1)).ravel() == 0) | (length <= _LEAST_VALUE * length.max())
     shortest = np.quantile(length[~alone], 0.1)
     return np.where(alone[:, None], 0, vectors / np.maximum(length, shortest)[:, None]).astype(np.float32)

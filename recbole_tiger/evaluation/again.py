@@ -68,15 +68,21 @@ def run(settings: Mapping) -> str:
             f"output='{folder}' lies in the folder of the runs, where its results would be taken for runs"
         )
 
-    stored = read_runs(root)
+    stored = [run for run in read_runs(root) if "evaluated_again" not in run.result]
+    if not stored:
+        raise ConfigError(f"runs='{root}' holds results of evaluate only; name the folder of the runs themselves")
     found, failures = [], []
     for number, one in enumerate(stored, 1):
         own = {key: value for key, value in changes.items() if key in known_keys_of(one.result["model"])}
         place = folder / one.folder.relative_to(root)
         name = f"{one.label}, seed {one.result.get('seed')}"
+        if len({run.result["dataset"] for run in stored}) > 1:
+            name += f", {one.result['dataset']}"
         done = read_run(place)
         if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
             raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")
+        if done is not None and done.result["evaluated_again"].get("checkpoint") != _digest(one.folder):
+            done = None  # the run has gone on since
         if done is None:
             started = perf_counter()
             try:
@@ -133,6 +139,7 @@ def evaluate_again(stored: StoredRun, changes: Mapping, folder: Path, machine: M
         _check_data(config, stored, data_checksum(dataset))
         trainer = trainer_class(model)(config, network)
         data = PreparedData(dataset, *loaders)
+        trainer.eval_collector.data_collect(data.train)
         metrics, ranks, seconds = {}, {}, {}
         for phase, loader in (("valid", data.valid), ("test", data.test)):
             started = perf_counter()
@@ -153,6 +160,7 @@ def evaluate_again(stored: StoredRun, changes: Mapping, folder: Path, machine: M
     files = {"ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
     again = {
         "of": str(stored.folder),
+        "checkpoint": _digest(stored.folder),
         "changes": dict(changes),
         "from": {key: before["config"].get(key) for key in changes},
         **{key: provenance(config)[key] for key in ("commit", "dirty")},
@@ -166,6 +174,12 @@ def evaluate_again(stored: StoredRun, changes: Mapping, folder: Path, machine: M
     atomic_write_text(folder / "run.json", json.dumps(about, indent=1))
     atomic_write_text(files["result"], json.dumps(result, indent=1))
     return result
+
+
+def _digest(folder: Path) -> str | None:
+    """Of a run's best checkpoint; None for a run without one."""
+    file = folder / "best.pth"
+    return content_key(file) if file.is_file() else None
 
 
 def _check_data(config, stored: StoredRun, checksum: str) -> None:

@@ -202,7 +202,9 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     main = str(first["config"]["valid_metric"]).lower()
     by_row: dict[str, dict] = {}
     for run in runs:  # of two runs with one seed the later one counts
-        by_row.setdefault(run.row, {})[run.result.get("seed", run.result["config"].get("seed"))] = run
+        seeded, seed = by_row.setdefault(run.row, {}), run.result.get("seed", run.result["config"].get("seed"))
+        if seed not in seeded or _finished_at(run) >= _finished_at(seeded[seed]):
+            seeded[seed] = run
     rows = []
     for label, seeded in zip(_labels(by_row), by_row.values(), strict=True):
         values = {m: [run.result["test_result"].get(m, np.nan) for run in seeded.values()] for m in metrics}
@@ -232,6 +234,11 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
         n_resamples=n_resamples,
         n_users=n_users,
     )
+
+
+def _finished_at(run: StoredRun) -> int:
+    file = run.folder / "result.json"
+    return file.stat().st_mtime_ns if file.is_file() else 0
 
 
 def _is_leaking(result: Mapping) -> bool:

@@ -112,3 +112,36 @@ def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
     torch.save(state, sasrec)  # mended, it is evaluated by the same command
     assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 0
     assert "SASRec[hidden_size=16], seed 1 has no result" not in capsys.readouterr().out
+
+
+def test_a_run_that_went_on_is_evaluated_anew_and_results_are_not_taken_for_runs(toy, workplace, capsys):
+    settings = {**settings_of("SASRec", toy, seed=1), "run_dir": str(workplace / "runs" / "one")}
+    run_recbole_tiger("SASRec", "toy", config_dict=settings)
+    command = ["evaluate", f"--runs={workplace / 'runs'}", "--mask_seen_items=True"]
+    assert cli.main(command) == 0
+    folder = workplace / "runs-mask_seen_items=True"
+    first = results(folder)["SASRec"]
+    last = workplace / "runs" / "one" / "last.pth"
+    run_recbole_tiger("SASRec", "toy", config_dict={**settings, "epochs": 12, "resume": str(last)})
+    assert cli.main(command) == 0
+    second = results(folder)["SASRec"]
+    fresh = f"--output={workplace / 'fresh'}"
+    assert cli.main([*command, fresh]) == 0
+    assert second["test_result"] == results(workplace / "fresh")["SASRec"]["test_result"] != first["test_result"]
+    # The folder above holds runs and results of evaluate: the latter are left out.
+    capsys.readouterr()
+    assert (
+        cli.main(["evaluate", f"--runs={workplace}", "--mask_seen_items=True", f"--output={workplace.parent / 'all'}"])
+        == 0
+    )
+    assert "[1/1]" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"--runs={folder}", "--topk=5"]) != 0
+    assert "results of evaluate only" in capsys.readouterr().err
+
+
+def test_metrics_of_whole_lists(toy, workplace, capsys):
+    settings = {**settings_of("SASRec", toy, seed=1), "run_dir": str(workplace / "runs" / "one")}
+    plain = run_recbole_tiger("SASRec", "toy", config_dict={**settings, "metrics": ["Recall", "NDCG", "ItemCoverage"]})
+    assert cli.main(["evaluate", f"--runs={workplace / 'runs'}", "--topk=10"]) == 0
+    [found] = results(workplace / "runs-topk=10").values()
+    assert found["test_result"]["itemcoverage@10"] == plain["test_result"]["itemcoverage@10"] > 0

@@ -8,7 +8,10 @@ from recbole_tiger.cli import main
 from recbole_tiger.quantization import rqvae
 from recbole_tiger.quick_start import run_recbole_tiger
 
-KEYS = ("content_encoder", "content_dim", "id_length", "codebook_size", "data_path", "item_feature", "recipe")
+KEYS = (
+    *("content_encoder", "content_dim", "content_cooccurrence", "id_length", "codebook_size"),
+    *("data_path", "item_feature", "recipe"),
+)
 
 
 def command(toy, *more):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from catalogue import settings_of
+from catalogue import settings_of, write_catalogue
 
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.checkpoint import CheckpointError
 from recbole_tiger.config import ConfigError
+from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.trainer import SafeTrainer, TIGERTrainer, TrainingStopped
 
 
@@ -218,3 +219,89 @@ def test_killed_while_writing_leaves_the_last_checkpoint_whole(toy, monkeypatch)
         save_checkpoint(last, {"weights": torch.zeros(3)})
     assert last.read_bytes() == last.with_name("copy.pth").read_bytes()
     assert not [p for p in last.parent.iterdir() if "tmp" in p.name]
+
+
+@pytest.mark.parametrize(
+    ("model", "changed", "told"),
+    [
+        ("TIGER", {"seed": 77}, "seed=2024 \\(now 77\\)"),
+        ("SASRec", {"learning_rate": 1e-5}, "learning_rate=0.01 \\(now 1e-05\\)"),
+        ("SASRec", {"hidden_size": 32}, "hidden_size=16 \\(now 32\\)"),
+        ("TIGER", {"split": "temporal"}, "eval_args="),
+    ],
+)
+def test_a_run_goes_on_under_its_own_settings_only(toy, workplace, model, changed, told):
+    """Otherwise a result would name settings that its weights were not trained under, or a split whose test they have seen."""
+    write_catalogue(workplace / "data", clock=True)
+    settings = settings_of(model, {**toy, "data_path": str(workplace / "data")}, learning_rate=0.01)
+    done = run_recbole_tiger(model, "toy", config_dict=settings)
+    result = Path(done["files"]["result"])
+    before = result.read_bytes()
+    again = {**settings, **changed, "epochs": 2, "resume": done["files"]["last checkpoint"]}
+    with pytest.raises(ConfigError, match=told):
+        run_recbole_tiger(model, "toy", config_dict=again)
+    assert result.read_bytes() == before
+    more = {
+        "eval_batch_size": 7,
+        "show_progress": True,
+        "checkpoint_dir": str(workplace / "elsewhere"),
+        "max_seconds": 1e9,
+    }
+    gone_on = run_recbole_tiger(model, "toy", config_dict={**settings, **more, "epochs": 2, "resume": again["resume"]})
+    assert [record["epoch"] for record in gone_on["history"]] == [0, 1]
+
+
+def test_a_checkpoint_without_its_best_epoch_is_named(toy, workplace):
+    settings = settings_of("SASRec", toy)
+    done = run_recbole_tiger("SASRec", "toy", config_dict=settings)
+    alone = workplace / "alone"
+    alone.mkdir()
+    shutil.copy(done["files"]["last checkpoint"], alone / "last.pth")
+    with pytest.raises(ConfigError, match="best.pth, beside it"):
+        run_recbole_tiger("SASRec", "toy", config_dict={**settings, "resume": str(alone / "last.pth")})
+    assert [path.name for path in alone.iterdir()] == ["last.pth"]
+
+
+@pytest.mark.parametrize("model", ["TIGER", "SASRec"])
+def test_a_run_folder_that_holds_a_run_is_left_alone(toy, workplace, model):
+    settings = {**settings_of(model, toy), "run_dir": str(workplace / "mine")}
+    run_recbole_tiger(model, "toy", config_dict=settings)
+    before = {path.name: path.read_bytes() for path in (workplace / "mine").iterdir()}
+    with pytest.raises(ConfigError, match="mine' holds a run already .*--resume=.*last.pth"):
+        run_recbole_tiger(model, "toy", config_dict={**settings, "seed": 7})
+    assert {path.name: path.read_bytes() for path in (workplace / "mine").iterdir()} == before
+
+
+@pytest.mark.parametrize("eval_steps", [0, 2])
+def test_validation_is_not_training_time(toy, monkeypatch, eval_steps):
+    """By a clock of the test's own, which only steps and validations move."""
+    clock = {"now": 0.0}
+    monkeypatch.setattr("recbole_tiger.trainer.perf_counter", lambda: clock["now"])
+    loss, validate = TIGER.calculate_loss, TIGERTrainer.evaluate
+
+    def slow_loss(self, *args, **kwargs):
+        clock["now"] += 1.0
+        return loss(self, *args, **kwargs)
+
+    def slow_validation(self, *args, **kwargs):
+        clock["now"] += 100.0
+        return validate(self, *args, **kwargs)
+
+    monkeypatch.setattr(TIGER, "calculate_loss", slow_loss)
+    monkeypatch.setattr(TIGERTrainer, "evaluate", slow_validation)
+    result = run_recbole_tiger("TIGER", "toy", config_dict=settings_of("TIGER", toy, eval_steps=eval_steps))
+    steps = torch.load(result["files"]["last checkpoint"], weights_only=True)["global_step"]
+    assert result["seconds"]["training"] == steps
+    n_validations = sum("valid" in record for record in result["history"])
+    assert n_validations > (1 if eval_steps else 0) and result["seconds"]["validation"] == 100.0 * n_validations
+
+
+def test_s3rec_says_that_its_first_stage_used_the_time_up(toy, workplace):
+    settings = {**settings_of("S3Rec", toy, pretrain_epochs=3), "max_seconds": 1e-6}
+    with pytest.raises(
+        ConfigError, match="max_seconds=1e-06 ended in epoch 1 of pretrain_epochs=3.*--pre_model_path="
+    ) as told:
+        run_recbole_tiger("S3Rec", "toy", config_dict=settings)
+    stored = str(told.value).split("--pre_model_path=")[1].split(" ")[0]
+    result = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "max_seconds": 0, "pre_model_path": stored})
+    assert len(result["history"]) == 1

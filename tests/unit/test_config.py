@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from catalogue import write_catalogue
 
 from recbole_tiger import cli, quick_start
 from recbole_tiger.config import (
@@ -9,6 +10,7 @@ from recbole_tiger.config import (
     ConfigError,
     build_config,
     config_from_plain,
+    known_keys,
     parse_command_line,
     parse_value,
     plain_settings,
@@ -187,3 +189,28 @@ def test_what_is_typed_wins_over_a_files_model_and_dataset(workplace, monkeypatc
     assert [(config["model"], config["hidden_size"]) for config in seen] == [("GRU4Rec", 24), ("SASRec", 24)]
     with pytest.raises(ConfigError, match="dataset='nowhere'"):
         cli._train({"dataset": "nowhere", "config_files": "best.yaml"})
+
+
+def test_a_model_has_its_own_keys_and_not_those_of_a_longer_name():
+    for key in ("n_layers", "rescore_weight", "hidden_dropout_prob"):
+        assert key in known_keys("TIGERTree") and key not in known_keys("TIGER")
+    assert {"d_model", "warmup_steps", "rqvae_epochs"} <= known_keys("TIGER")
+    with pytest.raises(ConfigError, match="unknown key 'n_layers' .* for model TIGER"):
+        build_config("TIGER", "ml-100k", config_dict={"n_layers": 6})
+
+
+def test_a_users_columns_and_a_feature_models_column(tmp_path):
+    write_catalogue(tmp_path)
+    own = {
+        "data_path": str(tmp_path),
+        "item_feature": "categories",
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    }
+    config = build_config("FDSA", "toy", config_dict=own)
+    assert config["load_col"] == {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "categories"]}
+
+
+@pytest.mark.parametrize("model", ["TIGER", "SASRec"])
+def test_metrics_that_need_all_scores_are_refused_before_training(model):
+    with pytest.raises(ConfigError, match="'GAUC' needs a score for every item"):
+        build_config(model, "ml-100k", config_dict={"metrics": ["Recall", "NDCG", "GAUC"]})

@@ -173,3 +173,21 @@ def test_a_dataset_without_company_is_named(toy):
     write_rows(path, header, by_user)
     with pytest.raises(ConfigError, match="content_cooccurrence=1.0.*set it to 0"):
         prepared(toy, content_cooccurrence=1.0, codebook_size=4)
+
+
+@pytest.mark.parametrize(("n_items", "n_trained"), [(129, 60), (300, 110)])
+def test_what_lies_beyond_the_rank_of_the_matrix_is_no_company(n_items, n_trained):
+    """Singular vectors of zero are arbitrary: an item without company must not get one of them."""
+    items, user = sequences(3, n_items=n_trained)
+    vectors = cooccurrence_vectors(items, user, n_items)
+    bought = np.zeros(n_items, dtype=bool)
+    bought[items] = True
+    assert not vectors[~bought].any() and vectors[bought].any(1).mean() > 0.9
+    assert np.isfinite(vectors).all()
+
+
+def test_random_ids_need_no_company(toy):
+    """Unseen items of `cold-start` come with nothing but their number."""
+    settings = settings_of("TIGERTree", toy, semantic_id="random", content_cooccurrence=1.0)
+    made = prepare_data(build_config("TIGERTree", "toy", config_dict=settings)).dataset.semantic_ids
+    assert made.quantizer.transform(np.zeros((1, 1))).shape == (1, 2)
