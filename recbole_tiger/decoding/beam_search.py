@@ -123,12 +123,16 @@ class Seq2SeqStepDecoder:
         self._decoder: IncrementalDecoder = model.incremental(memory, mask)
 
     def begin(self) -> Tensor:
-        device = self.model.embedding.weight.device
-        start = torch.full((self._n_users, 1), self.start_token, dtype=torch.long, device=device)
-        return self.model.logits(self._decoder.step(start), self.level_token_slices[0])
+        return self.model.logits(self.start(), self.level_token_slices[0])
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
         return self.model.logits(self.step(level, parents, codes), self.level_token_slices[level])
+
+    def start(self) -> Tensor:
+        """What the logits of level 0 are inner products with, `[B, 1, d_model]`."""
+        device = self.model.embedding.weight.device
+        start = torch.full((self._n_users, 1), self.start_token, dtype=torch.long, device=device)
+        return self._decoder.step(start)
 
     def step(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
         """What the logits of `level` are inner products with, `[B, K, d_model]`; arguments as for `advance`."""

@@ -28,7 +28,7 @@ class GenerativeRecommender(SequentialRecommender):
         prepared_ids (PreparedIDs): those in use, which may have more items.
         trie (PrefixTrie): of all items, on the model's device.
         likelihood (str): what a codeword's probability is relative to, see `beam_search`'s `normalise`.
-        rescore_weight (float): above 0, what the search finds is ranked by `rescored`.
+        rescore_weight (float): above 0, what the search finds is ranked by a second logit as well, see `recommend`.
     """
 
     input_type = InputType.POINTWISE
@@ -118,7 +118,8 @@ class GenerativeRecommender(SequentialRecommender):
 
         Returns:
             items [B, k] (0 where the beam holds fewer) and scores [B, k] (-inf there), best first: log-likelihoods, plus
-            what `rescored` adds. The histories are decoded in batches of `decode_batch_size`, sorted by length, so that
+            `rescore_weight` times the items' logits in the softmax over all items. These are not normalised, so that the
+            cost does not grow with the catalogue; in the ranking of a user it makes no difference. The histories are decoded in batches of `decode_batch_size`, sorted by length, so that
             short ones are not padded.
         """
         order = torch.argsort(lengths, stable=True)
@@ -141,12 +142,11 @@ class GenerativeRecommender(SequentialRecommender):
                 found = beam_search(
                     decoder, self.trie, beam_size=beam_size, sample=sample, generator=generator, **options
                 )
-            parts.append(rank_items(found.items, self.rescored(decoder, found), k) if rescore else found)
+            if rescore:
+                scores = found.scores + self.rescore_weight * decoder.item_logits(found.items)
+                found = rank_items(found.items, scores, k)
+            parts.append(found)
         return BeamResult.gathered(parts, order)
-
-    def rescored(self, decoder: ForkableStepDecoder, found: BeamResult) -> torch.Tensor:
-        """Scores [B, K] by which the items found are ranked anew, -inf where there is none; for a `rescore_weight`."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def write_ids(

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 
 from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encoder_input
 from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
+from recbole_tiger.decoding.trie import Emptied
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
-from recbole_tiger.nn.tree_seq2seq import NodeStepDecoder, TreeSeq2Seq
+from recbole_tiger.nn.tree_seq2seq import TreeSeq2Seq, TreeSeq2SeqStepDecoder
 from recbole_tiger.preprocessing import PreparedIDs
 
 #: In place of a codeword where a window has no target; `cross_entropy` leaves it out.
@@ -25,8 +26,9 @@ class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
-    vocabulary, of which the other levels' codewords can never be right. Three switches, all off in the paper's model, lead
-    from it to TIGERTree: `loss_over=legal`, `use_node_embeddings` and `use_item_embeddings`.
+    vocabulary, of which the other levels' codewords can never be right. Five switches, all off in the paper's model, lead
+    from it to TIGERTree: `loss_over=legal`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias` and
+    `item_loss_weight` with `rescore_weight`.
     """
 
     def __init__(self, config, dataset):
@@ -37,6 +39,9 @@ class TIGER(GenerativeRecommender):
         self.likelihood = config["likelihood"] or self.loss_over
         self.node_embeddings = config["use_node_embeddings"]
         self.item_embeddings = config["use_item_embeddings"]
+        self.repeat_bias = bool(config["repeat_bias"])
+        self.item_loss_weight = config["item_loss_weight"] or 0.0
+        self.rescore_weight = config["rescore_weight"] or 0.0
         self.label_smoothing = config["label_smoothing"]
         self.user_buckets = config["user_buckets"]
         self.encoder_mask = config["encoder_mask"]
@@ -50,7 +55,11 @@ class TIGER(GenerativeRecommender):
         self.vocabulary = Vocabulary(table.level_sizes, self.user_buckets)
         self.levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
         t5 = T5Config.of(config, vocab_size=self.vocabulary.size, pad_token_id=PAD)
-        if self.node_embeddings or self.item_embeddings or "legal" in (self.loss_over, self.likelihood):
+        # What the loss of a plain T5 has no place for.
+        self.has_tree_loss = bool(
+            self.loss_over == "legal" or self.node_embeddings or self.repeat_bias or self.item_loss_weight
+        )
+        if self.has_tree_loss or self.item_embeddings or self.likelihood == "legal":
             self.seq2seq = TreeSeq2Seq(
                 t5,
                 ItemTree(table.codes, table.level_sizes),
@@ -58,6 +67,8 @@ class TIGER(GenerativeRecommender):
                 node_embeddings=self.node_embeddings,
                 item_embeddings=self.item_embeddings,
                 item_dropout=config["item_embedding_dropout"],
+                repeat_bias=self.repeat_bias,
+                item_head=self.item_loss_weight > 0,
             )
         else:
             self.seq2seq = Seq2Seq(t5)
@@ -112,26 +123,38 @@ class TIGER(GenerativeRecommender):
         if "targets" in interaction:
             return self._loss(*self._window_states(interaction))
         items = interaction[self.POS_ITEM_ID]
-        return self._loss(self.forward(interaction, items), items)
+        return self._loss(self.forward(interaction, items), items, interaction[self.ITEM_SEQ])
 
-    def _window_states(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """States [N, L, d_model] and items [N] of all positions of block-causal windows (see ``data/batches.py``); item 0
-        where a window has no target."""
+    def _window_states(self, batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Of all positions of block-causal windows (see ``data/batches.py``) states [N, L, d_model], items [N], 0 where a
+        window has no target, and, where it counts, what has been seen [N, H]."""
         targets, context = batch["targets"], batch["context"]  # [B, J], [B, J] with 0 where there is no target
-        memory, _ = self.encode(batch[self.USER_ID], batch[self.ITEM_SEQ])
+        history = batch[self.ITEM_SEQ]
+        memory, _ = self.encode(batch[self.USER_ID], history)
         n_seen = context * self.vocabulary.length + int(bool(self.user_buckets))  # tokens before each target
         visible = torch.arange(memory.shape[1], device=memory.device) < n_seen[:, :, None]  # [B, J, T]
         tokens = self.item_tokens[targets]  # [B, J, L]
         hidden = self.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0), value=PAD), memory, visible)
-        return hidden.flatten(0, 1), targets.flatten()
+        seen = None
+        if self.repeat_bias:
+            place = torch.arange(history.shape[1], device=history.device)
+            seen = torch.where(place < context[:, :, None], history[:, None], 0).flatten(0, 1)
+        return hidden.flatten(0, 1), targets.flatten(), seen
 
-    def _loss(self, hidden: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Mean over levels and items: states [N, L, d_model] under teacher forcing, items [N], 0 for no target."""
-        if self.loss_over == "legal" or self.node_embeddings:
+    def _loss(self, hidden: torch.Tensor, items: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+        """Mean over levels and items: states [N, L, d_model] under teacher forcing, items [N], 0 for no target, and the
+        items before each [N, H]."""
+        if self.has_tree_loss:
             wanted = items > 0
+            emptied = self._emptied(seen[wanted]) if seen is not None else None
             with torch.autocast(hidden.device.type, enabled=False):  # ragged products are of one type
                 return self.tree_network.loss(
-                    hidden[wanted].float(), items[wanted], self.loss_over, self.label_smoothing
+                    hidden[wanted].float(),
+                    items[wanted],
+                    self.loss_over,
+                    self.label_smoothing,
+                    emptied,
+                    self.item_loss_weight,
                 )
         # Where there is no target the loss is left out, not the row: how many rows remain only the device knows.
         codes = self._codes(items).masked_fill(items[:, None] == 0, NO_TARGET)
@@ -148,12 +171,21 @@ class TIGER(GenerativeRecommender):
     def _codes(self, items: torch.Tensor) -> torch.Tensor:
         return self.item_tokens[items] - self.level_offsets  # [N, L]
 
+    def _emptied(self, seen: torch.Tensor) -> Emptied | None:
+        """Nodes whose items are all among `seen` [N, H]; None where it does not count."""
+        return self.tree_network.tree.trie.emptied(seen) if self.repeat_bias else None
+
     def predict(self, interaction):
-        """Log-likelihood of each row's item, as the search has it (`likelihood`): [B]."""
+        """Score of each row's item as the search has it, its log-likelihood under `likelihood` for the most part: [B]."""
         items = interaction[self.ITEM_ID]
         hidden = self.forward(interaction, items)
-        if self.likelihood == "legal" or self.node_embeddings:
-            return self.tree_network.log_likelihood(hidden, items, self.likelihood)
+        if self.likelihood == "legal" or self.has_tree_loss:
+            network, seen = self.tree_network, self._emptied(interaction[self.ITEM_SEQ])
+            scores = network.log_likelihood(hidden, items, self.likelihood, seen)
+            if self.rescore_weight:
+                logits = network.item_logits(network.item_state(hidden[:, 0]), items[:, None], seen)[:, 0]
+                scores = scores + self.rescore_weight * logits
+            return scores
         codes = self._codes(items)
         return sum(
             F.log_softmax(logits, dim=-1).gather(1, codes[:, level, None]).squeeze(1)
@@ -165,7 +197,8 @@ class TIGER(GenerativeRecommender):
     ) -> Seq2SeqStepDecoder:
         """A fresh decoder of the IDs that follow these histories; arguments as in :meth:`recommend`."""
         longest = int(lengths.max()) if len(lengths) else 0
-        memory, mask = self.encode(users, history[:, :longest])
-        if self.node_embeddings:
-            return NodeStepDecoder(self.seq2seq, memory, mask, start_token=PAD)
+        history = history[:, :longest]
+        memory, mask = self.encode(users, history)
+        if self.tree_network is not None:
+            return TreeSeq2SeqStepDecoder(self.seq2seq, memory, mask, PAD, self._emptied(history))
         return Seq2SeqStepDecoder(self.seq2seq, memory, mask, self.levels, start_token=PAD)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import torch
 
-from recbole_tiger.decoding.beam_search import BeamResult
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.tree import Seen, TreeConfig, TreeNetwork, TreeStepDecoder
@@ -95,14 +94,9 @@ class TIGERTree(GenerativeRecommender):
         items = interaction[self.ITEM_ID]
         scores = self.network.log_likelihood(states, items, seen)
         if self.rescore_weight:
-            scores = scores + self.rescore_weight * self.network.item_logits(states, items[:, None], seen)[:, 0]
+            nodes = None if seen is None else seen.nodes
+            scores = scores + self.rescore_weight * self.network.item_logits(states, items[:, None], nodes)[:, 0]
         return scores
-
-    def rescored(self, decoder: TreeStepDecoder, found: BeamResult) -> torch.Tensor:
-        """See the base class: `rescore_weight` times the item's logit under `item_loss_weight` is added to its
-        log-likelihood. The logits are not normalised, so that the cost does not grow with the catalogue; in the
-        ranking of a user it makes no difference."""
-        return found.scores + self.rescore_weight * self.network.item_logits(decoder.states, found.items, decoder.seen)
 
     def step_decoder(self, users, history, lengths) -> TreeStepDecoder:
         """See the base class; users have no embedding."""

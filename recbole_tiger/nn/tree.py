@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import Emptied
 from recbole_tiger.nn.dropout import dropout
-from recbole_tiger.nn.item_softmax import item_cross_entropy
 from recbole_tiger.nn.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.packed import Packed, PackedLayer
 from recbole_tiger.nn.ragged import sampled_products
@@ -206,6 +205,9 @@ class TreeNetwork(TreeModule):
             x = x + self._rows(self.node_tables[str(level)], rows)
         return x
 
+    def whole_item_embedding(self, items: Tensor) -> Tensor:
+        return self.item_embedding(items, whole=True)
+
     # --------------------------------------------------------------------------------------------------- states
 
     def states(self, history: Tensor, lengths: Tensor) -> tuple[Tensor, Packed]:
@@ -252,23 +254,7 @@ class TreeNetwork(TreeModule):
         loss = sum(part.sum() for _, part in parts) / len(items)
         if not config.item_loss_weight:
             return loss
-        every = self.item_embedding(torch.arange(1, len(self.tree.codes), device=items.device), whole=True)
-        repeated = added = None
-        if nodes is not None:
-            depth = self.tree.trie.depth
-            row, position = nodes.pairs(depth)
-            repeated, added = (row, self.tree.trie.items[position].long() - 1), self.repeat_logit(depth)
-        return loss + config.item_loss_weight * item_cross_entropy(states, every, items - 1, repeated, added)
-
-    def item_logits(self, states: Tensor, items: Tensor, seen: Seen | None = None) -> Tensor:
-        """Logits of `items` `[B, C]` in the softmax over all items that `item_loss_weight` trains: `[B, C]`."""
-        wanted, place = items.unique(return_inverse=True)
-        logits = (states @ self.item_embedding(wanted, whole=True).t()).gather(1, place)
-        if seen is None or seen.nodes is None:
-            return logits
-        depth, rows = self.tree.trie.depth, torch.arange(len(items), device=items.device)[:, None]
-        repeated = seen.nodes.has(depth, rows, self.tree.trie.position(items)) & (items > 0)
-        return logits + repeated * self.repeat_logit(depth)
+        return loss + config.item_loss_weight * self.item_loss(states, items, nodes)
 
     def log_likelihood(self, states: Tensor, items: Tensor, seen: Seen | None = None) -> Tensor:
         """Log-likelihood of each of `items` `[N]` after its state: `[N]`."""
@@ -307,6 +293,10 @@ class TreeStepDecoder:
     @property
     def _nodes(self) -> Emptied | None:
         return None if self.seen is None else self.seen.nodes
+
+    def item_logits(self, items: Tensor) -> Tensor:
+        """Logits of `items` `[B, C]` in the softmax over all items."""
+        return self.network.item_logits(self.states, items, self._nodes)
 
     def begin(self) -> Tensor:
         network, x = self.network, self.states

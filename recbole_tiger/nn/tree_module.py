@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import Emptied
+from recbole_tiger.nn.item_softmax import item_cross_entropy
 from recbole_tiger.nn.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.ragged import (
     ChildBlocks,
@@ -43,7 +44,8 @@ class TreeModule(nn.Module):
     what their codewords say until there is more to say. They belong to the tree that they were made for; `use` points the
     network at a catalogue with more items.
 
-    A subclass calls `make_tables` in its `__init__` and defines `codeword_embedding`.
+    A subclass calls `make_tables` in its `__init__` and defines `codeword_embedding`, and `whole_item_embedding` for a loss
+    over all items.
 
     Attributes:
         tree: what is read and scored.
@@ -74,6 +76,10 @@ class TreeModule(nn.Module):
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """What a hidden state is multiplied with for the logits of codes (any shape) of a level: `[…, d]`."""
+        raise NotImplementedError
+
+    def whole_item_embedding(self, items: Tensor) -> Tensor:
+        """What a state is multiplied with for the logits of `items` `[n]` in the softmax over all items: `[n, d]`."""
         raise NotImplementedError
 
     def _apply(self, fn, *args, **kwargs):
@@ -167,6 +173,26 @@ class TreeModule(nn.Module):
         for rows, part in self.level_losses(hidden_of, items, over, 0.0, seen):
             total = total - part if rows is None else total.index_add(0, rows, part, alpha=-1)
         return total
+
+    def item_loss(self, states: Tensor, items: Tensor, seen: Emptied | None = None) -> Tensor:
+        """Mean cross-entropy over all items of `items` `[N]` after `states` `[N, d]`."""
+        every = self.whole_item_embedding(torch.arange(1, len(self.tree.codes), device=items.device))
+        repeated = added = None
+        if seen is not None:
+            depth = self.tree.trie.depth
+            row, position = seen.pairs(depth)
+            repeated, added = (row, self.tree.trie.items[position].long() - 1), self.repeat_logit(depth)
+        return item_cross_entropy(states, every, items - 1, repeated, added)
+
+    def item_logits(self, states: Tensor, items: Tensor, seen: Emptied | None = None) -> Tensor:
+        """Logits of `items` `[B, C]` in the softmax that `item_loss` trains, after `states` `[B, d]`: `[B, C]`."""
+        wanted, place = items.unique(return_inverse=True)
+        logits = (states @ self.whole_item_embedding(wanted).t()).gather(1, place)
+        if seen is None:
+            return logits
+        depth, rows = self.tree.trie.depth, torch.arange(len(items), device=items.device)[:, None]
+        repeated = seen.has(depth, rows, self.tree.trie.position(items)) & (items > 0)
+        return logits + repeated * self.repeat_logit(depth)
 
     def _repeated(self, level: int, seen: Emptied, paths: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Nodes of `level` on or beside the paths of `rows` (None: all) of which all items have been seen, each with its

@@ -1,5 +1,5 @@
-"""TIGER's T5 with what TIGERTree has beside it: embeddings of trie nodes on the output, of items on the input, and a
-softmax over the children of a prefix.
+"""TIGER's T5 with what TIGERTree has beside it: embeddings of trie nodes on the output, of items on the input, a logit for
+what has been seen, a softmax over the children of a prefix and one over all items.
 
 Histories as tokens and items come in; losses, log-likelihoods and logits go out. The T5 itself stays what it is.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
+from recbole_tiger.decoding.trie import Emptied
 from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
 from recbole_tiger.nn.tree_module import HiddenOf, Over, TreeModule, continued
@@ -24,9 +26,11 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         config: the T5's sizes.
         tree: of the catalogue.
         level_token_slices: token range of each level.
-        node_embeddings, item_embeddings: which tables there are. Both start at zero, so that the network starts as the
-            T5 with the same seed.
+        node_embeddings, item_embeddings, repeat_bias: which tables there are. They start at zero, so that the network
+            starts as the T5 with the same seed.
         item_dropout: share of the items' embeddings left out in training.
+        item_head: there is a softmax over all items beside the choice of codewords: of the decoder's first state, plus a
+            linear map of it that starts at zero, with the sum of an item's codewords and its own embedding.
     """
 
     def __init__(
@@ -38,11 +42,15 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         node_embeddings: bool,
         item_embeddings: bool,
         item_dropout: float,
+        repeat_bias: bool = False,
+        item_head: bool = False,
     ) -> None:
         super().__init__(config)
         self.level_token_slices = list(level_token_slices)
         self.item_dropout = item_dropout
-        self.make_tables(tree, config.d_model, nodes=node_embeddings, items=item_embeddings)
+        width = config.d_model
+        self.make_tables(tree, width, nodes=node_embeddings, items=item_embeddings, repeats=repeat_bias)
+        self.item_head = nn.Parameter(torch.zeros(width, width)) if item_head else None
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """As in `Seq2Seq.logits`: scaled where it is the input embedding too. Nodes, which start at zero, are not scaled."""
@@ -50,6 +58,17 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         if self.lm_head is None:
             return F.embedding(tokens, self.embedding.weight) * self.config.d_model**-0.5
         return F.embedding(tokens, self.lm_head.weight)
+
+    def whole_item_embedding(self, items: Tensor) -> Tensor:
+        codes = self.tree.codes.index_select(0, items)
+        embedded = sum(self.codeword_embedding(level, codes[:, level]) for level in range(codes.shape[1]))
+        if self.item_table is None:
+            return embedded
+        return embedded + self._rows(self.item_table, self.tree.item_rows[items]) * self.config.d_model**-0.5
+
+    def item_state(self, first: Tensor) -> Tensor:
+        """What items are chosen by in the softmax over all items, from the decoder's first state; both `[N, d_model]`."""
+        return first + first @ self.item_head
 
     def embed_history(self, tokens: Tensor, history: Tensor) -> Tensor:
         """Input embeddings `[B, T, d_model]` with item embeddings: to each token of an item the item's is added.
@@ -62,36 +81,74 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         own = own.repeat_interleave(len(self.level_token_slices), dim=1)
         return self.embed(tokens) + F.pad(own, (0, 0, tokens.shape[1] - own.shape[1], 0))
 
-    def loss(self, hidden: Tensor, items: Tensor, over: Over, smoothing: float) -> Tensor:
+    def loss(
+        self,
+        hidden: Tensor,
+        items: Tensor,
+        over: Over,
+        smoothing: float,
+        seen: Emptied | None = None,
+        item_loss_weight: float = 0.0,
+    ) -> Tensor:
         """Mean cross-entropy of the codewords of `items` `[N]` over items and levels.
 
         Args:
             hidden: `[N, L, d_model]`, the decoder's states under teacher forcing.
             over: what the softmax of a level is over.
             smoothing: label smoothing.
+            seen: nodes whose items have all been seen, for each of the N, where it counts.
+            item_loss_weight: of the cross-entropy over all items, beside that of a whole Semantic ID.
         """
-        parts = self.level_losses(self._hidden_of(hidden), items, over, smoothing)
-        return sum(part.sum() for _, part in parts) / hidden[:, :, 0].numel()
+        parts = self.level_losses(self._hidden_of(hidden), items, over, smoothing, seen)
+        total = sum(part.sum() for _, part in parts) / len(items)
+        if item_loss_weight:
+            total = total + item_loss_weight * self.item_loss(self.item_state(hidden[:, 0]), items, seen)
+        return total / hidden.shape[1]
 
-    def log_likelihood(self, hidden: Tensor, items: Tensor, over: Over) -> Tensor:
+    def log_likelihood(self, hidden: Tensor, items: Tensor, over: Over, seen: Emptied | None = None) -> Tensor:
         """Log-likelihood of each of `items` `[N]`: `[N]`; arguments as for `loss`."""
-        return self.log_likelihoods(self._hidden_of(hidden), items, over)
+        return self.log_likelihoods(self._hidden_of(hidden), items, over, seen)
 
     @staticmethod
     def _hidden_of(hidden: Tensor) -> HiddenOf:
         return lambda level, rows: hidden[:, level] if rows is None else hidden[:, level].index_select(0, rows)
 
 
-class NodeStepDecoder(Seq2SeqStepDecoder):
-    """A step decoder of a `TreeSeq2Seq` with node embeddings: a node's logit is added to that of its codeword."""
+class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
+    """A step decoder of a `TreeSeq2Seq`: nodes and what has been seen add to the logits of codewords.
 
-    def __init__(self, model: TreeSeq2Seq, memory: Tensor, mask: Tensor | None, start_token: int = 0) -> None:
+    Args:
+        seen: nodes whose items each user has all seen, where it counts; other arguments as for `Seq2SeqStepDecoder`.
+    """
+
+    def __init__(
+        self, model: TreeSeq2Seq, memory: Tensor, mask: Tensor | None, start_token: int, seen: Emptied | None
+    ) -> None:
         super().__init__(model, memory, mask, model.level_token_slices, start_token)
+        self.seen = seen
+        self._first: Tensor | None = None  # [B, d_model] the decoder's first state
         self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
+
+    def begin(self) -> Tensor:
+        hidden = self.start()
+        self._first = hidden[:, 0]
+        logits = self.model.logits(hidden, self.level_token_slices[0])
+        if self.seen is not None:
+            user, node = self.seen.pairs(0)
+            logits[user, 0, self.model.tree.trie.tokens[0][node].long()] += self.model.repeat_logit(0)
+        return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
         self._codes = continued(self._codes, parents, codes)
         hidden = self.step(level, parents, codes)
         logits = self.model.logits(hidden, self.level_token_slices[level])
         self.model.add_node_logits_(level, logits.flatten(0, 1), hidden.flatten(0, 1), self._codes.flatten(0, 1))
+        if self.seen is not None:
+            trie = self.model.tree.trie
+            user, beam, node = self.model.repeated_of_beams(level, self.seen, trie.find(self._codes))
+            logits[user, beam, trie.tokens[level][node].long()] += self.model.repeat_logit(level)
         return logits
+
+    def item_logits(self, items: Tensor) -> Tensor:
+        """Logits of `items` `[B, C]` in the softmax over all items."""
+        return self.model.item_logits(self.model.item_state(self._first), items, self.seen)

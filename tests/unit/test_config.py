@@ -192,7 +192,7 @@ def test_what_is_typed_wins_over_a_files_model_and_dataset(workplace, monkeypatc
 
 
 def test_a_model_has_its_own_keys_and_not_those_of_a_longer_name():
-    for key in ("n_layers", "rescore_weight", "hidden_dropout_prob"):
+    for key in ("n_layers", "head_attention", "hidden_dropout_prob"):
         assert key in known_keys("TIGERTree") and key not in known_keys("TIGER")
     assert {"d_model", "warmup_steps", "rqvae_epochs"} <= known_keys("TIGER")
     with pytest.raises(ConfigError, match="unknown key 'n_layers' .* for model TIGER"):

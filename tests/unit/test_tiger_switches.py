@@ -26,8 +26,13 @@ from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.recommend import Recommender
 from recbole_tiger.semantic_ids import SemanticIDTable
 
-NEW_KEYS = ("loss_over", "use_node_embeddings", "use_item_embeddings", "item_embedding_dropout")
+NEW_KEYS = (
+    *("loss_over", "use_node_embeddings", "use_item_embeddings", "item_embedding_dropout"),
+    *("repeat_bias", "item_loss_weight", "rescore_weight"),
+)
+RESCORED = {"item_loss_weight": 0.7, "rescore_weight": 0.8}
 ALL = {"loss_over": "legal", "use_node_embeddings": True, "use_item_embeddings": True}
+EVERYTHING = {**ALL, "repeat_bias": True, **RESCORED}
 STEPS = [
     {"loss_over": "legal"},
     {"use_node_embeddings": True},
@@ -35,6 +40,10 @@ STEPS = [
     ALL,
     {**ALL, "likelihood": "level"},
     {"likelihood": "legal", "use_node_embeddings": True},
+    {"repeat_bias": True},
+    RESCORED,
+    {**RESCORED, "repeat_bias": True},
+    EVERYTHING,
 ]
 
 
@@ -54,6 +63,9 @@ def with_random_tables(model):
         if table is not None:
             torch.nn.init.normal_(table, std=0.5, generator=torch.Generator().manual_seed(number))
             table.data[0] = 0
+    for name in ("repeat_weight", "item_head"):
+        if getattr(network, name, None) is not None:
+            torch.nn.init.normal_(getattr(network, name), std=0.1, generator=torch.Generator().manual_seed(9))
     return model
 
 
@@ -141,6 +153,8 @@ def test_every_switch_starts_as_the_same_t5(toy):
         assert not any(value.any() for value in extra.values())
         expected = [f"seq2seq.node_tables.{level}" for level in levels] if switches.get("use_node_embeddings") else []
         expected += ["seq2seq.item_table"] if switches.get("use_item_embeddings") else []
+        expected += ["seq2seq.repeat_weight"] if switches.get("repeat_bias") else []
+        expected += ["seq2seq.item_head"] if switches.get("item_loss_weight") else []
         assert sorted(extra) == sorted(expected)
 
 
@@ -153,7 +167,7 @@ def catalogue(seed, n_items=40, sizes=(4, 5, 3)):
     return SemanticIDTable.from_codes(codes, [f"i{n}" for n in range(n_items)], sizes)
 
 
-def network_of(table, *, nodes=True, tied=True):
+def network_of(table, *, nodes=True, tied=True, **switches):
     """A small network in double precision with random tables."""
     torch.manual_seed(0)
     starts = 1 + np.concatenate([[0], np.cumsum(table.level_sizes)])
@@ -169,10 +183,14 @@ def network_of(table, *, nodes=True, tied=True):
         node_embeddings=nodes,
         item_embeddings=True,
         item_dropout=0.0,
+        **switches,
     ).double()
     for parameter in (*network.node_tables.values(), network.item_table):
         torch.nn.init.normal_(parameter, std=0.5)
         parameter.data[0] = 0
+    for parameter in (network.repeat_weight, network.item_head):
+        if parameter is not None:
+            torch.nn.init.normal_(parameter, std=0.1)
     return network.eval()
 
 
@@ -211,6 +229,50 @@ def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, over, nod
     assert torch.allclose(network.log_likelihood(hidden, items, over), -dense(0.0))
 
 
+@pytest.mark.parametrize("over", ["level", "legal"])
+@pytest.mark.parametrize("nodes, tied, smoothing, repeats", [
+    (True, True, 0.0, True), (False, True, 0.2, True), (True, False, 0.2, True), (True, True, 0.0, False),
+])  # fmt: skip
+@pytest.mark.parametrize("table", [catalogue(4, n_items=14, sizes=(3, 2, 2)), catalogue(0)], ids=["few", "many"])
+def test_what_was_seen_and_the_softmax_over_all_items_are_those_of_dense_matrices(
+    table, over, nodes, tied, smoothing, repeats
+):
+    network = network_of(table, nodes=nodes, tied=tied, repeat_bias=repeats, item_head=True)
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(25, table.length, 8, dtype=torch.double, generator=generator).requires_grad_()
+    items = torch.randint(1, table.n_items + 1, (25,), generator=generator)
+    history = torch.randint(0, table.n_items + 1, (25, 6), generator=generator)
+    history[:12, 0] = items[:12]
+    lists = [row[row > 0].tolist() for row in history]
+    seen = network.tree.trie.emptied(history) if repeats else None
+
+    every = torch.arange(1, table.n_items + 1)
+    codes = torch.tensor(table.codes[1:])
+    of_items = sum(weight[codes[:, level]] for level, weight in enumerate(output_codewords(network)))
+    of_items = of_items + network.item_table[1:] * 8**-0.5
+    by_item = (hidden[:, 0] + hidden[:, 0] @ network.item_head) @ of_items.t()
+    repeat = None
+    if repeats:
+        repeat = 20 * network.repeat_weight
+        by_item = by_item + torch.tensor([[item in row for item in every.tolist()] for row in lists]) * repeat[-1]
+    by_level = dense_losses(
+        hidden.unbind(1), output_codewords(network), network.node_tables, table, items, over, smoothing,
+        seen=lists if repeats else None, repeat=repeat,
+    )  # fmt: skip
+    theirs = (by_level.mean() + 0.4 * F.cross_entropy(by_item, items - 1)) / table.length
+    ours = network.loss(hidden, items, over, smoothing, seen, 0.4)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    wanted = {"hidden": hidden, **{n: p for n, p in network.named_parameters() if "coder" not in n}}
+    gradients = (
+        torch.autograd.grad(x, list(wanted.values()), allow_unused=True, retain_graph=True) for x in (ours, theirs)
+    )
+    for name, a, b in zip(wanted, *gradients, strict=True):
+        a, b = (torch.zeros(1, dtype=torch.double) if g is None else g for g in (a, b))
+        assert torch.allclose(a, b, atol=1e-10), name
+        assert b.abs().max() > 0 or (name == "embedding.weight" and not tied), name
+    assert torch.allclose(network.item_logits(network.item_state(hidden[:, 0]), every.expand(25, -1), seen), by_item)
+
+
 def likelihoods_of_all_items(model, batch, n_users):
     """`[n_users, n_items]` by teacher forcing, one row for each user and item."""
     every = torch.arange(1, model.n_items)
@@ -221,7 +283,7 @@ def likelihoods_of_all_items(model, batch, n_users):
 
 
 @pytest.mark.parametrize(
-    "encoder_mask, switches", [*(("bidirectional", step) for step in STEPS), ("block_causal", ALL)], ids=str
+    "encoder_mask, switches", [*(("bidirectional", step) for step in STEPS), ("block_causal", EVERYTHING)], ids=str
 )
 def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switches):
     _, data, model = made(toy, encoder_mask=encoder_mask, user_buckets=5, **switches)
@@ -231,7 +293,8 @@ def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switch
     expected = switches.get("likelihood") or switches.get("loss_over", "level")
     assert model.likelihood == expected
     total = likelihoods.exp().sum(1)
-    assert torch.allclose(total, torch.ones(6), atol=1e-4) if expected == "legal" else (total < 1).all()
+    if not model.rescore_weight:
+        assert torch.allclose(total, torch.ones(6), atol=1e-4) if expected == "legal" else (total < 1).all()
     arguments = [batch[name][:6] for name in ("user_id", "item_id_list", "item_length")]
     seen = arguments[1][:, :3]
     for scoring in ("beam", "exact"):
@@ -239,9 +302,20 @@ def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switch
         found = model.recommend(*arguments, 48, beam_size=48)
         assert (found.items.sort(1).values == torch.arange(1, 49)).all()
         assert (likelihoods.gather(1, found.items - 1) - found.scores).abs().max() < 1e-4
+        assert torch.equal(found.scores, found.scores.sort(1, descending=True).values)
         rest = model.recommend(*arguments, 48, beam_size=48, excluded=seen)
         assert not (rest.items[:, :, None] == seen[:, None, :])[:, :45].any()
     with torch.no_grad():
+        if model.rescore_weight:
+            rescored, model.rescore_weight = model.rescore_weight, 0.0
+            logits = (likelihoods - likelihoods_of_all_items(model, batch, 6)) / rescored
+            state = model.forward(batch[:6], batch["item_id"][:6])[:, 0]
+            network = model.tree_network
+            emptied = network.tree.trie.emptied(arguments[1]) if model.repeat_bias else None
+            every = torch.arange(1, 49).expand(6, -1)
+            expected_logits = network.item_logits(network.item_state(state), every, emptied)
+            assert torch.allclose(logits, expected_logits, atol=1e-4)
+            likelihoods = likelihoods - rescored * logits
         decoders = [model.step_decoder(*arguments) for _ in range(3)]
         fixed = [beam_search(d, model.trie, beam_size=9, windows=w) for d, w in zip(decoders, ("ragged", "fixed"))]  # noqa: B905
         assert torch.equal(fixed[0].items, fixed[1].items)
@@ -322,7 +396,7 @@ def test_item_embeddings_are_dropped_per_occurrence_in_training(toy):
     assert torch.allclose(again, network.item_table[7].expand_as(again), atol=1e-5)
 
 
-@pytest.mark.parametrize("switches", [ALL, {"use_node_embeddings": True}], ids=str)
+@pytest.mark.parametrize("switches", [ALL, {"use_node_embeddings": True}, {"repeat_bias": True}, EVERYTHING], ids=str)
 def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, switches):
     more = {"encoder_mask": "block_causal", "dropout_rate": 0.0, "item_embedding_dropout": 0.0, "user_buckets": 5}
     config, data, model = made(toy, **more, **switches)
@@ -335,7 +409,7 @@ def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, switches):
 
 
 def test_a_run_with_all_switches_resumes_and_its_checkpoint_loads(toy, monkeypatch):
-    more = {**ALL, "epochs": 2, "dropout_rate": 0.1, "item_embedding_dropout": 0.5}
+    more = {**EVERYTHING, "epochs": 2, "dropout_rate": 0.1, "item_embedding_dropout": 0.5}
     chosen = settings_of("TIGER", toy, **more)
     whole = run_recbole_tiger("TIGER", "toy", config_dict=chosen)
     original, files = trainer_class("TIGER")._fit_epoch, {}
@@ -433,10 +507,14 @@ def test_the_recommend_command_takes_new_items(toy, workplace):
         {"item_embedding_dropout": 1.0},
         {"item_embedding_dropout": "often"},
         {"label_smoothing": 1.0},
+        {"repeat_bias": "often"},
+        {"item_loss_weight": -1},
+        {"rescore_weight": 0.5},
+        {"rescore_weight": 0.5, "item_loss_weight": 1, "collision": "none"},
     ],
     ids=str,
 )
 def test_impossible_settings_are_named(toy, wrong):
-    [(key, value)] = wrong.items()
+    key, value = next(iter(wrong.items()))
     with pytest.raises(ConfigError, match=f"{key}={value!r}"):
         build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **wrong))

@@ -296,7 +296,7 @@ def test_repeat_bias_is_added_to_every_node_without_other_items(table, switches)
 
     with torch.no_grad():  # the search, exact and by beams
         every = torch.arange(1, table.n_items + 1)
-        assert torch.allclose(network.item_logits(states, every.expand(8, -1), seen), by_item)
+        assert torch.allclose(network.item_logits(states, every.expand(8, -1), seen.nodes), by_item)
         whole = torch.stack(
             [network.log_likelihood(states, torch.full((8,), item), seen) for item in every.tolist()], 1
         )
