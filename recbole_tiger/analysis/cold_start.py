@@ -54,7 +54,8 @@ Trains without some of the test items, gives them Semantic IDs afterwards, and m
   --epsilon=0.1              the largest share of unseen items in a list, for the picture over K
   --epsilons=0,0.05,...      the same, for the picture over epsilon (0,0.05,0.1,0.2,0.3,0.5,1)
   --epsilon_k=10             the length of the lists of that picture
-  --prefix_length=N          codewords that an unseen item shares with a predicted ID (by default id_length)
+  --prefix_length=A,B,...    codewords that an unseen item shares with a predicted ID (by default id_length); each is a
+                             column of its own, of the same trained run
   --output_dir=FOLDER        a folder that does not exist yet, for cold-start.json and .html, the data and the runs
   --checkpoint=FILE          take the settings of this run; it is trained anew, without the unseen items
   --any_key=value            any key of a run: --model, --dataset, --epochs, ...
@@ -108,7 +109,7 @@ def run(settings: dict) -> str:
     epsilon = pop_number(settings, "epsilon", 0.1, low=0.0, high=1.0)
     epsilons = pop_numbers(settings, "epsilons", (0, 0.05, 0.1, 0.2, 0.3, 0.5, 1), low=0.0, high=1.0)
     epsilon_k = pop_number(settings, "epsilon_k", 10, low=1, kind=int)
-    prefix_length = pop_number(settings, "prefix_length", None, low=1, kind=int)
+    lengths = pop_numbers(settings, "prefix_length", (), low=1, kind=int, ordered=False)
     seeds = pop_numbers(settings, "seeds", (), low=0, kind=int, ordered=False)
     output = settings.pop("output_dir", None)
     config = config_of(settings)
@@ -118,6 +119,11 @@ def run(settings: dict) -> str:
         )
     if config["semantic_id"] == "file":
         raise ConfigError("semantic_id=file has no quantizer that could give unseen items an ID; choose another method")
+    lengths = lengths or [config["id_length"]]
+    if max(lengths) > config["id_length"]:
+        raise ConfigError(
+            f"prefix_length={max(lengths)} is more than the {config['id_length']} learned codewords of an ID (id_length)"
+        )
     longest = max(*ks, epsilon_k)
     if config["scoring"] == "beam" and config["beam_size"] < longest:
         raise ConfigError(
@@ -131,12 +137,14 @@ def run(settings: dict) -> str:
         for seed in seeds or [config["seed"]]:
             data = write_cold_data(config, share, seed, folder / f"share-{share:g}-seed-{seed}")
             checkpoint = run_config(data.config, test=False)["files"]["checkpoint"]
-            runs.append({"share": share, "seed": seed, **evaluate(data, checkpoint, points, prefix_length)})
+            runs.append({"share": share, "seed": seed, **evaluate(data, checkpoint, points, lengths)})
     n_runs = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     recipe = f" ({config['recipe']})" if config["recipe"] else ""
     result = {
         "about": f"{config['model']}{recipe} on {config['dataset']}: {n_runs}, trained without the unseen items",
         "model": config["model"],
+        "prefix_length": lengths,
+        "methods": [*method_names(config["model"], lengths).values(), *BASELINES],
         "recipe": config["recipe"],
         "dataset": config["dataset"],
         "k": ks,
@@ -247,14 +255,21 @@ def write_cold_data(config, share: float, seed: int, folder: Path) -> ColdData:
 # ------------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]], prefix_length: int | None) -> dict:
+def method_names(model: str, lengths: Sequence[int]) -> dict[int, str]:
+    """What the model is called under each prefix length."""
+    if len(lengths) == 1:
+        return {lengths[0]: model}
+    return {length: f"{model}, {length} codeword{'s' if length > 1 else ''}" for length in lengths}
+
+
+def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]], lengths: Sequence[int]) -> dict:
     """Recalls of all methods on the users whose target is unseen and on all.
 
     Args:
         data: what the run was trained without.
         checkpoint: its best checkpoint.
         points: pairs of K and epsilon.
-        prefix_length: see :class:`recbole_tiger.decoding.unseen.UnseenItems`; None for all learned codewords.
+        lengths: prefix lengths, see :class:`recbole_tiger.decoding.unseen.UnseenItems`.
 
     Returns:
         counts, and under ``recall`` for each method and group (``unseen``, ``all``) a list, one number per point.
@@ -269,14 +284,15 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     table = with_unseen_items(prepared.table, codes, data.unseen)
     model._use_semantic_ids(dataclasses.replace(prepared, table=table))
     model.to(config["device"])
-    unseen = UnseenItems(table, n_seen, prefix_length, config["device"])
+    unseen = {length: UnseenItems(table, n_seen, length, config["device"]) for length in lengths}
     number = {item: n_seen + 1 + n for n, item in enumerate(data.unseen)}
     names = [str(dataset.field2id_token[dataset.uid_field][user]) for user in users.users.tolist()]
     hidden = torch.tensor([number.get(data.targets.get(name), 0) for name in names])
     targets = torch.where(hidden > 0, hidden, users.targets.cpu())
 
     longest = max(k for k, _ in points)
-    lists = {config["model"]: model_candidates(model, users, unseen, longest, config["eval_batch_size"])}
+    found = model_candidates(model, users, list(unseen.values()), longest, config["eval_batch_size"])
+    lists = dict(zip(method_names(config["model"], lengths).values(), found, strict=True))
     if embeddings is not None:
         items = [str(item) for item in prepared.table.items[1:]]
         vectors = prepared.scaler.scale(np.concatenate([item_content(config, items).embeddings, embeddings]))
@@ -302,7 +318,7 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     return {
         "n_seen": n_seen,
         "n_unseen": len(data.unseen),
-        "n_unseen_with_own_prefix": unseen.n_alone,
+        "n_unseen_with_own_prefix": [own.n_alone for own in unseen.values()],
         "n_removed": data.n_removed,
         "n_dropped_users": data.n_dropped_users,
         "users": {"unseen": int(is_unseen.sum()), "all": len(users)},
@@ -344,14 +360,18 @@ def unseen_codes(config, prepared: PreparedIDs, sentences: list[str], items: lis
     return codes, embeddings
 
 
-def model_candidates(model, users: TestUsers, unseen: UnseenItems, at_most: int, chunk: int) -> BeamResult:
-    """The model's predictions with unseen items among them, [n, C]."""
-    parts = [
-        unseen.candidates(
-            model.recommend(part.users, part.history, part.lengths, model.beam_size, excluded=part.excluded), at_most
-        )
-        for part in users.chunks(chunk, "search")
-    ]
+def model_candidates(
+    model, users: TestUsers, unseen: Sequence[UnseenItems], at_most: int, chunk: int
+) -> list[BeamResult]:
+    """The model's predictions with unseen items among them, [n, C], for each way of telling which belong to a prediction."""
+    parts = []
+    for part in users.chunks(chunk, "search"):
+        found = model.recommend(part.users, part.history, part.lengths, model.beam_size, excluded=part.excluded)
+        parts.append([own.candidates(found, at_most) for own in unseen])
+    return [_joined_to_width(of_one) for of_one in zip(*parts, strict=True)]
+
+
+def _joined_to_width(parts: Sequence[BeamResult]) -> BeamResult:
     width = max(part.items.shape[1] for part in parts)
     return joined(
         [
@@ -414,12 +434,12 @@ def _table(result: dict) -> tuple[list[str], list[list[str]]]:
         for group in GROUPS:
             for k, epsilon in points:
                 cells = []
-                for method in (result["model"], *BASELINES):
+                for method in result["methods"]:
                     found = _summary(result, share, method, group, k, epsilon)
                     spread = f" ± {found[1]:.4f}" if found and several else ""
                     cells.append("-" if found is None else f"{found[0]:.4f}{spread}")
                 rows.append([f"{share:.0%}", group, str(k), f"{epsilon:g}", *cells])
-    return ["unseen items", "users", "K", "epsilon", result["model"], *BASELINES], rows
+    return ["unseen items", "users", "K", "epsilon", *result["methods"]], rows
 
 
 def _facts(runs: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
@@ -430,8 +450,9 @@ def _facts(runs: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             f"{run['share']:.0%}",
-            *map(str, (run["seed"], run["n_seen"], run["n_unseen"], run["n_unseen_with_own_prefix"], run["n_removed"])),
-            *map(str, (run["n_dropped_users"], run["users"]["unseen"], run["users"]["all"])),
+            *map(str, (run["seed"], run["n_seen"], run["n_unseen"])),
+            " / ".join(map(str, run["n_unseen_with_own_prefix"])),
+            *map(str, (run["n_removed"], run["n_dropped_users"], run["users"]["unseen"], run["users"]["all"])),
         ]
         for run in runs
     ]
@@ -445,10 +466,7 @@ def sections(result: dict) -> list[plots.Section]:
     for share in _shares(result):
 
         def curve(group: str, points: Sequence[tuple[int, float]], share: float = share) -> dict[str, list[float]]:
-            values = {
-                m: [_summary(result, share, m, group, k, eps) for k, eps in points]
-                for m in (result["model"], *BASELINES)
-            }
+            values = {m: [_summary(result, share, m, group, k, eps) for k, eps in points] for m in result["methods"]}
             return {name: [mean for mean, _ in pairs] for name, pairs in values.items() if None not in pairs}
 
         by_k = [(k, result["epsilon"]) for k in result["k"]]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from catalogue import settings_of
 
+from recbole_tiger.analysis.cold_start import BASELINES
 from recbole_tiger.cli import main
 from recbole_tiger.quick_start import run_recbole_tiger
 
@@ -60,9 +61,27 @@ def test_diversity(checkpoint, capsys):
     assert status == 2 and "colour" in printed
 
 
+def test_diversity_shows_the_beam_before_it_is_ranked_anew(toy, capsys):
+    settings = settings_of("TIGER", toy, collision="append", item_loss_weight=1.0, epochs=1)
+    plain = run_recbole_tiger("TIGER", "toy", None, settings)["files"]["checkpoint"]
+    rescored = run_recbole_tiger("TIGER", "toy", None, {**settings, "rescore_weight": 50.0})["files"]["checkpoint"]
+    rows = {}
+    for name, checkpoint in (("plain", plain), ("rescored", rescored)):
+        arguments = ("diversity", f"--checkpoint={checkpoint}", "--k=5", "--temperatures=1", f"--output_dir={name}")
+        status, printed = call(capsys, *arguments)
+        assert status == 0, printed
+        rows[name] = {row.pop("row"): row for row in result_of(name, "diversity")["rows"]}
+    assert list(rows["plain"]) == ["beam search", "T = 1"]
+    assert list(rows["rescored"]) == ["beam search", "beam search, not rescored", "T = 1"]
+    # Two runs of the same weights, since ranking comes after training.
+    assert rows["rescored"]["beam search, not rescored"] == rows["plain"]["beam search"]
+    assert rows["rescored"]["beam search"] != rows["plain"]["beam search"]
+    assert rows["rescored"]["T = 1"] == rows["plain"]["T = 1"]
+
+
 def test_cold_start_from_settings(toy, capsys):
     settings = {**toy, "collision": "append", "max_steps": 60, "cold_share": "0.1", "seeds": "1,2", "k": "5,10"}
-    settings.update(epsilons="0,0.5,1", output_dir="out", recipe="tiny")
+    settings.update(epsilons="0,0.5,1", output_dir="out", recipe="tiny", prefix_length="2,1", codebook_size="16")
     status, printed = call(
         capsys, "cold-start", "--dataset=toy", *(f"--{key}={value}" for key, value in settings.items())
     )
@@ -73,7 +92,10 @@ def test_cold_start_from_settings(toy, capsys):
     ).read_text()
     for run in result["runs"]:
         assert 0 < run["users"]["unseen"] < run["users"]["all"]
-        assert set(run["recall"]) == {"TIGER", "Semantic_KNN (last item)", "Semantic_KNN (mean)", "popularity"}
+        methods = ["TIGER, 2 codewords", "TIGER, 1 codeword", *BASELINES]
+        assert list(run["recall"]) == result["methods"] == methods
+        of_two, of_one = run["n_unseen_with_own_prefix"]  # a longer prefix is shared with fewer
+        assert 0 <= of_one <= of_two <= run["n_unseen"]
         of = {tuple(point): n for n, point in enumerate(run["points"])}
         for method, recall in run["recall"].items():
             assert recall["unseen"][of[10, 0.0]] == 0, method  # none may be in a list
@@ -81,6 +103,14 @@ def test_cold_start_from_settings(toy, capsys):
         assert run["recall"]["Semantic_KNN (last item)"]["unseen"][of[10, 1.0]] > 0
         assert run["recall"]["popularity"]["unseen"] == [0.0] * len(of)
     assert " ± " in printed
+    settings.update(prefix_length="1", output_dir="one", seeds="1")
+    call(capsys, "cold-start", "--dataset=toy", *(f"--{key}={value}" for key, value in settings.items()))
+    alone, together = result_of("one", "cold-start")["runs"][0], result["runs"][0]
+    assert (
+        alone["recall"]["TIGER"] == together["recall"]["TIGER, 1 codeword"] != together["recall"]["TIGER, 2 codewords"]
+    )
+    status, printed = call(capsys, "cold-start", "--dataset=toy", "--prefix_length=9", "--data_path=data")
+    assert status == 2 and "prefix_length=9" in printed  # before anything is trained
     status, printed = call(capsys, "report", "--runs=out")  # the runs without some items are no rows of a leaderboard
     assert status == 0 and "0 runs and 1 analyses" in printed
     seen = json.loads(next(Path("out/share-0.1-seed-1/run").glob("semantic_ids.json")).read_text())
