@@ -75,6 +75,7 @@ CHOICES: dict[str, tuple] = {
     "use_node_embeddings": (True, False),
     "head_attention": (True, False),
     "repeat_bias": (True, False),
+    "cross_position_bias": (True, False),
     "tie_embeddings": (True, False),
     "precision": ("fp32", "bf16"),
     "compile": (True, False),

@@ -44,6 +44,8 @@ from recbole_tiger.nn.row_adamw import RowAdamW
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
 NAN_CHECK_STEPS = 50
+#: Adafactor: the size that weights which start at zero count as, at the least.
+ZERO_START_SIZE = 0.1
 #: When a run ends; larger, they let one that has ended go on.
 END_KEYS = ("epochs", "max_steps", "max_seconds", "stopping_step")
 #: Settings that may be others when a run is continued. Of the rest each is what the weights so far were trained under.
@@ -551,7 +553,11 @@ class TIGERTrainer(SafeTrainer):
         return super().fit(*args, **kwargs)
 
     def _build_optimizer(self, **kwargs):
-        """RecBole's optimizers and Adafactor; weight decay on matrices only (norms are scales, not weights)."""
+        """RecBole's optimizers and Adafactor; weight decay on matrices only (norms are scales, not weights).
+
+        Adafactor's step is relative to the size of a weight, and what starts at zero would hardly start at all: it counts
+        as being of size `ZERO_START_SIZE` until it is larger.
+        """
         learner, rate, decay = self.config["learner"], self.config["learning_rate"], self.config["weight_decay"] or 0.0
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
@@ -570,6 +576,11 @@ class TIGERTrainer(SafeTrainer):
             usable = ", ".join(name for name, value in classes.items() if value is not None)
             raise ConfigError(f"learner='{learner}' cannot train {self.config['model']} here; choose one of {usable}")
         options = {"fused": True} if learner in ("adam", "adamw") else {}
+        if learner == "adafactor":
+            zero = {id(p) for p in parameters if p.numel() and not p.detach().any()}
+            started = [{**g, "params": [p for p in g["params"] if id(p) in zero]} for g in groups]
+            groups = [{**g, "params": [p for p in g["params"] if id(p) not in zero]} for g in groups]
+            groups += [{**g, "eps": (None, ZERO_START_SIZE)} for g in started if g["params"]]
         return classes[learner](groups, lr=rate, **options)
 
     def _learning_rate_factor(self, step: int) -> float:

@@ -26,9 +26,9 @@ class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
-    vocabulary, of which the other levels' codewords can never be right. Five switches, all off in the paper's model, lead
-    from it to TIGERTree: `loss_over=legal`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias` and
-    `item_loss_weight` with `rescore_weight`.
+    vocabulary, of which the other levels' codewords can never be right. Six switches, all off in the paper's model, lead
+    from it to TIGERTree: `loss_over=legal`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias`,
+    `item_loss_weight` with `rescore_weight`, and `cross_position_bias`.
     """
 
     def __init__(self, config, dataset):

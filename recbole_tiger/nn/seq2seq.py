@@ -25,6 +25,8 @@ class T5Config:
 
     `pad_token_id` is the decoder's start token as well, as in T5. Without `tie_word_embeddings` the output
     layer has its own matrix and, as in T5 1.1, hidden states are not scaled by `d_model**-0.5` before it.
+    With `cross_position_bias`, which T5 does not have, the decoder's attention to the encoder has a relative position
+    bias as well, by a token's distance from the end of what is seen.
     """
 
     vocab_size: int
@@ -41,6 +43,7 @@ class T5Config:
     initializer_factor: float = 1.0
     tie_word_embeddings: bool = True
     pad_token_id: int = 0
+    cross_position_bias: bool = False
 
     @classmethod
     def of(cls, settings: Mapping, *, vocab_size: int, pad_token_id: int) -> T5Config:
@@ -48,12 +51,14 @@ class T5Config:
         names = (
             "d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers dropout_rate tie_word_embeddings".split()
         )
-        return cls(vocab_size=vocab_size, pad_token_id=pad_token_id, **{name: settings[name] for name in names})
+        own = {name: settings[name] for name in names}
+        cross_position_bias = bool(settings["cross_position_bias"])
+        return cls(vocab_size=vocab_size, pad_token_id=pad_token_id, cross_position_bias=cross_position_bias, **own)
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("tie_word_embeddings", "dropout_rate", "pad_token_id"):
+            if field.name in ("tie_word_embeddings", "dropout_rate", "pad_token_id", "cross_position_bias"):
                 continue
             if not value > 0:
                 raise ValueError(f"{field.name} must be positive, but it is {value!r}")
@@ -116,6 +121,17 @@ class RelativeBias(nn.Module):
         queries = torch.arange(first_query, first_query + n_queries, device=device)
         distance = torch.arange(n_keys, device=device)[None, :] - queries[:, None]
         return F.embedding(self.bucket(distance), self.weight).permute(2, 0, 1)
+
+
+class CrossBias(RelativeBias):
+    """The same for the decoder's attention to the encoder, by the number of tokens that follow within what is seen."""
+
+    SCALE = 10.0  # of the learned numbers, which start at zero and should have an effect soon
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Bias `[…, T, H]` of the tokens that are seen, bool `[…, T]`; of others it has no meaning."""
+        after = seen.sum(-1, keepdim=True) - seen.cumsum(-1)
+        return self.SCALE * F.embedding(self.bucket(-after), self.weight)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, rate: float, training: bool) -> Tensor:
@@ -202,6 +218,7 @@ class Stack(nn.Module):
         super().__init__()
         n_layers = config.num_decoder_layers if decoder else config.num_encoder_layers
         self.relative_bias = RelativeBias(config, bidirectional=not decoder)
+        self.cross_bias = CrossBias(config, bidirectional=False) if decoder and config.cross_position_bias else None
         self.layers = nn.ModuleList(Layer(config, cross=decoder) for _ in range(n_layers))
         self.final_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
 
@@ -327,6 +344,8 @@ class Seq2Seq(nn.Module):
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.weight.fill_(factor)
+            elif isinstance(module, CrossBias):
+                module.weight.zero_()  # the network starts as T5
             elif isinstance(module, RelativeBias):
                 normal(module.weight, c.d_model**-0.5)
             elif isinstance(module, FeedForward):
@@ -417,7 +436,7 @@ class Seq2Seq(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=embeds.device).tril_()
         relative = self.decoder.relative_bias(length, length)
         self_bias = (relative + _mask_to_bias(causal, relative.dtype))[None]  # [1, H, U, U]
-        cross_biases = [_mask_to_bias(m[:, None, None, :], memory.dtype) for m in groups.masks]  # [b, 1, 1, t]
+        cross_biases = [self._cross_bias(m[:, None, :], memory.dtype) for m in groups.masks]  # [b, 1 or H, 1, t]
         memories = groups.pack(memory.masked_fill(~mask[:, :, None], 0.0))
         rate, training = self.config.dropout_rate, self.training
         hidden = dropout(groups.pack_users(embeds), rate, training)
@@ -453,7 +472,7 @@ class Seq2Seq(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=memory.device).tril_()
         relative = self.decoder.relative_bias(length, length)
         self_bias = (relative + _mask_to_bias(causal, relative.dtype))[None]  # [1, H, U, U]
-        cross_bias = _mask_to_bias(visible, memory.dtype).repeat_interleave(length, dim=1)[:, None]  # [B, 1, J*U, T]
+        cross_bias = self._cross_bias(visible, memory.dtype).repeat_interleave(length, dim=2)  # [B, 1 or H, J*U, T]
         rate, training = self.config.dropout_rate, self.training
         hidden = dropout(self.embed(decoder_input_ids.flatten(0, 1)), rate, training)  # [B*J, U, d_model]
         for layer in self.decoder.layers:
@@ -468,6 +487,14 @@ class Seq2Seq(nn.Module):
             hidden = layer.add(hidden, layer.feed_forward(layer.ff_norm(hidden)))
         hidden = dropout(self.decoder.final_norm(hidden), rate, training)
         return hidden.view(n_users, n_targets, length, -1)
+
+    def _cross_bias(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
+        """What is added to the scores of the attention to the encoder where bool `seen` `[B, J, T]` is seen:
+        `[B, 1, J, T]`, or `[B, H, J, T]` with a position bias."""
+        bias = _mask_to_bias(seen, dtype)[:, None]
+        if self.decoder.cross_bias is not None:
+            bias = bias + self.decoder.cross_bias(seen).permute(0, 3, 1, 2)
+        return bias
 
     def logits(self, hidden: Tensor, tokens: slice | None = None) -> Tensor:
         """Logits `[…, V]` of hidden states `[…, d_model]`, or `[…, len(tokens)]` of a range of tokens only."""
@@ -492,7 +519,13 @@ class Seq2Seq(nn.Module):
         return self.embed(input_ids) if inputs_embeds is None else inputs_embeds
 
     def to_hf_state_dict(self) -> dict[str, Tensor]:
-        """Copies of the weights under the names of Hugging Face's `T5ForConditionalGeneration`."""
+        """Copies of the weights under the names of Hugging Face's `T5ForConditionalGeneration`.
+
+        Raises:
+            ValueError: with `cross_position_bias`, for which it has no place.
+        """
+        if self.config.cross_position_bias:
+            raise ValueError("T5 has no position bias in its cross-attention: set cross_position_bias to False")
         inner = self.config.num_heads * self.config.d_kv
         state: dict[str, Tensor] = {}
         for name, parameter in self.named_parameters():
@@ -582,8 +615,11 @@ class IncrementalDecoder:
                     length = int(mask.any(0).nonzero()[-1]) + 1
                     memory, mask = memory[:, :length], mask[:, :length]
                 memory = memory.masked_fill(~mask[:, :, None], 0.0)
-                bias = _mask_to_bias(mask, memory.dtype)
-                self.cross_bias = bias[:, None, :].expand(-1, model.config.num_heads, -1).flatten(1)[:, None]
+            elif model.config.cross_position_bias:
+                mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+            if mask is not None:
+                bias = model._cross_bias(mask[:, None], memory.dtype)[:, :, 0]  # [B, 1 or H, T]
+                self.cross_bias = bias.expand(-1, model.config.num_heads, -1).flatten(1)[:, None]
             # Per layer, [B, H * T, d_model] for the scores and for the update.
             self.cross = [self._absorb(layer.cross_attention, memory) for layer in model.decoder.layers]
         # Per layer and earlier position, [B * K_u, 2 * H * D].

@@ -13,7 +13,10 @@ SMALL = dict(vocab_size=70, d_model=32, d_kv=8, d_ff=48, num_heads=3, num_encode
 
 def our_model(seed=0, **changes):
     torch.manual_seed(seed)
-    return Seq2Seq(T5Config(**{**SMALL, **changes})).eval()
+    model = Seq2Seq(T5Config(**{**SMALL, **changes})).eval()
+    if model.decoder.cross_bias is not None:
+        torch.nn.init.normal_(model.decoder.cross_bias.weight, std=0.2)
+    return model
 
 
 def hugging_face_model(config, seed=0):
@@ -181,9 +184,10 @@ def test_initialisation_has_the_standard_deviations_of_t5():
 
 
 @pytest.mark.parametrize("padding", ["none", "right", "left", "holes"])
+@pytest.mark.parametrize("cross_bias", [False, True])
 @torch.no_grad()
-def test_cached_decoding_with_beams_equals_teacher_forcing(padding):
-    model = our_model()
+def test_cached_decoding_with_beams_equals_teacher_forcing(padding, cross_bias):
+    model = our_model(cross_position_bias=cross_bias)
     ids, _ = batch(n_users=5)
     mask = masks(*ids.shape)[padding]
     memory = model.encode(ids, mask)
@@ -206,8 +210,9 @@ def test_cached_decoding_with_beams_equals_teacher_forcing(padding):
     torch.testing.assert_close(decoder.step(tokens), same)
 
 
-def test_padding_and_company_change_nothing():
-    model = our_model()
+@pytest.mark.parametrize("cross_bias", [False, True])
+def test_padding_and_company_change_nothing(cross_bias):
+    model = our_model(cross_position_bias=cross_bias)
     ids, targets = batch()
     mask = masks(*ids.shape)["right"]
     for grad in (True, False):
@@ -221,8 +226,9 @@ def test_padding_and_company_change_nothing():
                 torch.testing.assert_close(alone, together[[user]], atol=1e-5, rtol=0)
 
 
-def test_a_user_without_any_token_is_finite_and_ignores_padding():
-    model = our_model()
+@pytest.mark.parametrize("cross_bias", [False, True])
+def test_a_user_without_any_token_is_finite_and_ignores_padding(cross_bias):
+    model = our_model(cross_position_bias=cross_bias)
     ids, targets = batch()
     mask = masks(*ids.shape)["right"]
     mask[4] = False
@@ -235,6 +241,55 @@ def test_a_user_without_any_token_is_finite_and_ignores_padding():
             torch.testing.assert_close(model.logits(hidden), logits[:, :1], atol=1e-5, rtol=0)
             nobody = model(ids[:, :0], mask[:, :0], targets)
             torch.testing.assert_close(nobody[4], logits[4], atol=1e-5, rtol=0)
+
+
+def test_the_cross_attention_adds_a_number_for_each_distance_from_the_end():
+    """One decoder layer, by loops over heads and tokens; distances below half of the buckets have one each."""
+    model = our_model(cross_position_bias=True, num_decoder_layers=1, dropout_rate=0.0)
+    ids, targets = batch(n_users=4, length=12)
+    mask = masks(*ids.shape)["holes"]
+    layer, config = model.decoder.layers[0], model.config
+    memory = model.encode(ids, mask)
+    ours = model.decode(targets, memory, mask)
+    weight = model.decoder.cross_bias.weight * 10
+    with torch.no_grad():
+        hidden = model.embed(targets)
+        attention = layer.self_attention
+        query, key, value = attention.heads(attention.qkv(layer.self_norm(hidden)), 3)
+        scores = query @ key.transpose(2, 3) + model.decoder.relative_bias(5, 5)
+        scores = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
+        hidden = hidden + attention.o((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        attention = layer.cross_attention
+        query, normed = attention.q.weight.split(config.d_kv), layer.cross_norm(hidden)
+        key, value = (part.split(config.d_kv) for part in attention.kv.weight.chunk(2))
+        for user in range(4):
+            tokens = [t for t in range(12) if mask[user, t]]
+            attended = []
+            for head in range(config.num_heads):
+                scores = torch.stack(
+                    [
+                        normed[user] @ query[head].t() @ (key[head] @ memory[user, t])
+                        + weight[len(tokens) - 1 - place, head]
+                        for place, t in enumerate(tokens)
+                    ],
+                    1,
+                )
+                attended.append(scores.softmax(1) @ (memory[user, tokens] @ value[head].t()))
+            hidden[user] += attention.o(torch.cat(attended, 1))
+        hidden = hidden + layer.feed_forward(layer.ff_norm(hidden))
+        torch.testing.assert_close(model.decoder.final_norm(hidden), ours, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="cross_position_bias"):
+        model.to_hf_state_dict()
+
+
+def test_the_cross_attention_bias_starts_as_t5():
+    plain = Seq2Seq(T5Config(**SMALL)).eval()
+    torch.manual_seed(0)
+    with_bias = Seq2Seq(T5Config(**SMALL, cross_position_bias=True)).eval()
+    assert not with_bias.decoder.cross_bias.weight.any()
+    plain.load_state_dict({k: v for k, v in with_bias.state_dict().items() if "cross_bias" not in k})
+    ids, targets = batch()
+    assert torch.equal(with_bias(ids, None, targets), plain(ids, None, targets))
 
 
 def test_the_attention_mask_limits_who_sees_whom():

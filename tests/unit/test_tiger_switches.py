@@ -28,11 +28,11 @@ from recbole_tiger.semantic_ids import SemanticIDTable
 
 NEW_KEYS = (
     *("loss_over", "use_node_embeddings", "use_item_embeddings", "item_embedding_dropout"),
-    *("repeat_bias", "item_loss_weight", "rescore_weight"),
+    *("repeat_bias", "item_loss_weight", "rescore_weight", "cross_position_bias"),
 )
 RESCORED = {"item_loss_weight": 0.7, "rescore_weight": 0.8}
 ALL = {"loss_over": "legal", "use_node_embeddings": True, "use_item_embeddings": True}
-EVERYTHING = {**ALL, "repeat_bias": True, **RESCORED}
+EVERYTHING = {**ALL, "repeat_bias": True, **RESCORED, "cross_position_bias": True}
 STEPS = [
     {"loss_over": "legal"},
     {"use_node_embeddings": True},
@@ -43,6 +43,7 @@ STEPS = [
     {"repeat_bias": True},
     RESCORED,
     {**RESCORED, "repeat_bias": True},
+    {"cross_position_bias": True},
     EVERYTHING,
 ]
 
@@ -63,9 +64,12 @@ def with_random_tables(model):
         if table is not None:
             torch.nn.init.normal_(table, std=0.5, generator=torch.Generator().manual_seed(number))
             table.data[0] = 0
-    for name in ("repeat_weight", "item_head"):
-        if getattr(network, name, None) is not None:
-            torch.nn.init.normal_(getattr(network, name), std=0.1, generator=torch.Generator().manual_seed(9))
+    started = [getattr(network, name, None) for name in ("repeat_weight", "item_head")]
+    if model.seq2seq.decoder.cross_bias is not None:
+        started.append(model.seq2seq.decoder.cross_bias.weight)
+    for parameter in started:
+        if parameter is not None:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(9))
     return model
 
 
@@ -155,6 +159,7 @@ def test_every_switch_starts_as_the_same_t5(toy):
         expected += ["seq2seq.item_table"] if switches.get("use_item_embeddings") else []
         expected += ["seq2seq.repeat_weight"] if switches.get("repeat_bias") else []
         expected += ["seq2seq.item_head"] if switches.get("item_loss_weight") else []
+        expected += ["seq2seq.decoder.cross_bias.weight"] if switches.get("cross_position_bias") else []
         assert sorted(extra) == sorted(expected)
 
 
@@ -358,6 +363,27 @@ def test_freely_written_ids_are_those_of_a_dense_softmax(toy):
 # -------------------------------------------------------------------------------------------------------- the input
 
 
+def test_adafactor_takes_steps_of_some_size_from_zero(toy):
+    """Relative to a size of zero they would be 1e-3 of the rate: a table would hardly move in a thousand steps."""
+    config, data, model = made(toy, learner="adafactor", learning_rate=0.01, weight_decay=0.0, **EVERYTHING)
+    trainer = trainer_class("TIGER")(config, model)
+    started = {name: value.detach().clone() for name, value in model.named_parameters()}
+    grouped = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    assert len(grouped) == len({id(p) for p in grouped}) == len(started)
+    examples, _ = prefixes_and_windows(config, data)
+    model.calculate_loss(next(iter(examples.batches(64, (0,))))).backward()
+    trainer.optimizer.step()
+    zeros = {name for name, value in started.items() if not value.any()}
+    parts = ("node_tables.1", "node_tables.2", "item_table", "repeat_weight", "item_head", "decoder.cross_bias.weight")
+    assert zeros == {f"seq2seq.{part}" for part in parts}
+    for name, value in model.named_parameters():
+        size = (value - started[name]).square().mean().sqrt().item()
+        if name in zeros:
+            assert 0.2e-3 < size < 1.01e-3, name  # 0.01 times 0.1; less where rows have no gradient
+        else:
+            assert 0 < size < 1.01e-2 * max(started[name].square().mean().sqrt().item(), 1e-3), name
+
+
 @pytest.mark.parametrize("user_buckets", [0, 5])
 def test_an_items_embedding_is_added_to_each_of_its_tokens(toy, user_buckets):
     _, _, model = made(toy, use_item_embeddings=True, user_buckets=user_buckets)
@@ -396,7 +422,11 @@ def test_item_embeddings_are_dropped_per_occurrence_in_training(toy):
     assert torch.allclose(again, network.item_table[7].expand_as(again), atol=1e-5)
 
 
-@pytest.mark.parametrize("switches", [ALL, {"use_node_embeddings": True}, {"repeat_bias": True}, EVERYTHING], ids=str)
+@pytest.mark.parametrize(
+    "switches",
+    [ALL, {"use_node_embeddings": True}, {"repeat_bias": True}, {"cross_position_bias": True}, EVERYTHING],
+    ids=str,
+)
 def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, switches):
     more = {"encoder_mask": "block_causal", "dropout_rate": 0.0, "item_embedding_dropout": 0.0, "user_buckets": 5}
     config, data, model = made(toy, **more, **switches)
@@ -409,7 +439,7 @@ def test_one_pass_has_the_gradients_of_prefix_by_prefix(toy, switches):
 
 
 def test_a_run_with_all_switches_resumes_and_its_checkpoint_loads(toy, monkeypatch):
-    more = {**EVERYTHING, "epochs": 2, "dropout_rate": 0.1, "item_embedding_dropout": 0.5}
+    more = {**EVERYTHING, "epochs": 2, "dropout_rate": 0.1, "item_embedding_dropout": 0.5, "learner": "adafactor"}
     chosen = settings_of("TIGER", toy, **more)
     whole = run_recbole_tiger("TIGER", "toy", config_dict=chosen)
     original, files = trainer_class("TIGER")._fit_epoch, {}
@@ -508,6 +538,7 @@ def test_the_recommend_command_takes_new_items(toy, workplace):
         {"item_embedding_dropout": "often"},
         {"label_smoothing": 1.0},
         {"repeat_bias": "often"},
+        {"cross_position_bias": "often"},
         {"item_loss_weight": -1},
         {"rescore_weight": 0.5},
         {"rescore_weight": 0.5, "item_loss_weight": 1, "collision": "none"},
