@@ -30,7 +30,7 @@ PROPERTIES = _HERE / "properties" if (_HERE / "properties").is_dir() else _HERE.
 
 #: Models that this package adds to RecBole, with the recipes each one ships (the first is the default; () for none).
 OUR_MODELS: dict[str, tuple[str, ...]] = {
-    "TIGER": ("tuned", "paper", "tiny"),
+    "TIGER": ("tuned", "paper", "tiny", "extended"),
     "P5": ("scratch", "checkpoint", "scratch_leaking", "checkpoint_leaking"),
     "Semantic_KNN": (),
     "BERT4RecFixed": (),
