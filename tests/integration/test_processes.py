@@ -53,7 +53,7 @@ def weights(result, name="last checkpoint"):
     [
         ("TIGER", {"recipe": "tiny", "mask_seen_items": True, "collision": "none"}),
         ("TIGER", {"recipe": "tuned", "lr_scheduler": "constant"}),
-        ("TIGER", {"recipe": "extended", "item_loss_weight": 1.0, "rescore_weight": 1.0, "item_embedding_dropout": 0}),
+        ("TIGER", {"recipe": "extended", "item_embedding_dropout": 0}),
         ("TIGERTree", {"ema_decay": 0.9}),
         ("SASRec", {"clip_grad_norm": {"max_norm": 0.5}}),
     ],
