@@ -253,11 +253,26 @@ def _labels(by_row: Mapping[str, Mapping]) -> list[str]:
         same = [place for place, other in enumerate(labels) if other == label]
         settings = [{k: v for k, v in runs[p].result["config"].items() if k not in PLACES} for p in same]
         keys = sorted(set().union(*settings))
-        differing = [key for key in keys if any(s.get(key) != settings[0].get(key) for s in settings)]
+        chosen = _telling_keys(keys, settings)
         for place, own in zip(same, settings, strict=True):
-            told = ",".join(f"{key}={own.get(key)}" for key in differing[:3])
+            told = ",".join(f"{key}={own.get(key)}" for key in chosen)
             labels[place] = f"{label}[{told}]" if told else f"{label} ({runs[place].folder.name})"
     return labels
+
+
+def _telling_keys(keys: Sequence[str], settings: Sequence[Mapping]) -> list[str]:
+    """Few keys whose values tell all `settings` apart: each is the one that tells most of what is still alike."""
+
+    def n_told(chosen: Sequence[str]) -> int:
+        return len({tuple(repr(own.get(key)) for key in chosen) for own in settings})
+
+    chosen: list[str] = []
+    while n_told(chosen) < len(settings):
+        best = max(keys, key=lambda key: n_told([*chosen, key]))
+        if n_told([*chosen, best]) == n_told(chosen):
+            break
+        chosen.append(best)
+    return chosen
 
 
 def _with_statistics(rows: list[BoardRow], reference: int, main: str) -> tuple[list[BoardRow], int, int | None]:

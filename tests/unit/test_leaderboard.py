@@ -232,6 +232,14 @@ def test_rows_of_one_name_are_told_apart_by_their_settings(tmp_path):
     assert [len(row.runs) for row in board.rows] == [2, 2]
 
 
+def test_three_rows_of_one_name_have_three_labels(tmp_path):
+    for a, b, weight in ((1, 1, 0), (1, 1, 1), (2, 2, 1)):  # a and b say the same, and come first
+        store(tmp_path, "SASRec", 1, [0, -1], config={"hidden_size": a, "inner_size": b, "n_layers": weight})
+    [board] = make_leaderboards(read_runs(tmp_path))
+    labels = {f"SASRec[hidden_size={a},n_layers={weight}]" for a, weight in ((1, 0), (1, 1), (2, 1))}
+    assert {row.label for row in board.rows} == labels
+
+
 def test_equal_values_share_a_mark_and_one_row_has_none(tmp_path):
     store(tmp_path, "A", 1, [0, 1])
     assert marks(make_leaderboards(read_runs(tmp_path))[0], "ndcg@10") == [""]
