@@ -302,11 +302,9 @@ class TreeStepDecoder:
         network, x = self.network, self.states
         if network.head_attention is not None:
             x = network.head_attention(x[:, None], self.seen)[:, 0]
-        logits = network.heads[0](x) @ network.level_codewords(0).t()
-        if self._nodes is not None:
-            user, node = self._nodes.pairs(0)
-            logits[user, network.tree.trie.tokens[0][node].long()] += network.repeat_logit(0)
-        return logits[:, None]
+        logits = (network.heads[0](x) @ network.level_codewords(0).t())[:, None]
+        network.add_repeat_logits_(0, logits, self._nodes, None)
+        return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
         self._codes = continued(self._codes, parents, codes)
@@ -314,10 +312,7 @@ class TreeStepDecoder:
         logits = hidden @ self.network.level_codewords(level).t()  # [B * K, V]
         self.network.add_node_logits_(level, logits, hidden, self._codes.flatten(0, 1))
         logits = logits.view(*codes.shape, -1)
-        if self._nodes is not None:
-            trie = self.network.tree.trie
-            user, beam, node = self.network.repeated_of_beams(level, self._nodes, trie.find(self._codes))
-            logits[user, beam, trie.tokens[level][node].long()] += self.network.repeat_logit(level)
+        self.network.add_repeat_logits_(level, logits, self._nodes, self._codes)
         return logits
 
     def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:

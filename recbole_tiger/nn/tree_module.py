@@ -278,6 +278,19 @@ class TreeModule(nn.Module):
         return logits
 
     @torch.no_grad()
+    def add_repeat_logits_(self, level: int, logits: Tensor, seen: Emptied | None, codes: Tensor | None) -> None:
+        """Add what having been seen adds to logits `[B, K, V]` of all codewords of a level after prefixes `[B, K, level]`
+        (at level 0 None, and K is 1), in place; nothing where it does not count."""
+        if seen is None:
+            return
+        trie = self.tree.trie
+        if level == 0:
+            (user, node), beam = seen.pairs(0), 0
+        else:
+            user, beam, node = self.repeated_of_beams(level, seen, trie.find(codes))
+        logits[user, beam, trie.tokens[level][node].long()] += self.repeat_logit(level)
+
+    @torch.no_grad()
     def repeated_of_beams(self, level: int, seen: Emptied, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Children at `level` from 1 on of beams' nodes `above` `[B, K]` (-1: none), of which a user has seen all items:
         user, beam and node of each."""

@@ -133,9 +133,7 @@ class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
         hidden = self.start()
         self._first = hidden[:, 0]
         logits = self.model.logits(hidden, self.level_token_slices[0])
-        if self.seen is not None:
-            user, node = self.seen.pairs(0)
-            logits[user, 0, self.model.tree.trie.tokens[0][node].long()] += self.model.repeat_logit(0)
+        self.model.add_repeat_logits_(0, logits, self.seen, None)
         return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
@@ -143,10 +141,7 @@ class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
         hidden = self.step(level, parents, codes)
         logits = self.model.logits(hidden, self.level_token_slices[level])
         self.model.add_node_logits_(level, logits.flatten(0, 1), hidden.flatten(0, 1), self._codes.flatten(0, 1))
-        if self.seen is not None:
-            trie = self.model.tree.trie
-            user, beam, node = self.model.repeated_of_beams(level, self.seen, trie.find(self._codes))
-            logits[user, beam, trie.tokens[level][node].long()] += self.model.repeat_logit(level)
+        self.model.add_repeat_logits_(level, logits, self.seen, self._codes)
         return logits
 
     def item_logits(self, items: Tensor) -> Tensor:
