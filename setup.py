@@ -52,7 +52,7 @@ setup(
     entry_points={
         "console_scripts": [
             "recbole-tiger=recbole_tiger.cli:main",
-            "recbole-tiger-tune=recbole_tiger.hpo.command_line:main",
+            "recbole-tiger-tune=recbole_tiger.commands.tune:main",
         ]
     },
 )

@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 if (CHECKOUT / "recbole_tiger").is_dir():  # from a checkout; else the installed package is used
     sys.path.insert(0, str(CHECKOUT))
 
-from recbole_tiger.hpo.command_line import main  # noqa: E402
+from recbole_tiger.commands.tune import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,8 +13,8 @@ import yaml
 from catalogue import TINY, write_catalogue
 
 from recbole_tiger import run_recbole_tiger
+from recbole_tiger.commands.tune import main
 from recbole_tiger.hpo import ray_shim, sweep
-from recbole_tiger.hpo.command_line import main
 from recbole_tiger.hpo.space import space_from_dict
 from recbole_tiger.hpo.trainable import best_of, run_trial
 from recbole_tiger.trainer import SafeTrainer

@@ -1,4 +1,4 @@
-"""The command line of sweeps: ``--key=value`` arguments in, a sweep run, its report printed and written.
+"""The command ``tune``, the command line of sweeps: ``--key=value`` arguments in, a sweep run, its report printed and written.
 
 Comes in: arguments. Goes out: files in the sweep's folder and an exit status (0 done, 1 interrupted or without a winner,
 2 a setting that cannot work).
