@@ -22,6 +22,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from recbole_tiger.errors import CacheFolderError, DamagedCacheError
+
 try:
     import fcntl
 except ImportError:  # Windows: msvcrt has byte-range locks, which also end with their process
@@ -33,14 +35,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = 1
 _META = "meta.json"
 _CHUNK = 1 << 20
-
-
-class DamagedCacheError(ValueError):
-    """A cache file that is not what was written: it is named, never used and never silently recomputed."""
-
-
-class CacheFolderError(OSError, ValueError):
-    """The cache folder cannot be read or written: read-only, full, or not a folder at all."""
 
 
 # ------------------------------------------------------------------------------------------------------- keys

@@ -14,13 +14,10 @@ import numpy as np
 import torch
 
 from recbole_tiger.cache import atomic_torch_save
+from recbole_tiger.errors import CheckpointError
 
 FORMAT = "recbole_tiger checkpoint"
 FORMAT_VERSION = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file."""
 
 
 def plain(value):

@@ -72,9 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(module.USAGE if module else usage())
         return 0
     from recbole_tiger.config import parse_command_line
-    from recbole_tiger.launch import ProcessDied
-    from recbole_tiger.processes import ProcessLost
-    from recbole_tiger.trainer import TrainingStopped
+    from recbole_tiger.errors import ProcessDied, ProcessLost, TrainingStopped
 
     try:
         settings = parse_command_line(arguments)

@@ -22,6 +22,7 @@ import yaml
 from recbole.config import Config
 from recbole.evaluator.register import metric_information
 
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preparation.download import ensure_dataset, recbole_urls
 
 _HERE = Path(__file__).resolve().parent
@@ -95,10 +96,6 @@ _RECBOLE_EXTRA = (
     "neg_sampling training_neg_sample_num enable_amp enable_scaler metric_decimal_place ft_ratio seq_len "
     "additional_feat_suffix preload_weight MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS resume shuffle"
 ).split()
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names the key, the value and the way out."""
 
 
 # ---------------------------------------------------------------------------------------------- reading the settings

@@ -21,19 +21,15 @@ import torch
 import torch.distributed as dist
 
 from recbole_tiger import processes
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped
 from recbole_tiger.spread import Spread
-from recbole_tiger.trainer import TrainingStopped, on_sigterm
+from recbole_tiger.trainer import on_sigterm
 
 #: Nothing is inherited, so that threads and CUDA of this process stay out of the others.
 START_METHOD = "spawn"
 #: Seconds that processes get to end by themselves: once one has failed, and once all were asked to stop.
 GRACE = 10.0
 STOPPING_GRACE = 120.0
-
-
-class ProcessDied(RuntimeError):
-    """A process of the run ended without a word."""
 
 
 class _Traceback(Exception):
@@ -132,7 +128,7 @@ def _watch(running: dict[Connection, multiprocessing.process.BaseProcess], stopp
 
 def _is_consequence(error: Exception) -> bool:
     """Whether the cause of an error is in another process."""
-    return isinstance(error, processes.ProcessLost)
+    return isinstance(error, ProcessLost)
 
 
 def _death(process, stopping: bool) -> Exception:

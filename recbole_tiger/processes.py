@@ -19,16 +19,14 @@ import torch.distributed as dist
 from recbole.utils import init_seed
 from torch import Tensor, nn
 
+from recbole_tiger.errors import ProcessLost
+
 T = TypeVar("T")
 
 #: How long a process waits for the others in a step; a process that has died is noticed at once.
 STEP_TIMEOUT = timedelta(minutes=30)
 #: How long the others wait for what the first one computes alone: Semantic IDs of a large catalogue take hours.
 ALONE_TIMEOUT = timedelta(days=30)
-
-
-class ProcessLost(RuntimeError):
-    """Another process of the run is gone; why is for that process to say."""
 
 
 @dataclass

@@ -36,7 +36,6 @@ from recbole_tiger.config import (
     FEATURE_MODELS,
     SAMPLED_LOSSES,
     UNTRAINED_MODELS,
-    ConfigError,
     build_config,
     check_settings,
     config_from_plain,
@@ -48,6 +47,7 @@ from recbole_tiger.config import (
 )
 from recbole_tiger.data.dataset import FeatureDataset, order_interactions
 from recbole_tiger.data.split import moment_text
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks

@@ -23,12 +23,13 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from recbole_tiger.cache import atomic_file
-from recbole_tiger.checkpoint import CheckpointError, load_checkpoint
-from recbole_tiger.config import SEMANTIC_ID_MODELS, ConfigError, config_from_plain
+from recbole_tiger.checkpoint import load_checkpoint
+from recbole_tiger.config import SEMANTIC_ID_MODELS, config_from_plain
 from recbole_tiger.content.new_items import embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.content.sentences import item_titles
 from recbole_tiger.decoding.beam_search import BeamResult
 from recbole_tiger.decoding.unseen import UnseenItems, limit_unseen, with_unseen_items
+from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
 from recbole_tiger.preprocessing import PreparedIDs
 
 USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
@@ -54,10 +55,6 @@ Prints what a trained model recommends after a history, or writes it for many us
 """
 
 TITLE_WIDTH = 60
-
-
-class UnknownItemError(ValueError):
-    """A history names something that is no item of the catalogue, or several."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from recbole.config import Config
 
-from recbole_tiger.config import OUR_MODELS, ConfigError
+from recbole_tiger.config import OUR_MODELS
+from recbole_tiger.errors import ConfigError
 
 #: Models whose loss over a batch is the mean of its shares' losses, which a test shows of each. Of the others FEARec,
 #: TransRec and SHAN compare the examples of a batch or take a norm over it, and DIN and DIEN normalise over it.

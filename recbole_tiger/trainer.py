@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from recbole_tiger import processes
 from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from recbole_tiger.config import ConfigError, check_arithmetic, plain_settings, precision_of
+from recbole_tiger.config import check_arithmetic, plain_settings, precision_of
 from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
 from recbole_tiger.decoding.beam_search import BeamResult
+from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation.evaluator import (
     Ranks,
     collect_topk,
@@ -54,10 +55,6 @@ MAY_CHANGE = (PLACES - {"seed"}) | {
     *"eval_step eval_steps eval_batch_size decode_batch_size compile pre_model_path reproducibility encoding".split(),
     *"metric_decimal_place loss_decimal_place log_wandb wandb_project".split(),
 }
-
-
-class TrainingStopped(RuntimeError):
-    """Training was asked to stop (SIGTERM); the message names the checkpoint that continues it."""
 
 
 @contextmanager

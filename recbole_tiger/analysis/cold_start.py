@@ -34,12 +34,13 @@ from recbole_tiger.analysis.runs import (
     write_outputs,
 )
 from recbole_tiger.cache import atomic_write_text
-from recbole_tiger.config import ConfigError, config_from_plain, plain_settings
+from recbole_tiger.config import config_from_plain, plain_settings
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.data.dataset import order_interactions
 from recbole_tiger.data.split import LEAVE_ONE_OUT
 from recbole_tiger.decoding.beam_search import BeamResult, rank_items
 from recbole_tiger.decoding.unseen import UnseenItems, limit_unseen, with_unseen_items
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.preprocessing import PreparedIDs, item_content, item_file, item_table
 from recbole_tiger.quick_start import load_data_and_model, run_config

@@ -27,8 +27,8 @@ from recbole_tiger.analysis.runs import (
     recommend_users,
     write_outputs,
 )
-from recbole_tiger.config import ConfigError
 from recbole_tiger.content.sentences import category_paths
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preprocessing import item_table
 
 USAGE = """Usage: python run_recbole_tiger.py diversity --checkpoint=FILE [--temperatures=1.0,1.5,2.0] [--key=value ...]

@@ -16,8 +16,9 @@ from recbole.data import create_dataset
 from recbole.utils import get_local_time, init_seed
 
 from recbole_tiger.analysis.id_report import IDSet, format_report, id_report, write_html, write_json
-from recbole_tiger.config import ConfigError, build_config, read_yaml
+from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.content.sentences import category_paths, item_titles
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preprocessing import (
     Company,
     Content,

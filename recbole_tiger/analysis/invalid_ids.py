@@ -20,7 +20,7 @@ from recbole_tiger.analysis.runs import (
     recommend_users,
     write_outputs,
 )
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 
 USAGE = """Usage: python run_recbole_tiger.py invalid-ids --checkpoint=FILE [--k=50] [--key=value ...]
 

@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from recbole_tiger import plots
 from recbole_tiger.analysis.runs import new_folder, pop_number, pop_numbers, write_outputs
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.recommend import BareDataset
 from recbole_tiger.semantic_ids import SemanticIDTable

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from recbole_tiger import plots
 from recbole_tiger.cache import atomic_write_text
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.leaderboard import (
     Leaderboard,
     cost_cells,

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from recbole_tiger import plots
 from recbole_tiger.cache import atomic_write_text
-from recbole_tiger.checkpoint import CheckpointError, load_checkpoint
-from recbole_tiger.config import SEMANTIC_ID_MODELS, ConfigError, build_config, config_from_plain, read_yaml
+from recbole_tiger.checkpoint import load_checkpoint
+from recbole_tiger.config import SEMANTIC_ID_MODELS, build_config, config_from_plain, read_yaml
 from recbole_tiger.decoding.beam_search import BeamResult
+from recbole_tiger.errors import CheckpointError, ConfigError
 from recbole_tiger.quick_start import load_data_and_model, run_config
 
 

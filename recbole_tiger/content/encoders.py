@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from recbole_tiger.cache import content_key
+from recbole_tiger.errors import HubUnreachableError
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,6 @@ _WAYS_OUT = (
     "folder that holds the model; or set content_encoder=tfidf_svd, or content_encoder=precomputed with "
     "content_file"
 )
-
-
-class HubUnreachableError(ConnectionError, ValueError):
-    """The model is not on this machine and the hub that has it cannot be reached."""
 
 
 def encode_items(

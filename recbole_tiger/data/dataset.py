@@ -14,9 +14,10 @@ import torch
 from recbole.data.dataset import SequentialDataset
 from scipy.sparse import csr_matrix
 
-from recbole_tiger.config import OUR_MODELS, ConfigError, check_settings
+from recbole_tiger.config import OUR_MODELS, check_settings
 from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
 from recbole_tiger.data.split import PHASES, Split, make_split
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preprocessing import prepare_semantic_ids
 
 #: Ties are shuffled with one fixed seed, so that all models and all seeds of a table see the same order.

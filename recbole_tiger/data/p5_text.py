@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 
 #: Opens the first piece of a word, as in SentencePiece.
 WORD_START = "\u2581"

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preparation.check_report import EARLIEST_CLOCK, MILLISECONDS
 
 #: RecBole's `split` of `eval_args` for leave-one-out.

@@ -23,7 +23,6 @@ from recbole_tiger.cache import atomic_write_text, content_key
 from recbole_tiger.config import (
     OUR_MODELS,
     UNTRAINED_MODELS,
-    ConfigError,
     build_config,
     check_keys,
     check_model,
@@ -34,6 +33,7 @@ from recbole_tiger.config import (
     recbole_models,
 )
 from recbole_tiger.data.split import SPLIT_KEYS
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.leaderboard_formats import (
     cost_cells,
@@ -382,8 +382,8 @@ def _say(text: str) -> None:
 
 def run_task(task: Task) -> str | None:
     """Make one run; returns why it failed, in a sentence, or None."""
+    from recbole_tiger.errors import TrainingStopped
     from recbole_tiger.quick_start import start_run
-    from recbole_tiger.trainer import TrainingStopped
 
     task.folder.mkdir(parents=True, exist_ok=True)
     about = {"label": task.label, "row": task.row, "model": task.model, "seed": task.seed}

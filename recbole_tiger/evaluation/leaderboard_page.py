@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from recbole_tiger import plots
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.leaderboard import USAGE as RUN_USAGE
 from recbole_tiger.evaluation.leaderboard_formats import (
     cost_cells,

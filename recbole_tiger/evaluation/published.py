@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 
 METRICS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
 #: Where rows come from (paper, 4.2.2).

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 
 #: Ray's store for objects that trials share; ours exchange files instead.
 _OBJECT_STORE_BYTES = 100 * 2**20

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import nn
 
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 
 
 class BERT4RecFixed(BERT4Rec):

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recbole_tiger.config import ConfigError
 from recbole_tiger.data.p5_text import (
     P5Text,
     consecutive_numbers,
@@ -27,6 +26,7 @@ from recbole_tiger.data.p5_text import (
 )
 from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
 from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
 

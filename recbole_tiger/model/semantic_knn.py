@@ -12,7 +12,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preprocessing import item_content, scaler_of
 from recbole_tiger.processes import from_main
 

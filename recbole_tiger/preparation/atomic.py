@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.preparation.errors import PreparationError, shorten
+from recbole_tiger.errors import PreparationError
+from recbole_tiger.preparation.errors import shorten
 from recbole_tiger.preparation.interactions import Interactions
 from recbole_tiger.preparation.sources import Field
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation.atomic import data_checksum, read_header
 from recbole_tiger.preparation.check_words import warnings_in_words
 from recbole_tiger.preparation.clean import UNKNOWN_TOKEN, WORDS_READ_AS_MISSING
-from recbole_tiger.preparation.errors import BadRows, PreparationError
+from recbole_tiger.preparation.errors import BadRows
 from recbole_tiger.preparation.interactions import (
     InteractionLog,
     Interactions,

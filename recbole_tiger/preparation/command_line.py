@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from recbole_tiger.errors import DownloadError, PreparationError
 from recbole_tiger.preparation.amazon import REVIEW_COLUMNS, amazon_source
 from recbole_tiger.preparation.check import check_dataset, core_counts
 from recbole_tiger.preparation.check_report import write_html
 from recbole_tiger.preparation.check_words import report_text
-from recbole_tiger.preparation.download import DownloadError, ensure_dataset, has_dataset
-from recbole_tiger.preparation.errors import BAD_ROW_POLICIES, PreparationError
+from recbole_tiger.preparation.download import ensure_dataset, has_dataset
+from recbole_tiger.preparation.errors import BAD_ROW_POLICIES
 from recbole_tiger.preparation.interactions import DUPLICATES, ORDERS, TIES
 from recbole_tiger.preparation.movielens import MovieLensSource
 from recbole_tiger.preparation.paper import against_table2, table2_text

@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
+from recbole_tiger.errors import DownloadError, PreparationError
 from recbole_tiger.preparation.atomic import check_dataset_name, dataset_folder, file_checksum
-from recbole_tiger.preparation.errors import PreparationError
 
 BLOCK_BYTES = 1 << 16
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
@@ -35,10 +35,6 @@ FIRST_BYTE = 8.0  # seconds for the first byte: a missing network is told within
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 RANGE_NOT_SATISFIABLE = 416
 ATOMIC_SUFFIXES = (".inter", ".item", ".user", ".kg", ".link", ".net")
-
-
-class DownloadError(OSError):
-    """A dataset could not be fetched; the message says why and what to put where."""
 
 
 class _Rejected(Exception):

@@ -6,27 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_tiger.errors import PreparationError, RowError
+
 BAD_ROW_POLICIES = ("error", "skip")
 MAX_EXAMPLES = 5
-
-
-class PreparationError(ValueError):
-    """Raw data or an option that cannot be used; the message names the place and the way out."""
 
 
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
     """Raise a `PreparationError` that names key, value and choices unless the value is one of them."""
     if value not in choices:
         raise PreparationError(f"{key}={value!r} is unknown: use one of {', '.join(choices)}.")
-
-
-class RowError(ValueError):
-    """One row cannot be used. `reason` is the kind (rows are counted by it), `detail` what was found."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
 
 
 class BadRows:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbole_tiger.preparation.errors import PreparationError
+from recbole_tiger.errors import PreparationError
 
 
 def check_cores(user_core: int, item_core: int) -> None:

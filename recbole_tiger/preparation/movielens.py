@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_tiger.errors import PreparationError, RowError
 from recbole_tiger.preparation.clean import category_tokens, check_identifier, sequence_cell, split_title_year
-from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, shorten
+from recbole_tiger.preparation.errors import BadRows, shorten
 from recbole_tiger.preparation.lines import read_lines
 from recbole_tiger.preparation.rows import TextFormat, read_rows
 from recbole_tiger.preparation.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation.atomic import ITEM, dataset_folder, header, refuse_existing, write_interactions
 from recbole_tiger.preparation.clean import UNKNOWN_TOKEN
-from recbole_tiger.preparation.errors import BAD_ROW_POLICIES, BadRows, PreparationError, check_choice
+from recbole_tiger.preparation.errors import BAD_ROW_POLICIES, BadRows, check_choice
 from recbole_tiger.preparation.interactions import (
     DUPLICATES,
     ORDERS,

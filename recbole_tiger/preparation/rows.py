@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, shorten
+from recbole_tiger.errors import PreparationError, RowError
+from recbole_tiger.preparation.errors import BadRows, shorten
 from recbole_tiger.preparation.lines import PARQUET_MAGIC, first_bytes, read_lines
 
 PARQUET_BATCH_ROWS = 1 << 16

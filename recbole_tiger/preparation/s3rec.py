@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.errors import PreparationError, RowError
 from recbole_tiger.preparation.clean import category_tokens, check_identifier, sequence_cell
-from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, shorten
+from recbole_tiger.preparation.errors import BadRows, shorten
 from recbole_tiger.preparation.lines import read_lines
 from recbole_tiger.preparation.rows import TextFormat
 from recbole_tiger.preparation.sources import CHUNK_ROWS, Field, InteractionChunk, ItemRow, Source

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.errors import RowError
 from recbole_tiger.preparation.clean import identifier, number, timestamp
-from recbole_tiger.preparation.errors import BadRows, RowError
+from recbole_tiger.preparation.errors import BadRows
 
 CHUNK_ROWS = 1 << 11  # small enough that a chunk's rows stay in the cache: with 1 << 16 tables take a third longer
 

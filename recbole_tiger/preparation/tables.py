@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recbole_tiger.errors import PreparationError, RowError
 from recbole_tiger.preparation.clean import (
     category_tokens,
     check_identifier,
@@ -19,7 +20,7 @@ from recbole_tiger.preparation.clean import (
     price_cell,
     sequence_cell,
 )
-from recbole_tiger.preparation.errors import BadRows, PreparationError, RowError, check_choice
+from recbole_tiger.preparation.errors import BadRows, check_choice
 from recbole_tiger.preparation.rows import TextFormat, parse_literal, read_rows
 from recbole_tiger.preparation.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
 

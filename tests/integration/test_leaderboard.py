@@ -10,11 +10,12 @@ import torch
 from catalogue import write_catalogue
 
 from recbole_tiger import cli, quick_start, run_recbole_tiger
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
+from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation import leaderboard, leaderboard_table
 from recbole_tiger.evaluation.significance import load_ranks, user_values
 from recbole_tiger.preprocessing import item_content, scaler_of
-from recbole_tiger.trainer import SafeTrainer, TrainingStopped
+from recbole_tiger.trainer import SafeTrainer
 
 CONTENT = {"content_encoder": "tfidf_svd", "content_dim": 16}
 

@@ -14,10 +14,10 @@ from together import forked
 
 from recbole_tiger import cli, processes, run_recbole_tiger
 from recbole_tiger.checkpoint import load_checkpoint
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation import leaderboard
 from recbole_tiger.quick_start import trainer_class
-from recbole_tiger.trainer import SafeTrainer, TIGERTrainer, TrainingStopped
+from recbole_tiger.trainer import SafeTrainer, TIGERTrainer
 
 NO_DROPOUT = {
     "dropout_rate": 0.0, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0,

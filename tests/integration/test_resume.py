@@ -13,10 +13,9 @@ import torch
 from catalogue import settings_of, write_catalogue
 
 from recbole_tiger import run_recbole_tiger
-from recbole_tiger.checkpoint import CheckpointError
-from recbole_tiger.config import ConfigError
+from recbole_tiger.errors import CheckpointError, ConfigError, TrainingStopped
 from recbole_tiger.model.tiger import TIGER
-from recbole_tiger.trainer import SafeTrainer, TIGERTrainer, TrainingStopped
+from recbole_tiger.trainer import SafeTrainer, TIGERTrainer
 
 
 class Killed(Exception):

@@ -15,14 +15,13 @@ import torch
 from recbole_tiger import cache
 from recbole_tiger.cache import (
     ArrayCache,
-    CacheFolderError,
-    DamagedCacheError,
     atomic_file,
     atomic_torch_save,
     atomic_write_bytes,
     atomic_write_text,
     content_key,
 )
+from recbole_tiger.errors import CacheFolderError, DamagedCacheError
 
 KEY = content_key("test")
 

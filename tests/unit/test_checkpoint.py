@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from recbole_tiger.checkpoint import (
-    CheckpointError,
     is_safe_checkpoint,
     load_checkpoint,
     random_state,
     save_checkpoint,
     set_random_state,
 )
+from recbole_tiger.errors import CheckpointError
 
 
 def test_returns_what_was_saved_and_loads_with_weights_only(tmp_path):

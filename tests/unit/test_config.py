@@ -7,7 +7,6 @@ from catalogue import write_catalogue
 from recbole_tiger import cli, quick_start
 from recbole_tiger.config import (
     PROPERTIES,
-    ConfigError,
     build_config,
     config_from_plain,
     known_keys,
@@ -16,6 +15,7 @@ from recbole_tiger.config import (
     plain_settings,
     recbole_models,
 )
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.preprocessing import quantizer_of, scaler_of
 from recbole_tiger.quantization import RQVAE_PAPER, RQVAE_TUNED
 

@@ -17,13 +17,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_tiger.cache import content_key
 from recbole_tiger.content import encoders
-from recbole_tiger.content.encoders import (
-    HubUnreachableError,
-    encode_items,
-    encoder_fingerprint,
-    find_model,
-    read_embeddings,
-)
+from recbole_tiger.content.encoders import encode_items, encoder_fingerprint, find_model, read_embeddings
+from recbole_tiger.errors import HubUnreachableError
 
 WORDS = "red blue green lipstick polish shampoo mask oil cream brush nail hair skin face eye".split()
 

@@ -9,7 +9,8 @@ import pytest
 from catalogue import TINY, write_catalogue
 from stored_runs import METRICS, store
 
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation import leaderboard, leaderboard_page
 from recbole_tiger.evaluation.leaderboard import (
     failures_of,

@@ -10,7 +10,7 @@ from catalogue import settings_of
 from recbole.data.interaction import Interaction
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
 from recbole_tiger.data.p5_text import (
     TEMPLATES,
     P5Text,
@@ -21,6 +21,7 @@ from recbole_tiger.data.p5_text import (
     words_of_templates,
 )
 from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.quick_start import make_trainer, prepare_data
 
 N_ITEMS = 120  # numbers of one and of two pieces

@@ -6,11 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation import paper
 from recbole_tiger.preparation.check import check_dataset, core_counts, first_appearance, leak_check
 from recbole_tiger.preparation.check_report import write_html
 from recbole_tiger.preparation.check_words import report_text
-from recbole_tiger.preparation.errors import PreparationError
 from recbole_tiger.preparation.paper import DatasetCounts, against_table2, table2_counts, table2_text
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbole_tiger.errors import RowError
 from recbole_tiger.preparation.clean import (
     WORDS_READ_AS_MISSING,
     category_tokens,
@@ -22,7 +23,6 @@ from recbole_tiger.preparation.clean import (
     split_title_year,
     timestamp,
 )
-from recbole_tiger.preparation.errors import RowError
 
 
 def as_recbole_reads(cells):

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation import sources
-from recbole_tiger.preparation.errors import BadRows, PreparationError
+from recbole_tiger.preparation.errors import BadRows
 from recbole_tiger.preparation.interactions import (
     InteractionLog,
     Interactions,

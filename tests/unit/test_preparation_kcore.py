@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recbole_tiger.preparation.errors import PreparationError
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation.kcore import k_core
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation import lines
-from recbole_tiger.preparation.errors import BadRows, PreparationError
+from recbole_tiger.preparation.errors import BadRows
 from recbole_tiger.preparation.lines import read_lines
 
 

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation import atomic
 from recbole_tiger.preparation.atomic import data_checksum, dataset_folder, file_checksum, read_header
-from recbole_tiger.preparation.errors import PreparationError
 from recbole_tiger.preparation.pipeline import PrepareOptions, prepare
 from recbole_tiger.preparation.rows import TextFormat
 from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource

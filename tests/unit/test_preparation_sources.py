@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation.amazon import amazon_source
-from recbole_tiger.preparation.errors import PreparationError
 from recbole_tiger.preparation.movielens import GENRES_100K, MovieLensSource
 from recbole_tiger.preparation.pipeline import PrepareOptions, prepare
 from recbole_tiger.preparation.rows import TextFormat

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from recbole_tiger.errors import PreparationError
 from recbole_tiger.preparation import synthetic
 from recbole_tiger.preparation.atomic import data_checksum
 from recbole_tiger.preparation.check import check_dataset
-from recbole_tiger.preparation.errors import PreparationError
 from recbole_tiger.preparation.synthetic import (
     SyntheticCatalogue,
     SyntheticUsers,

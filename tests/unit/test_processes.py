@@ -13,13 +13,12 @@ from together import as_process, forked, together
 from torch import nn
 
 from recbole_tiger import launch, processes
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import FieldNames, TrainingExamples, TrainingWindows
 from recbole_tiger.data.prefixes import PrefixRows
-from recbole_tiger.processes import ProcessLost
+from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped
 from recbole_tiger.quick_start import prepare_data
 from recbole_tiger.spread import Spread
-from recbole_tiger.trainer import TrainingStopped
 
 
 def shares(count, take):
@@ -226,8 +225,8 @@ def mistake():
     ("how", "error", "words"),
     [
         (mistake, ConfigError, "beam_size=3 is too small"),
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), launch.ProcessDied, "killed by signal 9"),
-        (lambda: os._exit(7), launch.ProcessDied, r"ended \(7\)"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), ProcessDied, "killed by signal 9"),
+        (lambda: os._exit(7), ProcessDied, r"ended \(7\)"),
     ],
 )
 def test_a_failing_process_ends_all_and_its_error_is_told(how, error, words):
@@ -244,7 +243,7 @@ def wait_for_main():
 
 
 def test_sigterm_before_training_ends_all():
-    with pytest.raises(launch.TrainingStopped, match="before training began"), forked():
+    with pytest.raises(TrainingStopped, match="before training began"), forked():
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 0.7)
         launch.run_in_processes(wait_for_main, (), Spread(2, 2, "localhost", 0, 0))

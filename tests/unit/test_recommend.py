@@ -9,9 +9,10 @@ import torch
 from catalogue import TINY, write_catalogue
 
 import recbole_tiger
-from recbole_tiger.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from recbole_tiger.checkpoint import load_checkpoint, save_checkpoint
+from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.quick_start import load_data_and_model, run_recbole_tiger
-from recbole_tiger.recommend import Recommender, UnknownItemError, read_histories, run, write_recommendations
+from recbole_tiger.recommend import Recommender, read_histories, run, write_recommendations
 
 
 @pytest.fixture(scope="module")

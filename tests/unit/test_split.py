@@ -8,7 +8,7 @@ import pytest
 import torch
 from catalogue import mini_settings, write_catalogue, write_inter
 
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingWindows
 from recbole_tiger.data.dataset import TIE_SEED
 from recbole_tiger.data.split import (
@@ -19,6 +19,7 @@ from recbole_tiger.data.split import (
     split_setting,
     temporal,
 )
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.quick_start import data_checksum, popularity_row, prepare_data, split_report
 

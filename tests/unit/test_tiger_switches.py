@@ -12,11 +12,12 @@ from gradients import assert_same_gradients
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
 from recbole_tiger.checkpoint import load_checkpoint, save_checkpoint
-from recbole_tiger.config import ConfigError, build_config
+from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.tokens import encoder_input
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.decoding.unseen import with_unseen_items
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.nn.item_tree import ItemTree
 from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
