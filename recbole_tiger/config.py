@@ -23,35 +23,14 @@ from recbole.config import Config
 from recbole.evaluator.register import metric_information
 
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.preparation.download import ensure_dataset, recbole_urls
 
 _HERE = Path(__file__).resolve().parent
 #: In a wheel the property files lie inside the package, in a checkout beside it.
 PROPERTIES = _HERE / "properties" if (_HERE / "properties").is_dir() else _HERE.parent / "properties"
 
-#: Models that this package adds to RecBole, with the recipes each one ships (the first is the default; () for none).
-OUR_MODELS: dict[str, tuple[str, ...]] = {
-    "TIGER": ("tuned", "paper", "tiny", "extended"),
-    "P5": ("scratch", "checkpoint", "scratch_leaking", "checkpoint_leaking"),
-    "Semantic_KNN": (),
-    "BERT4RecFixed": (),
-    "TIGERTree": (),
-}
-#: Those of them that learn nothing: the seed and the number of epochs change nothing.
-UNTRAINED_MODELS = ("Semantic_KNN",)
-#: Those of them that find items by beam search, so that only the items of the beam have a score.
-GENERATIVE_MODELS = ("TIGER", "P5", "TIGERTree")
-#: Those of them with a T5, which can be trained in bfloat16.
-T5_MODELS = ("TIGER", "P5")
-#: Those of them whose items are Semantic IDs.
-SEMANTIC_ID_MODELS = ("TIGER", "TIGERTree")
-
-#: RecBole models that read item features; `item_feature` of the dataset's property file fills their own keys.
-FEATURE_MODELS = ("FDSA", "S3Rec", "SASRecF", "GRU4RecF")
-
-#: RecBole models whose one loss needs sampled items; the others have cross-entropy, here the default, or BPR (`loss_type`).
-SAMPLED_LOSSES = {"FPMC": "BPR", "TransRec": "BPR", "DIN": "BCE", "DIEN": "BCE"}
-#: Their sampler, and that of BPR: one uniform item for each example, RecBole's own default.
+#: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, RecBole's own default.
 SAMPLER = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
 
 CHOICES: dict[str, tuple] = {
@@ -186,7 +165,7 @@ def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
     if model == "P5":
         start = "checkpoint" if settings.get("p5_checkpoint") else "scratch"
         return start + ("_leaking" if settings.get("p5_item_numbers") == "consecutive" else "")
-    recipes = OUR_MODELS.get(model)
+    recipes = model_spec(model).recipes
     if not recipes:
         return None
     return "tiny" if dataset == "ml-100k" and "tiny" in recipes else recipes[0]
@@ -195,7 +174,7 @@ def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
 def model_files(model: str, recipe: str | None) -> list[Path]:
     """The property files of a model: its own, and on top of it that of a recipe other than the default."""
     files = [PROPERTIES / "model" / f"{model}.yaml"]
-    if recipe is not None and recipe != OUR_MODELS[model][0]:
+    if recipe is not None and recipe != model_spec(model).recipes[0]:
         files.append(PROPERTIES / "model" / f"{model}_{recipe}.yaml")
     return files
 
@@ -207,14 +186,14 @@ def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
         settings: what the user has set; ``recipe`` and ``semantic_id`` choose files.
     """
     recipe = settings.get("recipe") or default_recipe(model, dataset, settings)
-    recipes = OUR_MODELS.get(model, ())
+    recipes = model_spec(model).recipes
     if settings.get("recipe") and recipe not in recipes:
         offered = f"choose one of {', '.join(recipes)}" if recipes else f"leave it out: {model} has no recipes"
         raise ConfigError(f"recipe='{recipe}' is not a recipe of {model}; {offered}")
     by_model = model_files(model, recipe)
     by_dataset = PROPERTIES / "dataset" / f"{dataset}.yaml"
     by_method = []
-    if model in SEMANTIC_ID_MODELS:
+    if model_spec(model).uses_semantic_ids:
         shipped = {key: value for file in by_model for key, value in read_yaml(file).items()}
         by_method = [PROPERTIES / "semantic_id" / f"{settings.get('semantic_id') or shipped['semantic_id']}.yaml"]
     files = [PROPERTIES / "overall.yaml", by_model[0], *by_method, *by_model[1:], by_dataset]
@@ -241,9 +220,9 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
         key, value = next(iter(given.items()))
         raise ConfigError(f"{key}={value!r} is for split=temporal; set that as well, or leave {key} out")
     merged["eval_args"] = {**merged["eval_args"], "split": split}
-    if OUR_MODELS.get(model):
+    if model_spec(model).recipes:
         merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset, settings)
-    if model in FEATURE_MODELS:
+    if model_spec(model).needs_features:
         feature = settings.get("item_feature", merged.get("item_feature"))
         if feature:
             columns = dict(settings.get("load_col") or merged.get("load_col") or {})
@@ -291,7 +270,7 @@ def build_config(
         settings.pop(key, None)
     if settings.get("learner") is not None:
         settings["learner"] = str(settings["learner"]).lower()
-    if (settings.get("loss_type") == "BPR" or model in SAMPLED_LOSSES) and "train_neg_sample_args" not in user:
+    if (settings.get("loss_type") == "BPR" or model_spec(model).sampled_loss) and "train_neg_sample_args" not in user:
         # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
         settings["train_neg_sample_args"] = dict(SAMPLER)
     check_dataset(dataset, settings)
@@ -332,7 +311,7 @@ def recbole_models() -> list[str]:
     import recbole.model.sequential_recommender as package
 
     names = {name for name, value in vars(package).items() if inspect.isclass(value)}
-    return sorted(names | set(OUR_MODELS))
+    return sorted(names | set(models_with("ours")))
 
 
 def check_model(model) -> None:
@@ -419,14 +398,14 @@ def check_settings(config: Config, spread: bool = False) -> None:
     _check_shares(config, *(key for key in ("dropout_rate", "item_embedding_dropout") if config[key] is not None))
     check_processes(config, spread)
     _check_evaluation(config)
-    if config["model"] in FEATURE_MODELS and not config["item_feature"]:
+    if model_spec(config["model"]).needs_features and not config["item_feature"]:
         raise ConfigError(
             f"model={config['model']} needs an item column: set --item_feature=COLUMN (one of the columns of "
             f"{config['dataset']}.item, of type token or token_seq)"
         )
-    if config["model"] in GENERATIVE_MODELS:
+    if model_spec(config["model"]).generative:
         _check_generative(config)
-    if config["model"] in SEMANTIC_ID_MODELS:
+    if model_spec(config["model"]).uses_semantic_ids:
         _check_semantic_ids(config)
     if config["model"] == "TIGER":
         _check_shares(config, "label_smoothing", "ema_decay")
@@ -445,7 +424,7 @@ def _check_shares(config: Config, *keys: str) -> None:
 
 def precision_of(config: Config) -> str:
     """What training computes in: `precision`, or by default bf16 on CUDA for the models of that key, fp32 elsewhere."""
-    by_default = config["device"].type == "cuda" and config["model"] in T5_MODELS
+    by_default = config["device"].type == "cuda" and model_spec(config["model"]).has_t5
     return config["precision"] or ("bf16" if by_default else "fp32")
 
 
@@ -528,7 +507,7 @@ def _check_generative(config: Config) -> None:
         if config[key]:
             raise ConfigError(
                 f"{key}=True is not for {config['model']}; leave it out"
-                + (", precision=bf16 is what you want on CUDA" if config["model"] in T5_MODELS else "")
+                + (", precision=bf16 is what you want on CUDA" if model_spec(config["model"]).has_t5 else "")
             )
     steps, warmup = config["max_steps"] or 0, config["warmup_steps"] or 0
     if config["lr_scheduler"] == "cosine" and steps <= warmup:

@@ -33,9 +33,6 @@ from recbole_tiger import trainer as trainers
 from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import (
-    FEATURE_MODELS,
-    SAMPLED_LOSSES,
-    UNTRAINED_MODELS,
     build_config,
     check_settings,
     config_from_plain,
@@ -52,9 +49,9 @@ from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.launch import run_in_processes
+from recbole_tiger.models import model_spec
 from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths, table2_text
 from recbole_tiger.preprocessing import PreparedIDs, item_file
-from recbole_tiger.register import PLACES
 from recbole_tiger.spread import OF_MACHINE, Spread
 from recbole_tiger.trainer import SafeTrainer
 
@@ -306,7 +303,7 @@ def start_logging(config: Config) -> str | None:
 def prepare_data(config: Config) -> PreparedData:
     """Load, order and split a dataset; the same rows in the same order for every model."""
     try:
-        dataset = FeatureDataset(config) if config["model"] in FEATURE_MODELS else create_dataset(config)
+        dataset = FeatureDataset(config) if model_spec(config["model"]).needs_features else create_dataset(config)
     except ValueError as error:
         if "feat is empty" not in str(error):
             raise
@@ -315,7 +312,7 @@ def prepare_data(config: Config) -> PreparedData:
             f"{config['user_inter_num_interval']!r} and item_inter_num_interval={config['item_inter_num_interval']!r}; "
             "widen them"
         ) from error
-    if config["model"] in FEATURE_MODELS and config["item_feature"] not in dataset.field2type:
+    if model_spec(config["model"]).needs_features and config["item_feature"] not in dataset.field2type:
         columns = list(read_item_header(config))
         raise ConfigError(
             f"item_feature='{config['item_feature']}' is not a column of {config['dataset']}.item; its columns: "
@@ -349,9 +346,7 @@ def read_item_header(config: Config) -> list[str]:
 
 def trainer_class(model: str) -> type[SafeTrainer]:
     """The trainer of a model by name."""
-    if model in PLACES:
-        return getattr(trainers, PLACES[model][1])
-    return {"S3Rec": trainers.S3RecTrainer}.get(model, trainers.SafeTrainer)
+    return getattr(trainers, model_spec(model).trainer)
 
 
 def make_trainer(config: Config, data: PreparedData) -> SafeTrainer:
@@ -509,8 +504,8 @@ def environment(config: Config) -> dict:
 
 def provenance(config: Config) -> dict:
     """What a row of a table says about where it comes from: recipe, loss, seed, and the commit of this code."""
-    loss = SAMPLED_LOSSES.get(config["model"]) or config["loss_type"] or "CE"
-    loss = None if config["model"] in UNTRAINED_MODELS else loss
+    loss = model_spec(config["model"]).sampled_loss or config["loss_type"] or "CE"
+    loss = None if model_spec(config["model"]).untrained else loss
     return {"recipe": config["recipe"], "loss": loss, "seed": config["seed"], **source_state()}
 
 

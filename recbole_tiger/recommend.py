@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from recbole_tiger.cache import atomic_file
 from recbole_tiger.checkpoint import load_checkpoint
-from recbole_tiger.config import SEMANTIC_ID_MODELS, config_from_plain
+from recbole_tiger.config import config_from_plain
 from recbole_tiger.content.new_items import embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.content.sentences import item_titles
 from recbole_tiger.decoding.beam_search import BeamResult
 from recbole_tiger.decoding.unseen import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
+from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.preprocessing import PreparedIDs
 
 USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
@@ -125,10 +126,10 @@ class Recommender:
         """
         state = load_checkpoint(path)
         name = state["config"].get("model")
-        if name not in SEMANTIC_ID_MODELS:
+        if not model_spec(name).uses_semantic_ids:
             raise CheckpointError(
                 f"'{path}' is a checkpoint of {name}, whose items have no Semantic IDs; recommend needs one of "
-                f"{', '.join(SEMANTIC_ID_MODELS)}"
+                f"{', '.join(models_with('uses_semantic_ids'))}"
             )
         config = config_from_plain(state["config"])
         try:

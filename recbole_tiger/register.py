@@ -13,15 +13,7 @@ import importlib.machinery
 import sys
 
 from recbole_tiger import compat
-
-#: Where each model of ours lives: its module in `recbole_tiger.model`, its trainer, and its dataset (None: RecBole's own).
-PLACES: dict[str, tuple[str, str, str | None]] = {
-    "TIGER": ("tiger", "TIGERTrainer", "TIGERDataset"),
-    "P5": ("p5", "TIGERTrainer", "PrefixDataset"),
-    "Semantic_KNN": ("semantic_knn", "SafeTrainer", None),
-    "BERT4RecFixed": ("bert4rec_fixed", "SafeTrainer", None),
-    "TIGERTree": ("tiger_tree", "TIGERTreeTrainer", "TIGERDataset"),
-}
+from recbole_tiger.models import model_spec, models_with
 
 _registered = False
 
@@ -40,13 +32,14 @@ def register() -> None:
     from recbole_tiger import trainer
     from recbole_tiger.data import dataset
 
-    for name, (module, trainer_name, dataset_name) in PLACES.items():
+    for name in models_with("ours"):
+        spec = model_spec(name)
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = importlib.import_module(
-            f"recbole_tiger.model.{module}"
+            f"recbole_tiger.model.{spec.module}"
         )
-        setattr(recbole.trainer, f"{name}Trainer", getattr(trainer, trainer_name))
-        if dataset_name is not None:
-            setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, dataset_name))
+        setattr(recbole.trainer, f"{name}Trainer", getattr(trainer, spec.trainer))
+        if spec.dataset is not None:
+            setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, spec.dataset))
     _extend_config()
     _extend_split()
     _extend_quick_start()
@@ -56,14 +49,14 @@ def _extend_config() -> None:
     """Let RecBole's own ``Config`` read our property files below the user's, for our models only."""
     from recbole.config import Config
 
-    from recbole_tiger.config import OUR_MODELS, shipped_settings
+    from recbole_tiger.config import shipped_settings
 
     original = Config._load_internal_config_dict
 
     @functools.wraps(original)
     def _load_internal_config_dict(self, model, model_class, dataset):
         original(self, model, model_class, dataset)
-        if model in OUR_MODELS:
+        if model_spec(model).ours:
             self.internal_config_dict.update(shipped_settings(model, dataset, self.external_config_dict))
 
     Config._load_internal_config_dict = _load_internal_config_dict

@@ -11,18 +11,9 @@ import numpy as np
 import torch
 from recbole.config import Config
 
-from recbole_tiger.config import OUR_MODELS
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.models import model_spec, models_with
 
-#: Models whose loss over a batch is the mean of its shares' losses, which a test shows of each. Of the others FEARec,
-#: TransRec and SHAN compare the examples of a batch or take a norm over it, and DIN and DIEN normalise over it.
-SHARED_MODELS = (
-    *OUR_MODELS,
-    *"BERT4Rec CORE Caser FDSA FOSSIL FPMC GCSAN GRU4Rec GRU4RecF HGN HRM LightSANs NARM NPE NextItNet S3Rec SASRec".split(),
-    *"SASRecF SINE SRGNN STAMP".split(),
-)
-#: Those of them whose `reg_weight` is of a norm over the batch.
-_BATCH_NORMS = ("FOSSIL", "HGN")
 #: What may differ between the machines of a run.
 OF_MACHINE = (
     "data_path cache_dir checkpoint_dir run_dir resume gpu_id worker show_progress state log_wandb wandb_project "
@@ -108,12 +99,12 @@ def check_processes(config: Config, can_spread: bool) -> None:
             "more (--gpu_id=0,1), or train on the CPU with --gpu_id="
         )
     model = config["model"]
-    if model not in SHARED_MODELS:
+    if not model_spec(model).shares_batches:
         raise ConfigError(
             f"{asked}: a batch of {model} cannot be shared by processes, since its loss is not the mean of the losses of its "
-            f"parts, or was not shown to be; leave both out, or choose one of {', '.join(SHARED_MODELS)}"
+            f"parts, or was not shown to be; leave both out, or choose one of {', '.join(models_with('shares_batches'))}"
         )
-    if model in _BATCH_NORMS and np.any(config["reg_weight"]):
+    if model_spec(model).norm_over_batch and np.any(config["reg_weight"]):
         raise ConfigError(
             f"{asked}: reg_weight={config['reg_weight']} of {model} takes a norm over the whole batch, which processes cannot "
             "share; set it to 0, or leave both out"

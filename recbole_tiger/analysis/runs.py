@@ -23,9 +23,10 @@ from tqdm import tqdm
 from recbole_tiger import plots
 from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.checkpoint import load_checkpoint
-from recbole_tiger.config import SEMANTIC_ID_MODELS, build_config, config_from_plain, read_yaml
+from recbole_tiger.config import build_config, config_from_plain, read_yaml
 from recbole_tiger.decoding.beam_search import BeamResult
 from recbole_tiger.errors import CheckpointError, ConfigError
+from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.quick_start import load_data_and_model, run_config
 
 
@@ -99,8 +100,10 @@ def config_of(settings: dict):
     for file in files:
         settings = {**read_yaml(file), **settings}
     model, dataset = settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k")
-    if model not in SEMANTIC_ID_MODELS:
-        raise ConfigError(f"model='{model}' has no Semantic IDs; choose one of {', '.join(SEMANTIC_ID_MODELS)}")
+    if not model_spec(model).uses_semantic_ids:
+        raise ConfigError(
+            f"model='{model}' has no Semantic IDs; choose one of {', '.join(models_with('uses_semantic_ids'))}"
+        )
     return build_config(model, dataset, None, settings)
 
 
@@ -111,10 +114,10 @@ def checkpoint_settings(checkpoint) -> dict:
         CheckpointError: for any other file.
     """
     plain = load_checkpoint(str(checkpoint))["config"]
-    if plain.get("model") not in SEMANTIC_ID_MODELS:
+    if not model_spec(plain.get("model")).uses_semantic_ids:
         raise CheckpointError(
             f"'{checkpoint}' is a checkpoint of {plain.get('model')}, whose items have no Semantic IDs; give one of "
-            f"{', '.join(SEMANTIC_ID_MODELS)}"
+            f"{', '.join(models_with('uses_semantic_ids'))}"
         )
     return plain
 

@@ -14,10 +14,11 @@ import torch
 from recbole.data.dataset import SequentialDataset
 from scipy.sparse import csr_matrix
 
-from recbole_tiger.config import OUR_MODELS, check_settings
+from recbole_tiger.config import check_settings
 from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
 from recbole_tiger.data.split import PHASES, Split, make_split
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.models import model_spec
 from recbole_tiger.preprocessing import prepare_semantic_ids
 
 #: Ties are shuffled with one fixed seed, so that all models and all seeds of a table see the same order.
@@ -107,7 +108,7 @@ def build_phases(dataset, build: Callable) -> list:
         build: RecBole's ``SequentialDataset.build``.
     """
     is_temporal = "temporal" in dataset.config["eval_args"]["split"]
-    if not hasattr(dataset, "sequences") and (is_temporal or dataset.config["model"] in OUR_MODELS):
+    if not hasattr(dataset, "sequences") and (is_temporal or model_spec(dataset.config["model"]).ours):
         dataset.sequences = order_interactions(dataset)  # a run that RecBole's own run_recbole has started
     if not is_temporal:
         phases = build(dataset)

@@ -21,8 +21,6 @@ from recbole.config import Config
 
 from recbole_tiger.cache import atomic_write_text, content_key
 from recbole_tiger.config import (
-    OUR_MODELS,
-    UNTRAINED_MODELS,
     build_config,
     check_keys,
     check_model,
@@ -58,6 +56,7 @@ from recbole_tiger.evaluation.leaderboard_table import (
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.published import check_published
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.models import model_spec
 
 #: Reading, tables and their forms come along, so that this module is the one door.
 __all__ = [
@@ -269,7 +268,7 @@ def carrier_of(model: str) -> str:
 
 
 def _seeds_of(model: str, seeds: Sequence[int]) -> Sequence[int | None]:
-    return [None] if model == POP or model in UNTRAINED_MODELS else seeds
+    return [None] if model == POP or model_spec(model).untrained else seeds
 
 
 @functools.cache
@@ -312,7 +311,7 @@ def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
         if not any(key in known_keys_of(name.model) for name in names):
             check_keys({key: value}, carrier_of(names[0].model))
     recipe = shared.get("recipe")
-    offered = sorted({offer for name in names for offer in OUR_MODELS.get(name.model, ())})
+    offered = sorted({offer for name in names for offer in model_spec(name.model).recipes})
     if recipe and recipe not in offered:
         hint = f"choose one of {', '.join(offered)}" if offered else "leave it out: none of the rows has recipes"
         raise ConfigError(f"recipe='{recipe}' is not a recipe of any row; {hint}")
@@ -323,9 +322,9 @@ def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks:
     known = known_keys_of(name.model)
     own = {**shared, **blocks.get(name.model, {}), **blocks.get(name.label, {}), **command_line, **name.tag}
     own = {key: value for key, value in own.items() if key in known and key != "seed"}
-    if own.get("recipe") not in OUR_MODELS.get(name.model, ()) and "recipe" not in name.tag:
+    if own.get("recipe") not in model_spec(name.model).recipes and "recipe" not in name.tag:
         own.pop("recipe", None)
-    if name.model in UNTRAINED_MODELS:
+    if model_spec(name.model).untrained:
         own["epochs"] = 1
     return own
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.config import UNTRAINED_MODELS
 from recbole_tiger.evaluation.published import Published, published_table
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
+from recbole_tiger.models import model_spec
 
 #: The row of the most popular training items, which is no model of RecBole's kind.
 POP = "Pop"
@@ -127,7 +127,7 @@ class BoardRow:
         return _is_leaking(self.first)
 
     def is_trained(self) -> bool:
-        return self.model != POP and self.model not in UNTRAINED_MODELS
+        return self.model != POP and not model_spec(self.model).untrained
 
     def seconds(self, *stages: str) -> float:
         """Mean over seeds of the time in some stages."""

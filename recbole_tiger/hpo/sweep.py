@@ -23,11 +23,12 @@ from typing import Any
 import yaml
 
 from recbole_tiger.cache import atomic_write_text
-from recbole_tiger.config import OUR_MODELS, build_config, check_keys, default_recipe, shipped_settings
+from recbole_tiger.config import build_config, check_keys, default_recipe, shipped_settings
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.hpo import ray_shim
 from recbole_tiger.hpo.space import Space
 from recbole_tiger.hpo.trainable import FAILED, best_of, make_trainable, reason_of_death
+from recbole_tiger.models import model_spec
 
 try:
     import fcntl
@@ -149,7 +150,7 @@ class Sweep:
         """Everything that the user or the space has set for a trial."""
         recipe = self.settings.get("recipe") or default_recipe(self.model, self.dataset, self.settings)
         chosen = {"model": self.model, "dataset": self.dataset}
-        if recipe in OUR_MODELS.get(self.model, ()):  # said aloud, so that the file means the same on another dataset
+        if recipe in model_spec(self.model).recipes:  # said aloud, so that the file means the same on another dataset
             chosen["recipe"] = recipe
         return {**chosen, **self.settings, **record["settings"]}
 

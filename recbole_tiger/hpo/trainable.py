@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from recbole_tiger.models import model_spec
+
 #: What a trial leaves in its folder when it fails by its own fault, so that it is not tried again.
 FAILED = "failed.json"
 
@@ -57,7 +59,6 @@ def costs_of(trainer, data) -> dict:
         `epoch_seconds`: mean of training; `decode_ms_per_user`: validation time; and of models with Semantic IDs
         `items_in_collisions`, and `usage`: the share of codewords in use, a mean over the levels.
     """
-    from recbole_tiger.config import GENERATIVE_MODELS, SEMANTIC_ID_MODELS
 
     model, config = trainer.model, trainer.config
     validation = data.valid._dataset
@@ -69,13 +70,13 @@ def costs_of(trainer, data) -> dict:
         "epoch_seconds": trainer.seconds["training"] / max(len(trainer._history), 1),
         "decode_ms_per_user": 1000 * trainer.seconds["validation"] / max(validations, 1) / len(validation),
     }
-    if config["model"] in SEMANTIC_ID_MODELS:
+    if model_spec(config["model"]).uses_semantic_ids:
         report = model.prepared_ids.table.report()
         tokens = model.prepared_ids.table.codes.shape[1]
         costs["tokens_per_history"] = float(lengths.mean()) * tokens + bool(config["user_buckets"])
         costs["items_in_collisions"] = report["items_in_collisions"]
         costs["usage"] = sum(level["usage"] for level in report["levels"]) / len(report["levels"])
-    elif config["model"] not in GENERATIVE_MODELS:
+    elif not model_spec(config["model"]).generative:
         costs["tokens_per_history"] = float(lengths.mean())
     return costs
 

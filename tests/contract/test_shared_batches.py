@@ -5,8 +5,8 @@ import torch
 from catalogue import TINY, settings_of, write_catalogue
 
 from recbole_tiger.config import build_config
+from recbole_tiger.models import models_with
 from recbole_tiger.quick_start import make_trainer, prepare_data
-from recbole_tiger.spread import SHARED_MODELS
 from recbole_tiger.trainer import TIGERTrainer
 
 
@@ -75,7 +75,7 @@ def assert_sum(parts, shares, loss, gradients):
 
 @pytest.mark.parametrize(
     ("model", "settings"),
-    [(model, {"loss_type": "BPR"} if model == "FPMC" else {}) for model in SHARED_MODELS]
+    [(model, {"loss_type": "BPR"} if model == "FPMC" else {}) for model in models_with("shares_batches")]
     + [("TIGER", {"encoder_mask": "block_causal"})],
 )
 def test_shares_of_a_batch_add_up_to_it(workplace, no_chance, model, settings):

@@ -1,0 +1,91 @@
+"""What the library knows about each model by name: where ours lives, and the traits on which other modules decide.
+
+Input: a model's name. Output: its `ModelSpec`; a model of RecBole without a line in the table has none of the traits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One sequential model, of this library or of RecBole.
+
+    Attributes:
+        name: as in RecBole, the name of its class.
+        module: its module in `recbole_tiger.model`; None for a model of RecBole.
+        trainer: the class that trains it here, for models of RecBole too.
+        dataset: its dataset class; None for RecBole's own.
+        recipes: recipes that are shipped, the first of them the default; () for none.
+        generative: finds items by beam search, so that only the items of the beam have a score.
+        has_t5: has a T5, which can be trained in bfloat16.
+        uses_semantic_ids: its items are Semantic IDs.
+        needs_features: reads item features; `item_feature` of the dataset's property file fills its own keys.
+        untrained: learns nothing: the seed and the number of epochs change nothing.
+        sampled_loss: its one loss, if that needs sampled items; the others have cross-entropy, here the default, or BPR
+            (`loss_type`).
+        shares_batches: its loss over a batch is the mean of the losses of its parts, as a test shows of each. Of the
+            others FEARec, TransRec and SHAN compare the examples of a batch or take a norm over it, and DIN and DIEN
+            normalise over it.
+        norm_over_batch: its `reg_weight` is of a norm over the batch.
+    """
+
+    name: str
+    module: str | None = None
+    trainer: str = "SafeTrainer"
+    dataset: str | None = None
+    recipes: tuple[str, ...] = ()
+    generative: bool = False
+    has_t5: bool = False
+    uses_semantic_ids: bool = False
+    needs_features: bool = False
+    untrained: bool = False
+    sampled_loss: str | None = None
+    shares_batches: bool = False
+    norm_over_batch: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether this library adds the model to RecBole."""
+        return self.module is not None
+
+
+_SPECS = (
+    ModelSpec(
+        "TIGER", "tiger", "TIGERTrainer", "TIGERDataset", ("tuned", "paper", "tiny", "extended"),
+        generative=True, has_t5=True, uses_semantic_ids=True, shares_batches=True,
+    ),
+    ModelSpec(
+        "P5", "p5", "TIGERTrainer", "PrefixDataset", ("scratch", "checkpoint", "scratch_leaking", "checkpoint_leaking"),
+        generative=True, has_t5=True, shares_batches=True,
+    ),
+    ModelSpec("Semantic_KNN", "semantic_knn", untrained=True, shares_batches=True),
+    ModelSpec("BERT4RecFixed", "bert4rec_fixed", shares_batches=True),
+    ModelSpec(
+        "TIGERTree", "tiger_tree", "TIGERTreeTrainer", "TIGERDataset",
+        generative=True, uses_semantic_ids=True, shares_batches=True,
+    ),
+    ModelSpec("S3Rec", trainer="S3RecTrainer", needs_features=True, shares_batches=True),
+    *(ModelSpec(name, needs_features=True, shares_batches=True) for name in ("FDSA", "GRU4RecF", "SASRecF")),
+    *(ModelSpec(name, shares_batches=True, norm_over_batch=True) for name in ("FOSSIL", "HGN")),
+    ModelSpec("FPMC", sampled_loss="BPR", shares_batches=True),
+    ModelSpec("TransRec", sampled_loss="BPR"),
+    *(ModelSpec(name, sampled_loss="BCE") for name in ("DIN", "DIEN")),
+    *(
+        ModelSpec(name, shares_batches=True)
+        for name in "BERT4Rec CORE Caser GCSAN GRU4Rec HRM LightSANs NARM NPE NextItNet SASRec SINE SRGNN STAMP".split()
+    ),
+)  # fmt: skip
+#: Models of which anything is known, by name: ours first.
+MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in _SPECS}
+
+
+def model_spec(name: str | None) -> ModelSpec:
+    """The traits of a model; of one without a line in the table, that there are none."""
+    return MODELS.get(name or "") or ModelSpec(name or "")
+
+
+def models_with(trait: str) -> tuple[str, ...]:
+    """Names of the models that have a trait, which is an attribute of `ModelSpec`."""
+    return tuple(name for name, spec in MODELS.items() if getattr(spec, trait))
