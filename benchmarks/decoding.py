@@ -84,16 +84,9 @@ if len(sys.argv) > 1 and sys.argv[1] == "--cornac-worker":
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from recbole_tiger.decoding import (  # noqa: E402
-    BeamResult,
-    PrefixTrie,
-    Seq2SeqStepDecoder,
-    beam_search,
-    exact_topk,
-    free_beam_search,
-)
+from recbole_tiger.decoding import BeamResult, PrefixTrie, beam_search, exact_topk, free_beam_search  # noqa: E402
 from recbole_tiger.decoding import beam_search as search_function  # noqa: E402
-from recbole_tiger.nn import Seq2Seq, T5Config  # noqa: E402
+from recbole_tiger.nn import Seq2Seq, Seq2SeqStepDecoder, T5Config  # noqa: E402
 
 search_module = sys.modules[search_function.__module__]
 

@@ -28,7 +28,7 @@ from recbole_tiger import processes
 from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from recbole_tiger.config import check_arithmetic, plain_settings, precision_of
 from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
-from recbole_tiger.decoding.beam_search import BeamResult
+from recbole_tiger.decoding import BeamResult
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation.evaluator import (
     Ranks,
@@ -40,8 +40,7 @@ from recbole_tiger.evaluation.evaluator import (
     unrounded_evaluator,
 )
 from recbole_tiger.evaluation.leaderboard_table import PLACES
-from recbole_tiger.nn.averaging import WeightAverage
-from recbole_tiger.nn.row_adamw import RowAdamW
+from recbole_tiger.nn import RowAdamW, WeightAverage
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
 NAN_CHECK_STEPS = 50

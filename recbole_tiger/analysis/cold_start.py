@@ -38,8 +38,8 @@ from recbole_tiger.config import config_from_plain, plain_settings
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.data.dataset import order_interactions
 from recbole_tiger.data.split import LEAVE_ONE_OUT
-from recbole_tiger.decoding.beam_search import BeamResult, rank_items
-from recbole_tiger.decoding.unseen import UnseenItems, limit_unseen, with_unseen_items
+from recbole_tiger.decoding import BeamResult, rank_items
+from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.preprocessing import PreparedIDs, item_content, item_file, item_table
@@ -270,7 +270,7 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
         data: what the run was trained without.
         checkpoint: its best checkpoint.
         points: pairs of K and epsilon.
-        lengths: prefix lengths, see :class:`recbole_tiger.decoding.unseen.UnseenItems`.
+        lengths: prefix lengths, see :class:`recbole_tiger.decoding.cold_start.UnseenItems`.
 
     Returns:
         counts, and under ``recall`` for each method and group (``unseen``, ``all``) a list, one number per point.

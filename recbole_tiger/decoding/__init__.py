@@ -4,22 +4,21 @@ from recbole_tiger.decoding.beam_search import (
     BeamResult,
     ChildStepDecoder,
     FreeBeamResult,
-    Seq2SeqStepDecoder,
     StepDecoder,
     beam_search,
     free_beam_search,
     rank_items,
 )
 from recbole_tiger.decoding.exact import ForkableStepDecoder, exact_scores, exact_topk
-from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
 
 __all__ = [
     "BeamResult",
     "ChildStepDecoder",
+    "ExhaustedNodes",
     "ForkableStepDecoder",
     "FreeBeamResult",
     "PrefixTrie",
-    "Seq2SeqStepDecoder",
     "StepDecoder",
     "beam_search",
     "exact_scores",

@@ -7,7 +7,6 @@ every result is an item; `free_beam_search` does not, and tells which of its sem
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -15,8 +14,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from recbole_tiger.decoding.trie import Emptied, PrefixTrie
-from recbole_tiger.nn.seq2seq import IncrementalDecoder, Seq2Seq
+from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
 
 # A level whose table of children by codeword has at most so many cells is looked up densely on an
 # accelerator.
@@ -97,54 +95,6 @@ class FreeBeamResult:
         return self.items > 0
 
 
-class Seq2SeqStepDecoder:
-    """A `StepDecoder` of a `Seq2Seq` whose levels are ranges of its vocabulary.
-
-    Args:
-        model: in evaluation mode; nothing is dropped out.
-        memory: encoder output `[B, T, d_model]`.
-        mask: bool `[B, T]`, True at real tokens.
-        level_token_slices: token range of each level; codeword `c` is token `start + c`.
-        start_token: decoder start token.
-    """
-
-    def __init__(
-        self,
-        model: Seq2Seq,
-        memory: Tensor,
-        mask: Tensor | None,
-        level_token_slices: Sequence[slice],
-        start_token: int = 0,
-    ) -> None:
-        self.model = model
-        self.level_token_slices = list(level_token_slices)
-        self.start_token = start_token
-        self._n_users = memory.shape[0]
-        self._decoder: IncrementalDecoder = model.incremental(memory, mask)
-
-    def begin(self) -> Tensor:
-        return self.model.logits(self.start(), self.level_token_slices[0])
-
-    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        return self.model.logits(self.step(level, parents, codes), self.level_token_slices[level])
-
-    def start(self) -> Tensor:
-        """What the logits of level 0 are inner products with, `[B, 1, d_model]`."""
-        device = self.model.embedding.weight.device
-        start = torch.full((self._n_users, 1), self.start_token, dtype=torch.long, device=device)
-        return self._decoder.step(start)
-
-    def step(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        """What the logits of `level` are inner products with, `[B, K, d_model]`; arguments as for `advance`."""
-        return self._decoder.step(codes + self.level_token_slices[level - 1].start, parents)
-
-    def fork(self) -> Seq2SeqStepDecoder:
-        """A decoder in the same state that advances on its own; nothing is copied."""
-        twin = copy.copy(self)
-        twin._decoder = self._decoder.fork()
-        return twin
-
-
 @dataclass(frozen=True)
 class _Beams:
     """The K beams of each user after a level; all `[B, K]`. A dead beam has the score `-inf`."""
@@ -217,7 +167,7 @@ def beam_search(
         raise ValueError(f"excluded must be [users, items], but its shape is {list(excluded.shape)}")
     ragged = trie.device.type == "cpu" if windows == "auto" else windows == "ragged"
     options = _Options(beam_size, normalise == "legal", sample, generator)
-    gone = None if excluded is None else trie.emptied(excluded)
+    gone = None if excluded is None else trie.exhausted(excluded)
 
     # Where probabilities are over children only, and children are listed one by one, a decoder may know a short cut.
     by_child = ragged and options.legal and hasattr(decoder, "advance_to_children")
@@ -476,7 +426,7 @@ def _expand(
     children: _FixedChildren | _RaggedChildren,
     logits: Tensor,
     options: _Options,
-    gone: Emptied | None,
+    gone: ExhaustedNodes | None,
 ) -> _Beams:
     """The best children of all beams of a user as the beams of `level`."""
     chosen = children.take(logits)
@@ -506,7 +456,7 @@ def _expand(
     )
 
 
-def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: Emptied | None, options: _Options) -> BeamResult:
+def _items_below(trie: PrefixTrie, beams: _Beams, k: int, gone: ExhaustedNodes | None, options: _Options) -> BeamResult:
     """The items on the leaves of the last beams; equal scores by item number."""
     n_users = len(beams.node)
     first, count = trie.children(trie.depth - 1, beams.node)

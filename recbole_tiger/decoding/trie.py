@@ -87,8 +87,8 @@ class ChildRanges:
 
 
 @dataclass(frozen=True)
-class Emptied:
-    """What is left empty when some items are taken away, for each of several rows (`PrefixTrie.emptied`).
+class ExhaustedNodes:
+    """What is left empty when some items are taken away, for each of several rows (`PrefixTrie.exhausted`).
 
     Attributes:
         keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, as long for every
@@ -320,7 +320,7 @@ class PrefixTrie:
         found = self._position[torch.where(known, items, 0)].long()
         return torch.where(known, found, self.n_items)
 
-    def emptied(self, items: Tensor) -> Emptied:
+    def exhausted(self, items: Tensor) -> ExhaustedNodes:
         """What taking away `items` `[B, S]` leaves nothing of, row by row; 0 and numbers outside stand for none."""
         if items.shape[1] == 0:
             items = items.new_zeros((len(items), 1))
@@ -339,7 +339,7 @@ class PrefixTrie:
             low, high = self.item_range(level, torch.where(inside, node, 0))
             empty = torch.where(inside & (n_gone == high - low), node, n_nodes).sort(1).values
             keys.append((rows * (n_nodes + 1) + empty).flatten())
-        return Emptied(keys[::-1], (*self.n_nodes, self.n_items))
+        return ExhaustedNodes(keys[::-1], (*self.n_nodes, self.n_items))
 
     def leaf_of(self, items: Tensor) -> Tensor:
         """The leaf (semantic ID) of item numbers (any shape); one past the last leaf for a number outside."""

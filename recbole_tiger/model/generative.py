@@ -12,11 +12,17 @@ import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
-from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult, beam_search, free_beam_search, rank_items
-from recbole_tiger.decoding.exact import ForkableStepDecoder, exact_topk
-from recbole_tiger.decoding.trie import PrefixTrie
-from recbole_tiger.nn.item_tree import ItemTree
-from recbole_tiger.nn.tree_module import TreeModule
+from recbole_tiger.decoding import (
+    BeamResult,
+    ForkableStepDecoder,
+    FreeBeamResult,
+    PrefixTrie,
+    beam_search,
+    exact_topk,
+    free_beam_search,
+    rank_items,
+)
+from recbole_tiger.nn import ItemTree, TreeModule
 from recbole_tiger.preprocessing import PreparedIDs
 
 

@@ -24,11 +24,10 @@ from recbole_tiger.data.p5_text import (
     tokenizer_pieces,
     words_of_templates,
 )
-from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
-from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.decoding import PrefixTrie
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.model.generative import GenerativeRecommender
-from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
+from recbole_tiger.nn import Seq2Seq, Seq2SeqStepDecoder, T5Config
 
 #: Logits that a decoding step may hold at once (users x beams x vocabulary): 256 MB of float32.
 MAX_LOGITS = 2**26

@@ -10,12 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encoder_input
-from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
-from recbole_tiger.decoding.trie import Emptied
+from recbole_tiger.decoding import ExhaustedNodes
 from recbole_tiger.model.generative import GenerativeRecommender
-from recbole_tiger.nn.item_tree import ItemTree
-from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
-from recbole_tiger.nn.tree_seq2seq import TreeSeq2Seq, TreeSeq2SeqStepDecoder
+from recbole_tiger.nn import ItemTree, Seq2Seq, Seq2SeqStepDecoder, T5Config, TreeSeq2Seq, TreeSeq2SeqStepDecoder
 from recbole_tiger.preprocessing import PreparedIDs
 
 #: In place of a codeword where a window has no target; `cross_entropy` leaves it out.
@@ -171,9 +168,9 @@ class TIGER(GenerativeRecommender):
     def _codes(self, items: torch.Tensor) -> torch.Tensor:
         return self.item_tokens[items] - self.level_offsets  # [N, L]
 
-    def _emptied(self, seen: torch.Tensor) -> Emptied | None:
+    def _emptied(self, seen: torch.Tensor) -> ExhaustedNodes | None:
         """Nodes whose items are all among `seen` [N, H]; None where it does not count."""
-        return self.tree_network.tree.trie.emptied(seen) if self.repeat_bias else None
+        return self.tree_network.tree.trie.exhausted(seen) if self.repeat_bias else None
 
     def predict(self, interaction):
         """Score of each row's item as the search has it, its log-likelihood under `likelihood` for the most part: [B]."""

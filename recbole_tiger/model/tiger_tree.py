@@ -11,8 +11,7 @@ from __future__ import annotations
 import torch
 
 from recbole_tiger.model.generative import GenerativeRecommender
-from recbole_tiger.nn.item_tree import ItemTree
-from recbole_tiger.nn.tree import Seen, TreeConfig, TreeNetwork, TreeStepDecoder
+from recbole_tiger.nn import ItemTree, Seen, TreeConfig, TreeNetwork, TreeStepDecoder
 from recbole_tiger.preprocessing import PreparedIDs
 
 

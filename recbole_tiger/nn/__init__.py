@@ -1,5 +1,30 @@
-"""Neural networks in plain torch: token tensors in, logits out. Nothing here knows RecBole."""
+"""Neural networks in plain torch: T5, the networks over the tree of Semantic IDs, and their step decoders.
 
-from recbole_tiger.nn.seq2seq import IncrementalDecoder, Seq2Seq, T5Config
+Input: token or item tensors. Output: hidden states, logits and losses. Nothing here knows RecBole.
+"""
 
-__all__ = ["IncrementalDecoder", "Seq2Seq", "T5Config"]
+from recbole_tiger.nn.averaging import WeightAverage
+from recbole_tiger.nn.row_adamw import RowAdamW
+from recbole_tiger.nn.step_decoders import Seq2SeqStepDecoder, TreeSeq2SeqStepDecoder, TreeStepDecoder
+from recbole_tiger.nn.t5.seq2seq import IncrementalDecoder, Seq2Seq, T5Config
+from recbole_tiger.nn.tree.item_tree import ItemTree
+from recbole_tiger.nn.tree.module import TreeModule
+from recbole_tiger.nn.tree.network import Seen, TreeConfig, TreeNetwork
+from recbole_tiger.nn.tree.seq2seq import TreeSeq2Seq
+
+__all__ = [
+    "IncrementalDecoder",
+    "ItemTree",
+    "RowAdamW",
+    "Seen",
+    "Seq2Seq",
+    "Seq2SeqStepDecoder",
+    "T5Config",
+    "TreeConfig",
+    "TreeModule",
+    "TreeNetwork",
+    "TreeSeq2Seq",
+    "TreeSeq2SeqStepDecoder",
+    "TreeStepDecoder",
+    "WeightAverage",
+]

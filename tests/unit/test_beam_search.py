@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_tiger.decoding import (
-    PrefixTrie,
-    Seq2SeqStepDecoder,
-    beam_search,
-    exact_scores,
-    exact_topk,
-    free_beam_search,
-)
-from recbole_tiger.nn import Seq2Seq, T5Config
+from recbole_tiger.decoding import PrefixTrie, beam_search, exact_scores, exact_topk, free_beam_search
+from recbole_tiger.nn import Seq2Seq, Seq2SeqStepDecoder, T5Config
 
 WINDOWS = ("ragged", "fixed")
 

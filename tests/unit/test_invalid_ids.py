@@ -7,7 +7,7 @@ import torch
 
 from recbole_tiger.analysis.invalid_ids import invalid_ids, run
 from recbole_tiger.analysis.runs import TestUsers, open_run
-from recbole_tiger.decoding.beam_search import BeamResult, FreeBeamResult
+from recbole_tiger.decoding import BeamResult, FreeBeamResult
 from recbole_tiger.errors import CheckpointError
 from recbole_tiger.quick_start import run_recbole_tiger
 

@@ -20,7 +20,7 @@ from recbole_tiger.data.p5_text import (
     random_numbers,
     words_of_templates,
 )
-from recbole_tiger.decoding.trie import PrefixTrie
+from recbole_tiger.decoding import PrefixTrie
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.quick_start import make_trainer, prepare_data
 

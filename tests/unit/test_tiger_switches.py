@@ -16,12 +16,10 @@ from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.tokens import encoder_input
 from recbole_tiger.decoding import beam_search, exact_scores
-from recbole_tiger.decoding.unseen import with_unseen_items
+from recbole_tiger.decoding.cold_start import with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.model.tiger import TIGER
-from recbole_tiger.nn.item_tree import ItemTree
-from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
-from recbole_tiger.nn.tree_seq2seq import TreeSeq2Seq
+from recbole_tiger.nn import ItemTree, Seq2Seq, T5Config, TreeSeq2Seq
 from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.recommend import Recommender
@@ -250,7 +248,7 @@ def test_what_was_seen_and_the_softmax_over_all_items_are_those_of_dense_matrice
     history = torch.randint(0, table.n_items + 1, (25, 6), generator=generator)
     history[:12, 0] = items[:12]
     lists = [row[row > 0].tolist() for row in history]
-    seen = network.tree.trie.emptied(history) if repeats else None
+    seen = network.tree.trie.exhausted(history) if repeats else None
 
     every = torch.arange(1, table.n_items + 1)
     codes = torch.tensor(table.codes[1:])
@@ -317,7 +315,7 @@ def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switch
             logits = (likelihoods - likelihoods_of_all_items(model, batch, 6)) / rescored
             state = model.forward(batch[:6], batch["item_id"][:6])[:, 0]
             network = model.tree_network
-            emptied = network.tree.trie.emptied(arguments[1]) if model.repeat_bias else None
+            emptied = network.tree.trie.exhausted(arguments[1]) if model.repeat_bias else None
             every = torch.arange(1, 49).expand(6, -1)
             expected_logits = network.item_logits(network.item_state(state), every, emptied)
             assert torch.allclose(logits, expected_logits, atol=1e-4)

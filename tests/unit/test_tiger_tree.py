@@ -19,12 +19,9 @@ from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.model.tiger_tree import TIGERTree
-from recbole_tiger.nn import item_softmax
-from recbole_tiger.nn.averaging import WeightAverage
-from recbole_tiger.nn.item_tree import ItemTree
-from recbole_tiger.nn.ragged import ChildBlocks, ranges, segment_log_sum_exp
-from recbole_tiger.nn.row_adamw import RowAdamW
-from recbole_tiger.nn.tree import TreeConfig, TreeNetwork, TreeStepDecoder
+from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork, TreeStepDecoder, WeightAverage
+from recbole_tiger.nn.tree import item_softmax
+from recbole_tiger.nn.tree.ragged import ChildBlocks, ranges, segment_log_sum_exp
 from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.semantic_ids import SemanticIDTable

@@ -17,7 +17,7 @@ from recbole_tiger import quick_start, run_recbole_tiger
 from recbole_tiger import trainer as trainer_module
 from recbole_tiger.config import build_config, config_from_plain, plain_settings, precision_of
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.nn.seq2seq import _attend
+from recbole_tiger.nn.t5.seq2seq import _attend
 from recbole_tiger.quick_start import make_trainer, prepare_data
 
 

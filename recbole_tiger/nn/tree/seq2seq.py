@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_tiger.decoding.beam_search import Seq2SeqStepDecoder
-from recbole_tiger.decoding.trie import Emptied
-from recbole_tiger.nn.item_tree import ItemTree
-from recbole_tiger.nn.seq2seq import Seq2Seq, T5Config
-from recbole_tiger.nn.tree_module import HiddenOf, Over, TreeModule, continued
+from recbole_tiger.decoding.trie import ExhaustedNodes
+from recbole_tiger.nn.t5.seq2seq import Seq2Seq, T5Config
+from recbole_tiger.nn.tree.item_tree import ItemTree
+from recbole_tiger.nn.tree.module import HiddenOf, Over, TreeModule
 
 
 class TreeSeq2Seq(TreeModule, Seq2Seq):
@@ -87,7 +86,7 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         items: Tensor,
         over: Over,
         smoothing: float,
-        seen: Emptied | None = None,
+        seen: ExhaustedNodes | None = None,
         item_loss_weight: float = 0.0,
     ) -> Tensor:
         """Mean cross-entropy of the codewords of `items` `[N]` over items and levels.
@@ -105,45 +104,10 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
             total = total + item_loss_weight * self.item_loss(self.item_state(hidden[:, 0]), items, seen)
         return total / hidden.shape[1]
 
-    def log_likelihood(self, hidden: Tensor, items: Tensor, over: Over, seen: Emptied | None = None) -> Tensor:
+    def log_likelihood(self, hidden: Tensor, items: Tensor, over: Over, seen: ExhaustedNodes | None = None) -> Tensor:
         """Log-likelihood of each of `items` `[N]`: `[N]`; arguments as for `loss`."""
         return self.log_likelihoods(self._hidden_of(hidden), items, over, seen)
 
     @staticmethod
     def _hidden_of(hidden: Tensor) -> HiddenOf:
         return lambda level, rows: hidden[:, level] if rows is None else hidden[:, level].index_select(0, rows)
-
-
-class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
-    """A step decoder of a `TreeSeq2Seq`: nodes and what has been seen add to the logits of codewords.
-
-    Args:
-        seen: nodes whose items each user has all seen, where it counts; other arguments as for `Seq2SeqStepDecoder`.
-    """
-
-    def __init__(
-        self, model: TreeSeq2Seq, memory: Tensor, mask: Tensor | None, start_token: int, seen: Emptied | None
-    ) -> None:
-        super().__init__(model, memory, mask, model.level_token_slices, start_token)
-        self.seen = seen
-        self._first: Tensor | None = None  # [B, d_model] the decoder's first state
-        self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
-
-    def begin(self) -> Tensor:
-        hidden = self.start()
-        self._first = hidden[:, 0]
-        logits = self.model.logits(hidden, self.level_token_slices[0])
-        self.model.add_repeat_logits_(0, logits, self.seen, None)
-        return logits
-
-    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        self._codes = continued(self._codes, parents, codes)
-        hidden = self.step(level, parents, codes)
-        logits = self.model.logits(hidden, self.level_token_slices[level])
-        self.model.add_node_logits_(level, logits.flatten(0, 1), hidden.flatten(0, 1), self._codes.flatten(0, 1))
-        self.model.add_repeat_logits_(level, logits, self.seen, self._codes)
-        return logits
-
-    def item_logits(self, items: Tensor) -> Tensor:
-        """Logits of `items` `[B, C]` in the softmax over all items."""
-        return self.model.item_logits(self.model.item_state(self._first), items, self.seen)

@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_tiger.decoding.trie import Emptied
+from recbole_tiger.decoding.trie import ExhaustedNodes
 from recbole_tiger.nn.dropout import dropout
-from recbole_tiger.nn.item_tree import ABSENT, ItemTree
-from recbole_tiger.nn.packed import Packed, PackedLayer
-from recbole_tiger.nn.ragged import sampled_products
-from recbole_tiger.nn.tree_module import HiddenOf, TreeModule, continued
+from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
+from recbole_tiger.nn.tree.module import HiddenOf, TreeModule
+from recbole_tiger.nn.tree.packed import Packed, PackedLayer
 
 _INIT_STD = 0.02
 
@@ -90,7 +89,7 @@ class Seen:
     memory: Tensor | None
     start: Tensor
     count: Tensor
-    nodes: Emptied | None
+    nodes: ExhaustedNodes | None
 
     def take(self, rows: Tensor) -> Seen:
         """The same for `rows` `[n]`, without nodes."""
@@ -235,7 +234,7 @@ class TreeNetwork(TreeModule):
         nodes = None
         if self.repeat_weight is not None:
             place = torch.arange(history.shape[1], device=history.device)
-            nodes = self.tree.trie.emptied(torch.where(place < count[:, None], history[user], 0))
+            nodes = self.tree.trie.exhausted(torch.where(place < count[:, None], history[user], 0))
         return chosen, Seen(memory, packed.start[user], count, nodes)
 
     def last(self, history: Tensor, lengths: Tensor) -> tuple[Tensor, Seen | None]:
@@ -273,87 +272,3 @@ class TreeNetwork(TreeModule):
             return self.heads[level](x)
 
         return hidden
-
-
-class TreeStepDecoder:
-    """A `StepDecoder`, `ForkableStepDecoder` and `ChildStepDecoder` of a `TreeNetwork` in evaluation mode.
-
-    Args:
-        network: the network.
-        states: `[B, hidden_size]` state of each user.
-        seen: what each user has seen, if anything depends on it.
-    """
-
-    def __init__(self, network: TreeNetwork, states: Tensor, seen: Seen | None = None) -> None:
-        self.network = network
-        self.states = states
-        self.seen = seen
-        self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
-
-    @property
-    def _nodes(self) -> Emptied | None:
-        return None if self.seen is None else self.seen.nodes
-
-    def item_logits(self, items: Tensor) -> Tensor:
-        """Logits of `items` `[B, C]` in the softmax over all items."""
-        return self.network.item_logits(self.states, items, self._nodes)
-
-    def begin(self) -> Tensor:
-        network, x = self.network, self.states
-        if network.head_attention is not None:
-            x = network.head_attention(x[:, None], self.seen)[:, 0]
-        logits = (network.heads[0](x) @ network.level_codewords(0).t())[:, None]
-        network.add_repeat_logits_(0, logits, self._nodes, None)
-        return logits
-
-    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        self._codes = continued(self._codes, parents, codes)
-        hidden = self._hidden(level)
-        logits = hidden @ self.network.level_codewords(level).t()  # [B * K, V]
-        self.network.add_node_logits_(level, logits, hidden, self._codes.flatten(0, 1))
-        logits = logits.view(*codes.shape, -1)
-        self.network.add_repeat_logits_(level, logits, self._nodes, self._codes)
-        return logits
-
-    def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:
-        self._codes = continued(self._codes, parents, codes)
-        network, tree = self.network, self.network.tree
-        # Beams with one child have nothing to choose: what its logit is changes nothing.
-        rows = (count > 1).nonzero().squeeze(1)
-        pairs = torch.repeat_interleave(count > 1, count).nonzero().squeeze(1)
-        hidden = self._hidden(level, rows)
-        logits, everything = hidden.new_zeros(len(child)), child
-        child = child.index_select(0, pairs)
-        start = F.pad(count.index_select(0, rows).cumsum(0), (1, 0))
-        tokens = tree.trie.tokens[level].index_select(0, child).long()
-        products = sampled_products(hidden, network.level_codewords(level), start, tokens)
-        if network.node_tables:
-            node_rows = tree.node_rows[level].index_select(0, child)
-            products += sampled_products(hidden, network.node_tables[str(level)], start, node_rows)
-        logits.index_copy_(0, pairs, products)
-        if self._nodes is not None and len(everything):
-            begin = count.cumsum(0) - count
-            first = everything[begin.clamp(max=len(everything) - 1)]  # child of each beam
-            above = torch.where(count > 0, tree.trie.parent(level, first), -1).view_as(codes)
-            user, beam, node = network.repeated_of_beams(level, self._nodes, above)
-            flat = user * codes.shape[1] + beam
-            logits[begin[flat] + node - first[flat]] += network.repeat_logit(level)
-        return logits
-
-    def _hidden(self, level: int, rows: Tensor | None = None) -> Tensor:
-        """What the logits of a level are inner products with, for beams `rows` `[N]` of the flat `[B * K]` (None: all)."""
-        n_users, n_beams, _ = self._codes.shape
-        codes = self._codes.flatten(0, 1)
-        if self.network.head_attention is not None:  # all beams of a user attend to the same items
-            x = self.states[:, None] + self.network.prefix_embedding(level, codes).view(n_users, n_beams, -1)
-            x = self.network.head_attention(x, self.seen).flatten(0, 1)
-            return self.network.heads[level](x if rows is None else x.index_select(0, rows))
-        rows = torch.arange(n_users * n_beams, device=self.states.device) if rows is None else rows
-        prefix = self.network.prefix_embedding(level, codes.index_select(0, rows))
-        return self.network.heads[level](self.states.index_select(0, rows // n_beams) + prefix)
-
-    def fork(self) -> TreeStepDecoder:
-        """A decoder in the same state that advances on its own; nothing is copied."""
-        twin = TreeStepDecoder(self.network, self.states, self.seen)
-        twin._codes = self._codes
-        return twin

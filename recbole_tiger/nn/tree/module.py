@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_tiger.decoding.trie import Emptied
-from recbole_tiger.nn.item_softmax import item_cross_entropy
-from recbole_tiger.nn.item_tree import ABSENT, ItemTree
-from recbole_tiger.nn.ragged import (
+from recbole_tiger.decoding.trie import ExhaustedNodes
+from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
+from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
+from recbole_tiger.nn.tree.ragged import (
     ChildBlocks,
     pair_products,
     ranges,
@@ -132,7 +132,7 @@ class TreeModule(nn.Module):
     # ---------------------------------------------------------------------------------- losses and likelihoods
 
     def level_losses(
-        self, hidden_of: HiddenOf, items: Tensor, over: Over, smoothing: float, seen: Emptied | None = None
+        self, hidden_of: HiddenOf, items: Tensor, over: Over, smoothing: float, seen: ExhaustedNodes | None = None
     ) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Cross-entropies of the codewords of `items` `[N]`, level by level.
 
@@ -167,14 +167,16 @@ class TreeModule(nn.Module):
                     repeated = None if seen is None else self._repeated(level, seen, paths, rows)
                     yield rows, self._over_children(level, hidden, paths.index_select(0, rows), smoothing, repeated)
 
-    def log_likelihoods(self, hidden_of: HiddenOf, items: Tensor, over: Over, seen: Emptied | None = None) -> Tensor:
+    def log_likelihoods(
+        self, hidden_of: HiddenOf, items: Tensor, over: Over, seen: ExhaustedNodes | None = None
+    ) -> Tensor:
         """Log-likelihood of each of `items` `[N]`: `[N]`."""
         total = torch.zeros(len(items), dtype=next(self.parameters()).dtype, device=items.device)
         for rows, part in self.level_losses(hidden_of, items, over, 0.0, seen):
             total = total - part if rows is None else total.index_add(0, rows, part, alpha=-1)
         return total
 
-    def item_loss(self, states: Tensor, items: Tensor, seen: Emptied | None = None) -> Tensor:
+    def item_loss(self, states: Tensor, items: Tensor, seen: ExhaustedNodes | None = None) -> Tensor:
         """Mean cross-entropy over all items of `items` `[N]` after `states` `[N, d]`."""
         every = self.whole_item_embedding(torch.arange(1, len(self.tree.codes), device=items.device))
         repeated = added = None
@@ -184,7 +186,7 @@ class TreeModule(nn.Module):
             repeated, added = (row, self.tree.trie.items[position].long() - 1), self.repeat_logit(depth)
         return item_cross_entropy(states, every, items - 1, repeated, added)
 
-    def item_logits(self, states: Tensor, items: Tensor, seen: Emptied | None = None) -> Tensor:
+    def item_logits(self, states: Tensor, items: Tensor, seen: ExhaustedNodes | None = None) -> Tensor:
         """Logits of `items` `[B, C]` in the softmax that `item_loss` trains, after `states` `[B, d]`: `[B, C]`."""
         wanted, place = items.unique(return_inverse=True)
         logits = (states @ self.whole_item_embedding(wanted).t()).gather(1, place)
@@ -194,7 +196,7 @@ class TreeModule(nn.Module):
         repeated = seen.has(depth, rows, self.tree.trie.position(items)) & (items > 0)
         return logits + repeated * self.repeat_logit(depth)
 
-    def _repeated(self, level: int, seen: Emptied, paths: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _repeated(self, level: int, seen: ExhaustedNodes, paths: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Nodes of `level` on or beside the paths of `rows` (None: all) of which all items have been seen, each with its
         place in `rows`."""
         row, node = seen.pairs(level)
@@ -229,7 +231,13 @@ class TreeModule(nn.Module):
         return whole - (1 - smoothing) * chosen - smoothing * mean
 
     def _over_level(
-        self, level: int, hidden_of: HiddenOf, codes: Tensor, paths: Tensor, smoothing: float, seen: Emptied | None
+        self,
+        level: int,
+        hidden_of: HiddenOf,
+        codes: Tensor,
+        paths: Tensor,
+        smoothing: float,
+        seen: ExhaustedNodes | None,
     ) -> Tensor:
         """Cross-entropies over all codewords of a level, where those that lead to an item have what their nodes add."""
         rows = paths[:, level - 1].argsort(stable=True) if level and self.node_tables else None
@@ -278,7 +286,7 @@ class TreeModule(nn.Module):
         return logits
 
     @torch.no_grad()
-    def add_repeat_logits_(self, level: int, logits: Tensor, seen: Emptied | None, codes: Tensor | None) -> None:
+    def add_repeat_logits_(self, level: int, logits: Tensor, seen: ExhaustedNodes | None, codes: Tensor | None) -> None:
         """Add what having been seen adds to logits `[B, K, V]` of all codewords of a level after prefixes `[B, K, level]`
         (at level 0 None, and K is 1), in place; nothing where it does not count."""
         if seen is None:
@@ -291,7 +299,7 @@ class TreeModule(nn.Module):
         logits[user, beam, trie.tokens[level][node].long()] += self.repeat_logit(level)
 
     @torch.no_grad()
-    def repeated_of_beams(self, level: int, seen: Emptied, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def repeated_of_beams(self, level: int, seen: ExhaustedNodes, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Children at `level` from 1 on of beams' nodes `above` `[B, K]` (-1: none), of which a user has seen all items:
         user, beam and node of each."""
         user, node = seen.pairs(level)

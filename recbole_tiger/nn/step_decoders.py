@@ -1,0 +1,187 @@
+"""Step decoders: what the searches of `recbole_tiger.decoding` ask a network for, level by level.
+
+Input: a network and what it has encoded of each user's history. Output: logits of the codewords of a level for all beams.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_tiger.decoding.trie import ExhaustedNodes
+from recbole_tiger.nn.t5.seq2seq import IncrementalDecoder, Seq2Seq
+from recbole_tiger.nn.tree.module import continued
+from recbole_tiger.nn.tree.network import Seen, TreeNetwork
+from recbole_tiger.nn.tree.ragged import sampled_products
+from recbole_tiger.nn.tree.seq2seq import TreeSeq2Seq
+
+
+class Seq2SeqStepDecoder:
+    """A `StepDecoder` of a `Seq2Seq` whose levels are ranges of its vocabulary.
+
+    Args:
+        model: in evaluation mode; nothing is dropped out.
+        memory: encoder output `[B, T, d_model]`.
+        mask: bool `[B, T]`, True at real tokens.
+        level_token_slices: token range of each level; codeword `c` is token `start + c`.
+        start_token: decoder start token.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        memory: Tensor,
+        mask: Tensor | None,
+        level_token_slices: Sequence[slice],
+        start_token: int = 0,
+    ) -> None:
+        self.model = model
+        self.level_token_slices = list(level_token_slices)
+        self.start_token = start_token
+        self._n_users = memory.shape[0]
+        self._decoder: IncrementalDecoder = model.incremental(memory, mask)
+
+    def begin(self) -> Tensor:
+        return self.model.logits(self.start(), self.level_token_slices[0])
+
+    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        return self.model.logits(self.step(level, parents, codes), self.level_token_slices[level])
+
+    def start(self) -> Tensor:
+        """What the logits of level 0 are inner products with, `[B, 1, d_model]`."""
+        device = self.model.embedding.weight.device
+        start = torch.full((self._n_users, 1), self.start_token, dtype=torch.long, device=device)
+        return self._decoder.step(start)
+
+    def step(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        """What the logits of `level` are inner products with, `[B, K, d_model]`; arguments as for `advance`."""
+        return self._decoder.step(codes + self.level_token_slices[level - 1].start, parents)
+
+    def fork(self) -> Seq2SeqStepDecoder:
+        """A decoder in the same state that advances on its own; nothing is copied."""
+        twin = copy.copy(self)
+        twin._decoder = self._decoder.fork()
+        return twin
+
+
+class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
+    """A step decoder of a `TreeSeq2Seq`: nodes and what has been seen add to the logits of codewords.
+
+    Args:
+        seen: nodes whose items each user has all seen, where it counts; other arguments as for `Seq2SeqStepDecoder`.
+    """
+
+    def __init__(
+        self, model: TreeSeq2Seq, memory: Tensor, mask: Tensor | None, start_token: int, seen: ExhaustedNodes | None
+    ) -> None:
+        super().__init__(model, memory, mask, model.level_token_slices, start_token)
+        self.seen = seen
+        self._first: Tensor | None = None  # [B, d_model] the decoder's first state
+        self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
+
+    def begin(self) -> Tensor:
+        hidden = self.start()
+        self._first = hidden[:, 0]
+        logits = self.model.logits(hidden, self.level_token_slices[0])
+        self.model.add_repeat_logits_(0, logits, self.seen, None)
+        return logits
+
+    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        self._codes = continued(self._codes, parents, codes)
+        hidden = self.step(level, parents, codes)
+        logits = self.model.logits(hidden, self.level_token_slices[level])
+        self.model.add_node_logits_(level, logits.flatten(0, 1), hidden.flatten(0, 1), self._codes.flatten(0, 1))
+        self.model.add_repeat_logits_(level, logits, self.seen, self._codes)
+        return logits
+
+    def item_logits(self, items: Tensor) -> Tensor:
+        """Logits of `items` `[B, C]` in the softmax over all items."""
+        return self.model.item_logits(self.model.item_state(self._first), items, self.seen)
+
+
+class TreeStepDecoder:
+    """A `StepDecoder`, `ForkableStepDecoder` and `ChildStepDecoder` of a `TreeNetwork` in evaluation mode.
+
+    Args:
+        network: the network.
+        states: `[B, hidden_size]` state of each user.
+        seen: what each user has seen, if anything depends on it.
+    """
+
+    def __init__(self, network: TreeNetwork, states: Tensor, seen: Seen | None = None) -> None:
+        self.network = network
+        self.states = states
+        self.seen = seen
+        self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
+
+    @property
+    def _nodes(self) -> ExhaustedNodes | None:
+        return None if self.seen is None else self.seen.nodes
+
+    def item_logits(self, items: Tensor) -> Tensor:
+        """Logits of `items` `[B, C]` in the softmax over all items."""
+        return self.network.item_logits(self.states, items, self._nodes)
+
+    def begin(self) -> Tensor:
+        network, x = self.network, self.states
+        if network.head_attention is not None:
+            x = network.head_attention(x[:, None], self.seen)[:, 0]
+        logits = (network.heads[0](x) @ network.level_codewords(0).t())[:, None]
+        network.add_repeat_logits_(0, logits, self._nodes, None)
+        return logits
+
+    def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
+        self._codes = continued(self._codes, parents, codes)
+        hidden = self._hidden(level)
+        logits = hidden @ self.network.level_codewords(level).t()  # [B * K, V]
+        self.network.add_node_logits_(level, logits, hidden, self._codes.flatten(0, 1))
+        logits = logits.view(*codes.shape, -1)
+        self.network.add_repeat_logits_(level, logits, self._nodes, self._codes)
+        return logits
+
+    def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:
+        self._codes = continued(self._codes, parents, codes)
+        network, tree = self.network, self.network.tree
+        # Beams with one child have nothing to choose: what its logit is changes nothing.
+        rows = (count > 1).nonzero().squeeze(1)
+        pairs = torch.repeat_interleave(count > 1, count).nonzero().squeeze(1)
+        hidden = self._hidden(level, rows)
+        logits, everything = hidden.new_zeros(len(child)), child
+        child = child.index_select(0, pairs)
+        start = F.pad(count.index_select(0, rows).cumsum(0), (1, 0))
+        tokens = tree.trie.tokens[level].index_select(0, child).long()
+        products = sampled_products(hidden, network.level_codewords(level), start, tokens)
+        if network.node_tables:
+            node_rows = tree.node_rows[level].index_select(0, child)
+            products += sampled_products(hidden, network.node_tables[str(level)], start, node_rows)
+        logits.index_copy_(0, pairs, products)
+        if self._nodes is not None and len(everything):
+            begin = count.cumsum(0) - count
+            first = everything[begin.clamp(max=len(everything) - 1)]  # child of each beam
+            above = torch.where(count > 0, tree.trie.parent(level, first), -1).view_as(codes)
+            user, beam, node = network.repeated_of_beams(level, self._nodes, above)
+            flat = user * codes.shape[1] + beam
+            logits[begin[flat] + node - first[flat]] += network.repeat_logit(level)
+        return logits
+
+    def _hidden(self, level: int, rows: Tensor | None = None) -> Tensor:
+        """What the logits of a level are inner products with, for beams `rows` `[N]` of the flat `[B * K]` (None: all)."""
+        n_users, n_beams, _ = self._codes.shape
+        codes = self._codes.flatten(0, 1)
+        if self.network.head_attention is not None:  # all beams of a user attend to the same items
+            x = self.states[:, None] + self.network.prefix_embedding(level, codes).view(n_users, n_beams, -1)
+            x = self.network.head_attention(x, self.seen).flatten(0, 1)
+            return self.network.heads[level](x if rows is None else x.index_select(0, rows))
+        rows = torch.arange(n_users * n_beams, device=self.states.device) if rows is None else rows
+        prefix = self.network.prefix_embedding(level, codes.index_select(0, rows))
+        return self.network.heads[level](self.states.index_select(0, rows // n_beams) + prefix)
+
+    def fork(self) -> TreeStepDecoder:
+        """A decoder in the same state that advances on its own; nothing is copied."""
+        twin = TreeStepDecoder(self.network, self.states, self.seen)
+        twin._codes = self._codes
+        return twin
