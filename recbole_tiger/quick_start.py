@@ -30,7 +30,6 @@ from recbole.utils import get_model, init_logger, init_seed, set_color
 
 from recbole_tiger import processes
 from recbole_tiger import trainer as trainers
-from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import (
     build_config,
@@ -48,11 +47,12 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.io import atomic_write_text
 from recbole_tiger.launch import run_in_processes
 from recbole_tiger.models import model_spec
 from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths, table2_text
-from recbole_tiger.preprocessing import PreparedIDs, item_file
 from recbole_tiger.spread import OF_MACHINE, Spread
+from recbole_tiger.tokenization import TokenizedCatalogue, item_file
 from recbole_tiger.trainer import SafeTrainer
 
 
@@ -176,7 +176,7 @@ def run_config(
     if table2 is not None:
         (logger.warning if table2["different"] else logger.info)(table2_text(config["dataset"], table2))
     seconds = {"data": perf_counter() - started}
-    prepared: PreparedIDs | None = getattr(data.dataset, "semantic_ids", None)
+    prepared: TokenizedCatalogue | None = getattr(data.dataset, "semantic_ids", None)
     if prepared is not None:
         seconds["data"] -= sum(prepared.seconds.values())
         seconds.update(prepared.seconds)
@@ -414,7 +414,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
     start_logging(config)
     other = checkpoint.get("other_parameter") or {}
     if "semantic_ids" in other:
-        config.checkpoint_semantic_ids = PreparedIDs.from_state_dict(other["semantic_ids"])
+        config.checkpoint_semantic_ids = TokenizedCatalogue.from_state_dict(other["semantic_ids"])
     data = prepare_data(config)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
@@ -539,7 +539,7 @@ def _peak_memory_mb() -> float:
     return peak / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
-def _run_files(trainer: SafeTrainer, prepared: PreparedIDs | None, saved: bool) -> dict:
+def _run_files(trainer: SafeTrainer, prepared: TokenizedCatalogue | None, saved: bool) -> dict:
     files = {"checkpoint": trainer.saved_model_file, "last checkpoint": trainer.last_model_file} if saved else {}
     if prepared is not None:
         path = trainer.run_dir / "semantic_ids.json"

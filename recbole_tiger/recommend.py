@@ -22,7 +22,6 @@ from recbole.utils import get_model
 from tabulate import tabulate
 from tqdm import tqdm
 
-from recbole_tiger.cache import atomic_file
 from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import config_from_plain
 from recbole_tiger.content.new_items import embed_new_items, read_new_items, sentences_of_new_items
@@ -30,8 +29,9 @@ from recbole_tiger.content.sentences import item_titles
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
+from recbole_tiger.io import atomic_file
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.preprocessing import PreparedIDs
+from recbole_tiger.tokenization import TokenizedCatalogue
 
 USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
        python run_recbole_tiger.py recommend --checkpoint=FILE --histories=FILE --output=FILE [--k=10]
@@ -86,7 +86,7 @@ class BareDataset:
         semantic_ids: for models that have them.
     """
 
-    def __init__(self, config, n_items: int, semantic_ids: PreparedIDs | None = None) -> None:
+    def __init__(self, config, n_items: int, semantic_ids: TokenizedCatalogue | None = None) -> None:
         self.uid_field, self.iid_field = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
         self.semantic_ids = semantic_ids
         self.n_items = n_items
@@ -107,7 +107,7 @@ class Recommender:
         titles: the same with titles.
     """
 
-    def __init__(self, config, model, prepared: PreparedIDs) -> None:
+    def __init__(self, config, model, prepared: TokenizedCatalogue) -> None:
         self.config = config
         self.model = model.eval()
         self.prepared = prepared
@@ -133,7 +133,7 @@ class Recommender:
             )
         config = config_from_plain(state["config"])
         try:
-            prepared = PreparedIDs.from_state_dict(state["other_parameter"]["semantic_ids"])
+            prepared = TokenizedCatalogue.from_state_dict(state["other_parameter"]["semantic_ids"])
             model = get_model(name)(config, BareDataset(config, prepared.table.n_items, prepared)).to(config["device"])
             model.load_state_dict(state["state_dict"])
             model.load_other_parameter(state["other_parameter"])

@@ -33,7 +33,6 @@ from recbole_tiger.analysis.runs import (
     test_users,
     write_outputs,
 )
-from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.config import config_from_plain, plain_settings
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.data.dataset import order_interactions
@@ -42,8 +41,9 @@ from recbole_tiger.decoding import BeamResult, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
-from recbole_tiger.preprocessing import PreparedIDs, item_content, item_file, item_table
+from recbole_tiger.io import atomic_write_text
 from recbole_tiger.quick_start import load_data_and_model, run_config
+from recbole_tiger.tokenization import TokenizedCatalogue, item_content, item_file, item_table
 
 USAGE = """Usage: python run_recbole_tiger.py cold-start [--dataset=NAME] [--cold_share=0.05,0.1,0.2] [--key=value ...]
 
@@ -278,7 +278,7 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     config, model, dataset, _, _, loader = load_data_and_model(checkpoint)
     model.eval()
     users = test_users(config, dataset, loader)
-    prepared: PreparedIDs = dataset.semantic_ids
+    prepared: TokenizedCatalogue = dataset.semantic_ids
     sentences = _unseen_sentences(data, config)
     codes, embeddings = unseen_codes(config, prepared, sentences, data.unseen)
     n_seen = prepared.table.n_items
@@ -346,7 +346,7 @@ def _unseen_sentences(data: ColdData, config) -> list[str]:
     return sentences_of_new_items(table[table[config["ITEM_ID_FIELD"]].isin(data.unseen)], data.unseen, config)
 
 
-def unseen_codes(config, prepared: PreparedIDs, sentences: list[str], items: list[str]):
+def unseen_codes(config, prepared: TokenizedCatalogue, sentences: list[str], items: list[str]):
     """Learned codewords [n, id_length] and embeddings [n, dim] of items that neither tokenizer nor model was trained on.
 
     Embeddings are None for random IDs, which come from no content.

@@ -29,7 +29,7 @@ from recbole_tiger.analysis.runs import (
 )
 from recbole_tiger.content.sentences import category_paths
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preprocessing import item_table
+from recbole_tiger.tokenization import item_table
 
 USAGE = """Usage: python run_recbole_tiger.py diversity --checkpoint=FILE [--temperatures=1.0,1.5,2.0] [--key=value ...]
 

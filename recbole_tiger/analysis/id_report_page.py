@@ -13,7 +13,7 @@ from typing import Any
 from tabulate import tabulate
 
 from recbole_tiger import plots
-from recbole_tiger.cache import atomic_write_text
+from recbole_tiger.io import atomic_write_text
 
 #: Group sizes that share a bar in the histogram of collisions: up to and including each.
 _BINS = (2, 3, 4, 5, 10, 20, 40)

@@ -19,10 +19,12 @@ from recbole_tiger.analysis.id_report import IDSet, format_report, id_report, wr
 from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.content.sentences import category_paths, item_titles
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preprocessing import (
+from recbole_tiger.quantization import QUANTIZERS
+from recbole_tiger.quick_start import start_logging
+from recbole_tiger.tokenization import (
     Company,
     Content,
-    PreparedIDs,
+    TokenizedCatalogue,
     item_content,
     item_file,
     item_table,
@@ -30,8 +32,6 @@ from recbole_tiger.preprocessing import (
     quantizer_input,
     scaler_of,
 )
-from recbole_tiger.quantization import QUANTIZERS
-from recbole_tiger.quick_start import start_logging
 
 USAGE = (
     """Usage: python run_recbole_tiger.py ids --dataset=NAME [--semantic_id=rqvae,rkmeans,...] [--key=value ...]
@@ -105,7 +105,7 @@ def run(settings: dict) -> str:
 
 
 def report_on(
-    configs: Sequence, prepared: Sequence[PreparedIDs], names: Sequence[str], items: Sequence[str], company: Company
+    configs: Sequence, prepared: Sequence[TokenizedCatalogue], names: Sequence[str], items: Sequence[str], company: Company
 ) -> dict:
     """The report on several ID sets of one catalogue (`id_report`), with all that the dataset tells about its items.
 

@@ -29,9 +29,9 @@ from recbole_tiger import plots
 from recbole_tiger.analysis.runs import new_folder, pop_number, pop_numbers, write_outputs
 from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.recommend import BareDataset
 from recbole_tiger.semantic_ids import SemanticIDTable
+from recbole_tiger.tokenization import TokenizedCatalogue
 
 USAGE = """Usage: python run_recbole_tiger.py latency [--n_items=12000,100000,1000000] [--beams=50,10,20] [--key=value ...]
 
@@ -146,7 +146,7 @@ def tiger_contenders(
         if (length, size) not in models:
             codes = np.random.default_rng(n_items).integers(0, size, (n_items, length))
             table = SemanticIDTable.from_codes(codes, range(n_items), [size] * length)
-            dataset = BareDataset(config, n_items, PreparedIDs(table))
+            dataset = BareDataset(config, n_items, TokenizedCatalogue(table))
             models[length, size] = get_model("TIGER")(config, dataset).to(config["device"]).eval()
         model = models[length, size]
 

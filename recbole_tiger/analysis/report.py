@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 
 from recbole_tiger import plots
-from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.leaderboard import (
     Leaderboard,
@@ -25,6 +24,7 @@ from recbole_tiger.evaluation.leaderboard import (
     read_run,
     statistics_cells,
 )
+from recbole_tiger.io import atomic_write_text
 
 USAGE = """Usage: python run_recbole_tiger.py report [--runs=saved] [--output=FILE.html]
 

@@ -19,7 +19,7 @@ from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
 from recbole_tiger.data.split import PHASES, Split, make_split
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
-from recbole_tiger.preprocessing import prepare_semantic_ids
+from recbole_tiger.tokenization import prepare_semantic_ids
 
 #: Ties are shuffled with one fixed seed, so that all models and all seeds of a table see the same order.
 TIE_SEED = 0
@@ -231,7 +231,7 @@ class TIGERDataset(PrefixDataset):
     """A dataset that makes its items' Semantic IDs when it is loaded (the preprocessing hook).
 
     Attributes:
-        semantic_ids (recbole_tiger.preprocessing.PreparedIDs): table, quantizer, scaler and report.
+        semantic_ids (recbole_tiger.tokenization.TokenizedCatalogue): table, quantizer, scaler and report.
     """
 
     def __init__(self, config):

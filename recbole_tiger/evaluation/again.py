@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 
-from recbole_tiger.cache import atomic_write_text, content_key
+from recbole_tiger.cache import content_key
 from recbole_tiger.config import check_settings, config_from_plain, plain_settings
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.leaderboard import carrier_of, known_keys_of, run_popularity, sentence_of
 from recbole_tiger.evaluation.leaderboard_formats import report, write_outputs
 from recbole_tiger.evaluation.leaderboard_table import POP, StoredRun, make_leaderboards, read_run, read_runs
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.io import atomic_write_text
 
 #: Settings that training does not depend on, and the list of a user does.
 OF_EVALUATION = (

@@ -19,7 +19,7 @@ from time import perf_counter
 
 from recbole.config import Config
 
-from recbole_tiger.cache import atomic_write_text, content_key
+from recbole_tiger.cache import content_key
 from recbole_tiger.config import (
     build_config,
     check_keys,
@@ -56,6 +56,7 @@ from recbole_tiger.evaluation.leaderboard_table import (
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.published import check_published
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec
 
 #: Reading, tables and their forms come along, so that this module is the one door.

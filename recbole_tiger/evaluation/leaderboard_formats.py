@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.data.split import LEAVE_ONE_OUT, describe_split
 from recbole_tiger.evaluation.leaderboard_table import Leaderboard
 from recbole_tiger.evaluation.significance import Comparison, has_user_values
+from recbole_tiger.io import atomic_write_text
 
 SHARED_FUTURE = "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after them."
 

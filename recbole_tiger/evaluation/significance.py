@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from recbole_tiger.cache import atomic_write_bytes
 from recbole_tiger.evaluation.evaluator import Ranks
+from recbole_tiger.io import atomic_write_bytes
 
 #: Metrics that follow from the rank of one held-out item: (rank from 0) -> value of a hit.
 _GAINS = {

@@ -14,9 +14,9 @@ from typing import Any
 import plotly.graph_objects as go
 from tabulate import tabulate
 
-from recbole_tiger.cache import atomic_write_text
 from recbole_tiger.hpo.sweep import ENDED, Sweep, words
 from recbole_tiger.hpo.trainable import best_of
+from recbole_tiger.io import atomic_write_text
 from recbole_tiger.plots import COLORS, GREY, Figure, Section, Table, label, page, style
 
 #: Costs of a configuration: their names in a record, in a table, with digits.

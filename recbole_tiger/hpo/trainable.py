@@ -155,8 +155,8 @@ def run_in_worker(settings: dict, folder: Path, metric: str, bigger: bool, cpus:
     """One trial inside a Ray worker: its own folder, no arguments of the worker's, the cards that Ray has given it."""
     import torch
 
-    from recbole_tiger.cache import atomic_write_text
     from recbole_tiger.hpo import ray_shim
+    from recbole_tiger.io import atomic_write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)  # logs and tensorboard files are written to the current folder

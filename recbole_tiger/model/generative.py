@@ -23,23 +23,23 @@ from recbole_tiger.decoding import (
     rank_items,
 )
 from recbole_tiger.nn import ItemTree, TreeModule
-from recbole_tiger.preprocessing import PreparedIDs
+from recbole_tiger.tokenization import TokenizedCatalogue
 
 
 class GenerativeRecommender(SequentialRecommender):
     """A sequential recommender that finds items by searching the prefix trie of their Semantic IDs.
 
     Attributes:
-        trained_ids (PreparedIDs): Semantic ID table, quantizer and scaler of training, which the weights belong to.
-        prepared_ids (PreparedIDs): those in use, which may have more items.
+        trained_ids (TokenizedCatalogue): Semantic ID table, quantizer and scaler of training, which the weights belong to.
+        prepared_ids (TokenizedCatalogue): those in use, which may have more items.
         trie (PrefixTrie): of all items, on the model's device.
         likelihood (str): what a codeword's probability is relative to, see `beam_search`'s `normalise`.
         rescore_weight (float): above 0, what the search finds is ranked by a second logit as well, see `recommend`.
     """
 
     input_type = InputType.POINTWISE
-    trained_ids: PreparedIDs
-    prepared_ids: PreparedIDs
+    trained_ids: TokenizedCatalogue
+    prepared_ids: TokenizedCatalogue
     trie: PrefixTrie
     likelihood: str
     rescore_weight: float = 0.0
@@ -56,7 +56,7 @@ class GenerativeRecommender(SequentialRecommender):
         """The part of the model that has embeddings of nodes and items, if there is one."""
         return None
 
-    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+    def _use_semantic_ids(self, prepared: TokenizedCatalogue) -> None:
         """Everything that follows from the Semantic IDs: the trie, and what the model reads of every item.
 
         Items that were not there in training have no embedding, nor have their nodes; their codewords speak for them.
@@ -191,7 +191,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     def load_other_parameter(self, para):
         if para:
-            self.trained_ids = PreparedIDs.from_state_dict(para["semantic_ids"])
+            self.trained_ids = TokenizedCatalogue.from_state_dict(para["semantic_ids"])
             network, table = self.tree_network, self.trained_ids.table
             if network is not None:
                 tree = ItemTree(table.codes, table.level_sizes)

@@ -13,8 +13,8 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preprocessing import item_content, scaler_of
 from recbole_tiger.processes import from_main
+from recbole_tiger.tokenization import item_content, scaler_of
 
 
 class Semantic_KNN(SequentialRecommender):

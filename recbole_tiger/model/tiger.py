@@ -13,7 +13,7 @@ from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encode
 from recbole_tiger.decoding import ExhaustedNodes
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn import ItemTree, Seq2Seq, Seq2SeqStepDecoder, T5Config, TreeSeq2Seq, TreeSeq2SeqStepDecoder
-from recbole_tiger.preprocessing import PreparedIDs
+from recbole_tiger.tokenization import TokenizedCatalogue
 
 #: In place of a codeword where a window has no target; `cross_entropy` leaves it out.
 NO_TARGET = -100
@@ -44,7 +44,7 @@ class TIGER(GenerativeRecommender):
         self.encoder_mask = config["encoder_mask"]
 
         # load dataset info
-        self.trained_ids: PreparedIDs = dataset.semantic_ids
+        self.trained_ids: TokenizedCatalogue = dataset.semantic_ids
         table = self.trained_ids.table
         user_ids = dataset.field2id_token[dataset.uid_field]
 
@@ -78,7 +78,7 @@ class TIGER(GenerativeRecommender):
     def tree_network(self) -> TreeSeq2Seq | None:
         return self.seq2seq if isinstance(self.seq2seq, TreeSeq2Seq) else None
 
-    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+    def _use_semantic_ids(self, prepared: TokenizedCatalogue) -> None:
         """See the base class.
 
         Raises:

@@ -12,7 +12,7 @@ import torch
 
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn import ItemTree, Seen, TreeConfig, TreeNetwork, TreeStepDecoder
-from recbole_tiger.preprocessing import PreparedIDs
+from recbole_tiger.tokenization import TokenizedCatalogue
 
 
 class TIGERTree(GenerativeRecommender):
@@ -46,7 +46,7 @@ class TIGERTree(GenerativeRecommender):
         )
 
         # load dataset info
-        self.trained_ids: PreparedIDs = dataset.semantic_ids
+        self.trained_ids: TokenizedCatalogue = dataset.semantic_ids
 
         # define layers and loss
         table = self.trained_ids.table
@@ -57,7 +57,7 @@ class TIGERTree(GenerativeRecommender):
     def tree_network(self) -> TreeNetwork:
         return self.network
 
-    def _use_semantic_ids(self, prepared: PreparedIDs) -> None:
+    def _use_semantic_ids(self, prepared: TokenizedCatalogue) -> None:
         """See the base class; the collision level may have grown (``SemanticIDTable.add_items``).
 
         Raises:

@@ -147,20 +147,6 @@ class Quantizer(ABC):
         learned = {key: value for key, value in vars(self).items() if key.endswith("_")}
         return {"quantizer": self.name, "params": plain(self.get_params()), "learned": learned}
 
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> Quantizer:
-        """The quantizer that `state_dict` came from; its class is found by the stored name."""
-        from . import QUANTIZERS
-
-        try:
-            quantizer = QUANTIZERS[state["quantizer"]](**state["params"])
-            learned = state["learned"].items()
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is not the state of a quantizer ({error!r}).") from error
-        for key, value in learned:
-            setattr(quantizer, key, value)
-        return quantizer
-
     # ------------------------------------------------------------------ for subclasses
 
     @abstractmethod

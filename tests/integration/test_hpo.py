@@ -115,16 +115,16 @@ def test_two_trials_with_equal_content_encode_once(toy, workplace):
     program = """
 import json, sys, time
 from pathlib import Path
-from recbole_tiger import preprocessing
+from recbole_tiger import tokenization
 from recbole_tiger.hpo.trainable import run_trial
 settings, folder, ready = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-encode = preprocessing.encode_items
+encode = tokenization.encode_items
 def counted(*args, **more):
     with open("encoded", "a") as file:
         file.write("once\\n")
     time.sleep(1)
     return encode(*args, **more)
-preprocessing.encode_items = counted
+tokenization.encode_items = counted
 (ready / folder.name).touch()
 while len(list(ready.iterdir())) < 2:
     time.sleep(0.02)

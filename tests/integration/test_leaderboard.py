@@ -14,7 +14,7 @@ from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation import leaderboard, leaderboard_table
 from recbole_tiger.evaluation.significance import load_ranks, user_values
-from recbole_tiger.preprocessing import item_content, scaler_of
+from recbole_tiger.tokenization import item_content, scaler_of
 from recbole_tiger.trainer import SafeTrainer
 
 CONTENT = {"content_encoder": "tfidf_svd", "content_dim": 16}

@@ -7,32 +7,29 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from recbole_tiger import cache
+from recbole_tiger import cache, io
 from recbole_tiger.cache import (
     ArrayCache,
-    atomic_file,
-    atomic_torch_save,
-    atomic_write_bytes,
-    atomic_write_text,
     content_key,
 )
 from recbole_tiger.errors import CacheFolderError, DamagedCacheError
+from recbole_tiger.io import atomic_file, atomic_torch_save, atomic_write_bytes, atomic_write_text
 
 KEY = content_key("test")
 
-# What another process runs: the module alone, by its path, since importing the package brings torch and
-# RecBole with it.
+# What another process runs: an empty package in the place of recbole_tiger, whose own start brings torch and RecBole.
 LOAD = f"""
-import importlib.util, os, pathlib, sys, time
+import os, pathlib, sys, time, types
 import numpy as np
-spec = importlib.util.spec_from_file_location("cache", {str(cache.__file__)!r})
-cache = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cache)
+sys.modules["recbole_tiger"] = types.ModuleType("recbole_tiger")
+sys.modules["recbole_tiger"].__path__ = [{str(Path(cache.__file__).parent)!r}]
+from recbole_tiger import cache
 """
 VALUES = {
     "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -295,7 +292,7 @@ def test_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(io.os, "fsync", full)
     with pytest.raises(CacheFolderError, match=r"No space left on device.*cache_dir") as caught:
         ArrayCache(tmp_path).get_or_compute("n", KEY, lambda: {"a": np.zeros(3)})
     assert str(tmp_path) in str(caught.value)
@@ -427,7 +424,7 @@ def test_atomic_writers(tmp_path, monkeypatch, write, read):
     assert read(path) == "ünew\n"
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(cache.os, name, lambda *_: (_ for _ in ()).throw(OSError("broken")))
+            patch.setattr(io.os, name, lambda *_: (_ for _ in ()).throw(OSError("broken")))
             with pytest.raises(OSError, match="broken"):
                 write(path, "newer")
         assert read(path) == "ünew\n"

@@ -12,8 +12,8 @@ from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_it
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, most_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preprocessing import item_content, item_table
 from recbole_tiger.semantic_ids import SemanticIDTable
+from recbole_tiger.tokenization import item_content, item_table
 
 # Seen items 1..4; 1 and 2 share their learned codewords. Unseen: 5 joins 1 and 2, 6 joins 3, 7 and 8 are alone together.
 SEEN = SemanticIDTable.from_codes(np.array([[0, 0], [0, 0], [0, 1], [1, 2]]), list("abcd"), [2, 4])

@@ -16,8 +16,8 @@ from recbole_tiger.config import (
     recbole_models,
 )
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preprocessing import quantizer_of, scaler_of
 from recbole_tiger.quantization import RQVAE_PAPER, RQVAE_TUNED
+from recbole_tiger.tokenization import quantizer_of, scaler_of
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,13 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_tiger.cache import content_key
-from recbole_tiger.content import encoders
-from recbole_tiger.content.encoders import encode_items, encoder_fingerprint, find_model, read_embeddings
+from recbole_tiger.content.encoders import (
+    encode_items,
+    encoder_fingerprint,
+    find_model,
+    read_embeddings,
+    registry,
+)
 from recbole_tiger.errors import HubUnreachableError
 
 WORDS = "red blue green lipstick polish shampoo mask oil cream brush nail hair skin face eye".split()
@@ -90,7 +95,7 @@ def test_model_folder_and_hub_cache(tmp_path, monkeypatch, unreachable_hub):
     wanted = encode(["Lip colour"], encoder="sentence_transformers", model="all-MiniLM-L6-v2")
     for model in (str(folder), "org/kept"):
         assert np.array_equal(encode(["Lip colour"], encoder="sentence_transformers", model=model), wanted)
-    assert find_model("org/kept") == encoders.FoundModel("org/kept", snapshot, "0123abc")
+    assert find_model("org/kept") == registry.FoundModel("org/kept", snapshot, "0123abc")
     prints = {
         model: fingerprint(encoder="sentence_transformers", model=model)["model"]
         for model in ("all-MiniLM-L6-v2", str(folder), "org/kept")
@@ -196,7 +201,7 @@ def test_closed_port_is_told_in_time_with_the_ways_out(unreachable_hub, call):
 
 
 def test_a_hub_that_takes_the_call_and_never_answers(monkeypatch, unreachable_hub):
-    monkeypatch.setattr(encoders, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(registry, "_PROBE_SECONDS", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -208,8 +213,8 @@ def test_a_hub_that_takes_the_call_and_never_answers(monkeypatch, unreachable_hu
 
 def test_a_name_server_that_never_answers(monkeypatch, unreachable_hub):
     never = threading.Event()
-    monkeypatch.setattr(encoders, "_PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(encoders.urllib.request, "urlopen", lambda *_, **__: never.wait(60))
+    monkeypatch.setattr(registry, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(registry.urllib.request, "urlopen", lambda *_, **__: never.wait(60))
     with pytest.raises(HubUnreachableError, match="did not answer within"):
         find_model("nobody/has-this")
     never.set()
@@ -229,7 +234,7 @@ def test_what_the_hub_says(hub):
     hub["/api/models/org/private"] = (401, "{}")
     hub["/api/models/org/broken"] = (503, "{}")
     hub["/api/models/org/portal"] = (200, "<html>please log in to this network</html>")
-    assert find_model("org/model") == encoders.FoundModel("org/model", None, "abc")
+    assert find_model("org/model") == registry.FoundModel("org/model", None, "abc")
     assert find_model("short").name == "sentence-transformers/short"
     assert find_model("plain").name == "plain"
     assert fingerprint(encoder="sentence_transformers", model="org/model")["model"] == ["org/model", "abc"]
@@ -501,12 +506,12 @@ def test_fingerprints_hold_what_matters_and_nothing_else(tmp_path):
 
 
 def test_a_model_that_gives_nan_is_named(monkeypatch):
-    monkeypatch.setattr(encoders, "_sentence_transformers", lambda *_: np.array([[1.0, 2.0], [np.nan, 0.0]]))
+    monkeypatch.setattr(registry, "_sentence_transformers", lambda *_: np.array([[1.0, 2.0], [np.nan, 0.0]]))
     with pytest.raises(ValueError, match=r"content_model='m' gave NaN.*1 of 2 items \(such as i1\)"):
         encode(["x", "y"], encoder="sentence_transformers", model="m")
 
 
 def test_the_libraries_are_imported_only_when_they_are_needed():
-    source = Path(encoders.__file__).read_text()
+    source = Path(registry.__file__).read_text()
     top = [line for line in source.split("\n") if line.startswith(("import ", "from "))]
     assert not [line for line in top if any(name in line for name in ("torch", "sklearn", "transformers", "hugging"))]

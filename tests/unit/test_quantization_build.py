@@ -2,7 +2,7 @@
 
 import pytest
 
-from recbole_tiger.quantization import QUANTIZERS, RQVAE_PAPER, RQVAE_TUNED, Quantizer, build_quantizer
+from recbole_tiger.quantization import QUANTIZERS, RQVAE_PAPER, RQVAE_TUNED, build_quantizer, quantizer_from_state_dict
 
 
 def test_names():
@@ -39,4 +39,4 @@ def test_unknown_name():
 @pytest.mark.parametrize("state", [{}, [], {"quantizer": "rqvae", "params": {"colour": 1}, "learned": {}}])
 def test_not_a_state(state):
     with pytest.raises(ValueError, match="not the state of a quantizer"):
-        Quantizer.from_state_dict(state)
+        quantizer_from_state_dict(state)

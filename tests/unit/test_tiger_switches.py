@@ -20,10 +20,10 @@ from recbole_tiger.decoding.cold_start import with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.nn import ItemTree, Seq2Seq, T5Config, TreeSeq2Seq
-from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.recommend import Recommender
 from recbole_tiger.semantic_ids import SemanticIDTable
+from recbole_tiger.tokenization import TokenizedCatalogue
 
 NEW_KEYS = (
     *("loss_over", "use_node_embeddings", "use_item_embeddings", "item_embedding_dropout"),
@@ -476,7 +476,7 @@ def test_new_items_have_no_embeddings_and_are_found_by_their_codewords(toy):
     codes = np.stack([rng.integers(0, size, 20) for size in known.level_sizes[:-1]], 1)
     codes[:4] = known.codes[1:5, : known.id_length]  # on the ID of an item of the catalogue, or beside it
     bigger = with_unseen_items(known, codes, [f"new{n}" for n in range(20)])
-    model._use_semantic_ids(PreparedIDs(table=bigger))
+    model._use_semantic_ids(TokenizedCatalogue(table=bigger))
     network = model.tree_network
 
     items = torch.arange(1, 69)

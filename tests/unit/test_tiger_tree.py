@@ -22,9 +22,9 @@ from recbole_tiger.model.tiger_tree import TIGERTree
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork, TreeStepDecoder, WeightAverage
 from recbole_tiger.nn.tree import item_softmax
 from recbole_tiger.nn.tree.ragged import ChildBlocks, ranges, segment_log_sum_exp
-from recbole_tiger.preprocessing import PreparedIDs
 from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.semantic_ids import SemanticIDTable
+from recbole_tiger.tokenization import TokenizedCatalogue
 from recbole_tiger.trainer import SafeTrainer
 
 SMALL = TreeConfig(
@@ -560,7 +560,7 @@ def test_items_added_to_a_trained_model(toy):
     arguments = (None, batch["item_id_list"], batch["item_length"], 20)
     before = model.recommend(*arguments)
     bigger = table.add_items(table.codes[1:4, : table.id_length], ["new0", "new1", "new2"])
-    model._use_semantic_ids(PreparedIDs(table=bigger))
+    model._use_semantic_ids(TokenizedCatalogue(table=bigger))
     after = model.recommend(*arguments[:3], 51, beam_size=51)
     assert (after.items.sort(1).values == torch.arange(1, 52)).all()
     model.recommend(None, torch.full((1, 1), table.n_items + 1), torch.ones(1, dtype=torch.long), 5)  # in a history
@@ -570,7 +570,7 @@ def test_items_added_to_a_trained_model(toy):
     assert torch.equal(again.items, before.items) and torch.equal(again.scores, before.scores)
     other = SemanticIDTable.from_codes(np.zeros((3, 2), dtype=np.int64), ["a", "b", "c"], (4, 4))
     with pytest.raises(ValueError, match="level sizes"):
-        model._use_semantic_ids(PreparedIDs(table=other))
+        model._use_semantic_ids(TokenizedCatalogue(table=other))
 
 
 # ----------------------------------------------------------------------------------------------------- averaged weights

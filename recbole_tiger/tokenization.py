@@ -1,6 +1,6 @@
 """The dataset hook: item text to Semantic IDs, each step cached under a key of all that it depends on.
 
-Comes in: a ``Config`` and the item ids in internal order. Goes out: :class:`PreparedIDs`, the Semantic ID table with the
+Comes in: a ``Config`` and the item ids in internal order. Goes out: :class:`TokenizedCatalogue`, the Semantic ID table with the
 quantizer and scaler that made it.
 """
 
@@ -23,7 +23,7 @@ from recbole_tiger.content.encoders import encode_items, encoder_fingerprint
 from recbole_tiger.content.sentences import build_sentences, item_titles, read_item_table
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.processes import from_main, is_main
-from recbole_tiger.quantization import QUANTIZERS, build_quantizer
+from recbole_tiger.quantization import QUANTIZERS, build_quantizer, quantizer_from_state_dict
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.scaling import Scaler
 from recbole_tiger.semantic_ids import SemanticIDTable
@@ -36,7 +36,7 @@ CACHE_VERSION = 1
 
 
 @dataclass(frozen=True)
-class PreparedIDs:
+class TokenizedCatalogue:
     """Semantic IDs and where they came from.
 
     Attributes:
@@ -70,11 +70,11 @@ class PreparedIDs:
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict) -> PreparedIDs:
+    def from_state_dict(cls, state: dict) -> TokenizedCatalogue:
         """The inverse of :meth:`state_dict`."""
         return cls(
             table=SemanticIDTable.from_state_dict(state["table"]),
-            quantizer=None if state["quantizer"] is None else Quantizer.from_state_dict(state["quantizer"]),
+            quantizer=None if state["quantizer"] is None else quantizer_from_state_dict(state["quantizer"]),
             scaler=None if state["scaler"] is None else Scaler.from_state_dict(state["scaler"]),
             titles=state.get("titles"),
             sentences=state.get("sentences"),
@@ -226,7 +226,7 @@ def quantizer_input(config, scaler: Scaler, embeddings: np.ndarray, company: Com
         ) from error
 
 
-def prepare_semantic_ids(config, items: list[str], company: Company | None = None) -> PreparedIDs:
+def prepare_semantic_ids(config, items: list[str], company: Company | None = None) -> TokenizedCatalogue:
     """Semantic IDs for the items of a dataset, in internal order; of several processes the first makes them for all.
 
     Args:
@@ -237,16 +237,16 @@ def prepare_semantic_ids(config, items: list[str], company: Company | None = Non
     """
     made = _made_semantic_ids(config, items, company) if is_main() else None
     state = from_main(lambda: made.state_dict())
-    return made or PreparedIDs.from_state_dict(state)
+    return made or TokenizedCatalogue.from_state_dict(state)
 
 
-def _made_semantic_ids(config, items: list[str], company: Company | None) -> PreparedIDs:
+def _made_semantic_ids(config, items: list[str], company: Company | None) -> TokenizedCatalogue:
     logger = getLogger()
     if config["semantic_id"] == "file":
         started = perf_counter()
         table = SemanticIDTable.from_file(config["semantic_id_file"], items, collision=config["collision"])
         logger.info(f"Semantic IDs read from {config['semantic_id_file']}")
-        return PreparedIDs(
+        return TokenizedCatalogue(
             table=table,
             titles=titles_of(config, items),
             seconds={"semantic IDs": perf_counter() - started},
@@ -295,7 +295,7 @@ def _made_semantic_ids(config, items: list[str], company: Company | None) -> Pre
             level_costs=lambda rows: quantizer.last_level_costs(scaled[rows], codes[rows]),
         )
         buffer = io.BytesIO()
-        torch.save(PreparedIDs(table, quantizer, scaler).state_dict(), buffer)
+        torch.save(TokenizedCatalogue(table, quantizer, scaler).state_dict(), buffer)
         return {"state": np.frombuffer(buffer.getvalue(), dtype=np.uint8)}
 
     value, path, hit = ArrayCache(config["cache_dir"]).get_or_compute(
@@ -303,7 +303,7 @@ def _made_semantic_ids(config, items: list[str], company: Company | None) -> Pre
     )
     unfinished.unlink(missing_ok=True)
     state = torch.load(io.BytesIO(value["state"].tobytes()), weights_only=True)
-    prepared = PreparedIDs.from_state_dict(state)
+    prepared = TokenizedCatalogue.from_state_dict(state)
     return dataclasses.replace(
         prepared,
         titles=titles_of(config, items),

@@ -1,0 +1,55 @@
+"""The quantizers by name.
+
+Input: a name and arguments, or a saved state. Output: the quantizer.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from recbole_tiger.quantization.base import Quantizer
+from recbole_tiger.quantization.hierarchical_kmeans import HierarchicalKMeans
+from recbole_tiger.quantization.lsh import LSH
+from recbole_tiger.quantization.pq import ProductQuantizer
+from recbole_tiger.quantization.random_ids import RandomIDs
+from recbole_tiger.quantization.rkmeans import ResidualKMeans
+from recbole_tiger.quantization.rqvae import RQVAE
+from recbole_tiger.quantization.vqvae import VQVAE
+
+QUANTIZERS: dict[str, type[Quantizer]] = {
+    cls.name: cls for cls in (RQVAE, ResidualKMeans, VQVAE, ProductQuantizer, HierarchicalKMeans, LSH, RandomIDs)
+}
+
+
+def build_quantizer(name: str, **kwargs: Any) -> Quantizer:
+    """The quantizer of that name.
+
+    Args:
+        name: a key of `QUANTIZERS`.
+        kwargs: arguments of any quantizer; those that this one does not take are left out, so that one set of
+            settings serves all.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in QUANTIZERS:
+        raise ValueError(f"semantic_id={name!r} is unknown: choose one of {', '.join(QUANTIZERS)}.")
+    accepted = inspect.signature(QUANTIZERS[name].__init__).parameters
+    return QUANTIZERS[name](**{key: value for key, value in kwargs.items() if key in accepted})
+
+
+def quantizer_from_state_dict(state: dict[str, Any]) -> Quantizer:
+    """The quantizer that `Quantizer.state_dict` came from; its class is found by the stored name.
+
+    Raises:
+        ValueError: the state is not that of a quantizer.
+    """
+    try:
+        quantizer = QUANTIZERS[state["quantizer"]](**state["params"])
+        learned = state["learned"].items()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is not the state of a quantizer ({error!r}).") from error
+    for key, value in learned:
+        setattr(quantizer, key, value)
+    return quantizer
