@@ -15,7 +15,8 @@ from pathlib import Path
 
 import markdown
 
-from recbole_tiger.plots import COLORS, document
+from recbole_tiger.report.figures import COLORS
+from recbole_tiger.report.pages import document
 
 _STYLE = """<style>
 p, li { max-width: 92ch; } pre { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px;

@@ -29,11 +29,11 @@ USAGE = """Usage: python run_recbole_tiger.py [--model=TIGER] [--dataset=ml-100k
 #: Commands beside training: a module with `USAGE` and `run(settings) -> text to print`, and what the command is for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "leaderboard": (
-        "recbole_tiger.evaluation.leaderboard_page",
+        "recbole_tiger.commands.leaderboard",
         "tables and a page of the runs that are stored in a folder",
     ),
     "evaluate": (
-        "recbole_tiger.evaluation.again",
+        "recbole_tiger.commands.evaluate",
         "finished runs once more, under other settings of evaluation (seen items masked, other beams)",
     ),
     "ids": ("recbole_tiger.analysis.ids", "make Semantic IDs, without training a recommender, and report on them"),
@@ -91,10 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(settings: dict) -> str:
     """Train and test one model, or all of a leaderboard; returns the report."""
-    from recbole_tiger.evaluation import leaderboard
+    from recbole_tiger.commands import leaderboard
+    from recbole_tiger.leaderboard.plan import is_leaderboard
 
-    if leaderboard.is_leaderboard(settings):
-        return leaderboard.run(settings)
+    if is_leaderboard(settings):
+        return leaderboard.make(settings)
     from recbole_tiger.quick_start import run_recbole_tiger
 
     files = str(settings.pop("config_files", "") or "").split()

@@ -39,7 +39,7 @@ from recbole_tiger.evaluation.evaluator import (
     topk_of_scores,
     unrounded_evaluator,
 )
-from recbole_tiger.evaluation.leaderboard_table import PLACES
+from recbole_tiger.leaderboard.table import PLACES
 from recbole_tiger.nn import RowAdamW, WeightAverage
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).

@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from recbole.data.dataset import SequentialDataset
 from tabulate import tabulate
 
-from recbole_tiger import plots
 from recbole_tiger.analysis.runs import (
     TestUsers,
     config_of,
@@ -43,6 +42,8 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.quick_start import load_data_and_model, run_config
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import lines
 from recbole_tiger.tokenization import TokenizedCatalogue, item_content, item_file, item_table
 
 USAGE = """Usage: python run_recbole_tiger.py cold-start [--dataset=NAME] [--cold_share=0.05,0.1,0.2] [--key=value ...]
@@ -460,7 +461,7 @@ def _facts(runs: Sequence[dict]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def sections(result: dict) -> list[plots.Section]:
+def sections(result: dict) -> list[pages.Section]:
     """The page of a result."""
     found = []
     words = {"unseen": "users whose target is unseen", "all": "all users"}
@@ -474,20 +475,20 @@ def sections(result: dict) -> list[plots.Section]:
         by_epsilon = [(result["epsilon_k"], epsilon) for epsilon in result["epsilons"]]
         figures = []
         for group in GROUPS:
-            over_k = plots.lines(result["k"], curve(group, by_k), x_title="K", y_title="Recall@K")
-            over_epsilon = plots.lines(
+            over_k = lines(result["k"], curve(group, by_k), x_title="K", y_title="Recall@K")
+            over_epsilon = lines(
                 result["epsilons"], curve(group, by_epsilon), x_title="epsilon", y_title=f"Recall@{result['epsilon_k']}"
             )
             figures += [
-                plots.Figure(
+                pages.Figure(
                     over_k, title=f"Recall@K, {words[group]}", note=f"epsilon = {result['epsilon']:g} (Figure 5a)"
                 ),
-                plots.Figure(
+                pages.Figure(
                     over_epsilon, title=f"Recall@{result['epsilon_k']} by epsilon, {words[group]}", note="Figure 5b"
                 ),
             ]
-        found.append(plots.Section(f"{share:.0%} of the test items unseen", "", figures))
-    tables = [plots.Table(*_table(result)), plots.Table(*_facts(result["runs"]), title="The runs")]
-    found.append(plots.Section("Numbers", "", tables))
-    found.append(plots.Section("Where the paper is silent", result["choices"]))
+        found.append(pages.Section(f"{share:.0%} of the test items unseen", "", figures))
+    tables = [pages.Table(*_table(result)), pages.Table(*_facts(result["runs"]), title="The runs")]
+    found.append(pages.Section("Numbers", "", tables))
+    found.append(pages.Section("Where the paper is silent", result["choices"]))
     return found

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from recbole_tiger import plots
 from recbole_tiger.analysis.runs import (
     TrainedRun,
     describe,
@@ -29,6 +28,8 @@ from recbole_tiger.analysis.runs import (
 )
 from recbole_tiger.content.sentences import category_paths
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import bars, wrapped
 from recbole_tiger.tokenization import item_table
 
 USAGE = """Usage: python run_recbole_tiger.py diversity --checkpoint=FILE [--temperatures=1.0,1.5,2.0] [--key=value ...]
@@ -238,33 +239,33 @@ def _table(result: dict) -> tuple[list[str], list[list[str]]]:
     return ["", *[f"Entropy@{k}" for k in ks], *[f"Recall@{k}" for k in ks]], rows
 
 
-def sections(result: dict) -> list[plots.Section]:
+def sections(result: dict) -> list[pages.Section]:
     """The page of a result."""
     names = [row["row"] for row in result["rows"]]
 
-    def chart(measure: str, title: str) -> plots.Figure:
+    def chart(measure: str, title: str) -> pages.Figure:
         series = {f"{title}@{k}": [row[measure][str(k)] for row in result["rows"]] for k in result["k"]}
-        return plots.Figure(plots.bars([plots.wrapped(n) for n in names], series, y_title=title), title=f"{title}@K")
+        return pages.Figure(bars([wrapped(n) for n in names], series, y_title=title), title=f"{title}@K")
 
     paper = [[f"T = {t:g}", *[f"{value:.2f}" for value in values]] for t, values in PAPER.items()]
     return [
-        plots.Section(
+        pages.Section(
             "Entropy of the recommended categories, and its price",
             result["notes"],
             [
                 chart("entropy", "Entropy"),
                 chart("recall", "Recall"),
-                plots.Table(*_table(result), title="This run"),
-                plots.Table(
+                pages.Table(*_table(result), title="This run"),
+                pages.Table(
                     ["", "Entropy@10", "Entropy@20", "Entropy@50"],
                     paper,
                     title="The paper's Table 5 (Beauty), to compare",
                 ),
             ],
         ),
-        plots.Section(
+        pages.Section(
             "What users are offered",
             "The paper's Table 4: by the category of the target, the most common categories of the recommended items.",
-            [plots.Table(["target", *result["offered"]], _offered_rows(result["offered"]))],
+            [pages.Table(["target", *result["offered"]], _offered_rows(result["offered"]))],
         ),
     ]

@@ -12,8 +12,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from recbole_tiger import plots
 from recbole_tiger.io import atomic_write_text
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import bars, color, label, lines, wrapped
 
 #: Group sizes that share a bar in the histogram of collisions: up to and including each.
 _BINS = (2, 3, 4, 5, 10, 20, 40)
@@ -165,10 +166,10 @@ def write_html(report: Mapping[str, Any], path: str | Path, *, title: str = "Sem
     ]
     count = len(report["sets"])
     subtitle = f"{count} ID set{'s' * (count > 1)} of {report['n_items']:,} items"
-    atomic_write_text(path, plots.page(title, [section for section in sections if section], subtitle=subtitle))
+    atomic_write_text(path, pages.page(title, [section for section in sections if section], subtitle=subtitle))
 
 
-def _overview_section(report: Mapping[str, Any]) -> plots.Section:
+def _overview_section(report: Mapping[str, Any]) -> pages.Section:
     text = [
         "A Semantic ID is a list of codewords, one per level. Good IDs use their codebooks, tell items apart, and "
         "give similar items the same first codewords. Numbers in brackets are those of the same IDs dealt out at "
@@ -192,26 +193,26 @@ def _overview_section(report: Mapping[str, Any]) -> plots.Section:
             column["neighbours kept, first code"] = _against(first["kept"], first["shuffled"], "{:.1%}")
         for name, value in column.items():
             rows.setdefault(name, ["–"] * len(report["sets"]))[list(report["sets"]).index(overview["IDs"])] = value
-    table = plots.Table(["", *report["sets"]], [[name, *values] for name, values in rows.items()])
-    return plots.Section("Overview", text, [table])
+    table = pages.Table(["", *report["sets"]], [[name, *values] for name, values in rows.items()])
+    return pages.Section("Overview", text, [table])
 
 
-def _usage_section(report: Mapping[str, Any]) -> plots.Section:
+def _usage_section(report: Mapping[str, Any]) -> pages.Section:
     def per_level(value: str) -> dict[str, list[float]]:
         return {name: [level[value] for level in ids["levels"]] for name, ids in report["sets"].items()}
 
     levels = _numbers(report, "level")
-    usage = plots.bars(levels, per_level("usage"), y_title="codewords used", percent=True)
+    usage = bars(levels, per_level("usage"), y_title="codewords used", percent=True)
     usage.update_yaxes(range=[0, 1.02])
-    perplexity = plots.bars(levels, per_level("perplexity"), y_title="perplexity")
-    return plots.Section(
+    perplexity = bars(levels, per_level("perplexity"), y_title="perplexity")
+    return pages.Section(
         "How the codebooks are used",
         "Perplexity is the number of codewords that would give the same entropy if all were used equally.",
-        [plots.Figure(usage, "Codebook usage"), plots.Figure(perplexity, "Perplexity")],
+        [pages.Figure(usage, "Codebook usage"), pages.Figure(perplexity, "Perplexity")],
     )
 
 
-def _collision_section(report: Mapping[str, Any]) -> plots.Section:
+def _collision_section(report: Mapping[str, Any]) -> pages.Section:
     sets = report["sets"]
     alone = ", ".join(
         f"{name} {1 - ids['collisions']['colliding_items'] / ids['n_items']:.1%}" for name, ids in sets.items()
@@ -220,47 +221,47 @@ def _collision_section(report: Mapping[str, Any]) -> plots.Section:
     bins = {name: _bins(ids["collisions"])[1:] for name, ids in sets.items()}
     last = max((index for rows in bins.values() for index, (_, groups, _) in enumerate(rows) if groups), default=-1)
     if last < 0:
-        return plots.Section("Collisions", [*text, "No two items share an ID."])
+        return pages.Section("Collisions", [*text, "No two items share an ID."])
     largest = ", ".join(f"{name} {ids['collisions']['largest_group']}" for name, ids in sets.items())
     text.append(f"Largest group of items with one ID: {largest}.")
     shares = {name: [items / sets[name]["n_items"] for _, _, items in rows[: last + 1]] for name, rows in bins.items()}
     names = [label for label, _, _ in next(iter(bins.values()))[: last + 1]]
-    plot = plots.bars(names, shares, x_title="items with the same ID", y_title="share of all items", percent=True)
+    plot = bars(names, shares, x_title="items with the same ID", y_title="share of all items", percent=True)
     if max(map(max, shares.values())) < 0.05:
         plot.update_yaxes(tickformat=".2%")
-    return plots.Section("Collisions", text, [plots.Figure(plot, "Items by the size of their group", wide=True)])
+    return pages.Section("Collisions", text, [pages.Figure(plot, "Items by the size of their group", wide=True)])
 
 
-def _reconstruction_section(report: Mapping[str, Any]) -> plots.Section | None:
+def _reconstruction_section(report: Mapping[str, Any]) -> pages.Section | None:
     errors = {name: ids["reconstruction"] for name, ids in report["sets"].items() if ids["reconstruction"]}
     if not errors:
         return None
     depths = list(range(max(map(len, errors.values()))))
-    plot = plots.lines(depths, errors, x_title="levels used", y_title="variance left", percent=True)
+    plot = lines(depths, errors, x_title="levels used", y_title="variance left", percent=True)
     plot.update_xaxes(dtick=1)
-    return plots.Section(
+    return pages.Section(
         "Reconstruction",
         "The squared distance between an embedding and what its first codewords stand for, as a share of the squared "
         "distance to the mean. Methods whose codes stand for no embedding are left out.",
-        [plots.Figure(plot, "Variance left after each level", wide=True)],
+        [pages.Figure(plot, "Variance left after each level", wide=True)],
     )
 
 
-def _category_section(report: Mapping[str, Any]) -> plots.Section | None:
+def _category_section(report: Mapping[str, Any]) -> pages.Section | None:
     sets = {name: ids["categories"] for name, ids in report["sets"].items() if ids["categories"]}
     if not sets:
         return None
     figures = []
     for kind, words in (("leaf", "leaf category"), ("top", "top category")):
         for value, name in (("purity", "Purity"), ("nmi", "Normalised mutual information")):
-            plot = plots.bars(
+            plot = bars(
                 _numbers(report, "code"),
                 {key: [at[value] for at in values[kind]] for key, values in sets.items()},
                 chance={key: [at[f"{value}_shuffled"] for at in values[kind]] for key, values in sets.items()},
                 x_title="codes of the prefix",
             )
             plot.update_yaxes(range=[0, 1.02])
-            figures.append(plots.Figure(plot, f"{name}: {words}"))
+            figures.append(pages.Figure(plot, f"{name}: {words}"))
     levels = report["category_levels"]
     text = (
         "Purity is the share of items that have the most frequent category of their prefix. Small groups are pure by "
@@ -271,14 +272,14 @@ def _category_section(report: Mapping[str, Any]) -> plots.Section | None:
     left_out = max(levels["leaf"]["items_without"], levels["top"]["items_without"])
     if left_out:
         text += f" {left_out:,} items without a category are left out."
-    return plots.Section("Do prefixes follow the categories?", text, figures)
+    return pages.Section("Do prefixes follow the categories?", text, figures)
 
 
-def _neighbor_section(report: Mapping[str, Any]) -> plots.Section | None:
+def _neighbor_section(report: Mapping[str, Any]) -> pages.Section | None:
     sets = {name: ids["neighbors"] for name, ids in report["sets"].items() if ids["neighbors"]}
     if not sets:
         return None
-    plot = plots.bars(
+    plot = bars(
         _numbers(report, "code"),
         {name: [at["kept"] for at in values] for name, values in sets.items()},
         chance={name: [at["shuffled"] for at in values] for name, values in sets.items()},
@@ -287,15 +288,15 @@ def _neighbor_section(report: Mapping[str, Any]) -> plots.Section | None:
         percent=True,
     )
     asked = "every item" if report["n_queries"] == report["n_items"] else f"{report['n_queries']:,} random items"
-    return plots.Section(
+    return pages.Section(
         "Are neighbours kept together?",
         f"For {asked}, how many of the {report['n_neighbors']} items with the nearest embeddings (cosine) have the same "
         "first codes.",
-        [plots.Figure(plot, "Neighbours kept", wide=True)],
+        [pages.Figure(plot, "Neighbours kept", wide=True)],
     )
 
 
-def _figure_4a_section(report: Mapping[str, Any]) -> plots.Section | None:
+def _figure_4a_section(report: Mapping[str, Any]) -> pages.Section | None:
     figures = []
     for name, ids in report["sets"].items():
         table = ids["figure_4a"]
@@ -303,11 +304,11 @@ def _figure_4a_section(report: Mapping[str, Any]) -> plots.Section | None:
             continue
         all_shown = None not in table["codewords"]
         figures.append(
-            plots.Figure(_stacked(table), name, _codewords_note(table, "first"), legend="first code", wide=all_shown)
+            pages.Figure(_stacked(table), name, _codewords_note(table, "first"), legend="first code", wide=all_shown)
         )
         if not all_shown:
             figures.append(
-                plots.Figure(
+                pages.Figure(
                     _majority(table),
                     f"{name}, all codewords",
                     f"{table['codewords_used']} codewords, each coloured by the category that most of its items have",
@@ -316,7 +317,7 @@ def _figure_4a_section(report: Mapping[str, Any]) -> plots.Section | None:
             )
     if not figures:
         return None
-    return plots.Section(
+    return pages.Section(
         "Categories and first codewords (Figure 4a)",
         "Items by top category, coloured by first codeword: where the first codeword carries the category, each "
         "colour stands in one bar. Codewords are ordered by the category that most of their items have.",
@@ -324,16 +325,16 @@ def _figure_4a_section(report: Mapping[str, Any]) -> plots.Section | None:
     )
 
 
-def _figure_4b_section(report: Mapping[str, Any]) -> plots.Section | None:
+def _figure_4b_section(report: Mapping[str, Any]) -> pages.Section | None:
     figures = []
     for name, ids in report["sets"].items():
         for table in ids["figure_4b"][: 4 if len(report["sets"]) <= 2 else 2]:
             note = f"{table['size']:,} items; {_codewords_note(table, 'second')}"
             plot = _stacked(table, horizontal=True)
-            figures.append(plots.Figure(plot, f"{name}: first code {table['first']}", note, legend="second code"))
+            figures.append(pages.Figure(plot, f"{name}: first code {table['first']}", note, legend="second code"))
     if not figures:
         return None
-    return plots.Section(
+    return pages.Section(
         "Categories and second codewords (Figure 4b)",
         "Within each of the most frequent first codewords, items by finer category, coloured by second codeword.",
         figures,
@@ -345,18 +346,16 @@ def _stacked(table: Mapping[str, Any], horizontal: bool = False) -> Any:
     series = {
         str(word): counts for word, counts in zip(table["codewords"], table["counts"], strict=True) if word is not None
     }
-    names = [_two_lines(name) if horizontal else plots.wrapped(name) for name in table["categories"]]
-    return plots.bars(
-        names, series, stacked=True, horizontal=horizontal, y_title="items", height=None if horizontal else 380
-    )
+    names = [_two_lines(name) if horizontal else wrapped(name) for name in table["categories"]]
+    return bars(names, series, stacked=True, horizontal=horizontal, y_title="items", height=None if horizontal else 380)
 
 
 def _majority(table: Mapping[str, Any]) -> Any:
     """Items by category and by the category that most items of their codeword have."""
     rows = zip(table["categories"], table["majority_codewords"], table["majority"], strict=True)
-    present = [(plots.color(i), f"{name} ({words})", counts) for i, (name, words, counts) in enumerate(rows) if words]
-    return plots.bars(
-        [plots.wrapped(name) for name in table["categories"]],
+    present = [(color(i), f"{name} ({words})", counts) for i, (name, words, counts) in enumerate(rows) if words]
+    return bars(
+        [wrapped(name) for name in table["categories"]],
         {name: counts for _, name, counts in present},
         colors=[color for color, _, _ in present],
         stacked=True,
@@ -369,8 +368,8 @@ def _two_lines(path: str) -> str:
     """The finer name, and in small letters below it where it belongs."""
     above, _, name = path.rpartition(" > ")
     if not above:
-        return plots.label(path)
-    return f"{plots.label(name)}<br><span style='font-size:10px;color:#5b6477'>{plots.label(above)}</span>"
+        return label(path)
+    return f"{label(name)}<br><span style='font-size:10px;color:#5b6477'>{label(above)}</span>"
 
 
 def _codewords_note(table: Mapping[str, Any], which: str) -> str:
@@ -383,7 +382,7 @@ def _codewords_note(table: Mapping[str, Any], which: str) -> str:
     )
 
 
-def _example_section(report: Mapping[str, Any]) -> plots.Section | None:
+def _example_section(report: Mapping[str, Any]) -> pages.Section | None:
     tables = []
     for name, ids in report["sets"].items():
         rows = []
@@ -396,10 +395,10 @@ def _example_section(report: Mapping[str, Any]) -> plots.Section | None:
                 rows.append(row)
         if rows:
             header = ["prefix", "items", "some of them", "leaf category"][: len(rows[0])]
-            tables.append(plots.Table(header, rows, title=name))
+            tables.append(pages.Table(header, rows, title=name))
     if not tables:
         return None
-    return plots.Section(
+    return pages.Section(
         "Items that share a prefix",
         "The most frequent prefix of two codes under each of the most frequent first codewords.",
         tables,

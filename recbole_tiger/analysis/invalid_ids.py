@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from tabulate import tabulate
 
-from recbole_tiger import plots
 from recbole_tiger.analysis.runs import (
     TrainedRun,
     describe,
@@ -21,6 +20,8 @@ from recbole_tiger.analysis.runs import (
     write_outputs,
 )
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import lines
 
 USAGE = """Usage: python run_recbole_tiger.py invalid-ids --checkpoint=FILE [--k=50] [--key=value ...]
 
@@ -109,20 +110,20 @@ def _table(result: dict) -> tuple[list[str], list[list[str]]]:
     return ["K", "invalid IDs", "Recall@K, free", "Recall@K, constrained", "gain"], rows
 
 
-def sections(result: dict) -> list[plots.Section]:
+def sections(result: dict) -> list[pages.Section]:
     """The page of a result."""
     ks = list(range(1, len(result["invalid"]) + 1))
-    shares = plots.lines(
+    shares = lines(
         ks, {"invalid IDs": result["invalid"]}, x_title="K", y_title="share of the first K IDs", percent=True
     )
-    recalls = plots.lines(
+    recalls = lines(
         ks,
         {"constrained": result["recall_constrained"], "free": result["recall_free"]},
         x_title="K",
         y_title="Recall@K",
     )
     return [
-        plots.Section(
+        pages.Section(
             "Figure 6 of the paper, on this run",
             [
                 "A Semantic ID is invalid if no item has it. Free beam search writes any codewords; constrained search only "
@@ -130,11 +131,11 @@ def sections(result: dict) -> list[plots.Section]:
                 PAPER,
             ],
             [
-                plots.Figure(shares, title="Invalid IDs among the first K"),
-                plots.Figure(
+                pages.Figure(shares, title="Invalid IDs among the first K"),
+                pages.Figure(
                     recalls, title="What the constraint gains", note=f"{result['search_beams']} beams in both"
                 ),
-                plots.Table(*_table(result)),
+                pages.Table(*_table(result)),
             ],
         )
     ]

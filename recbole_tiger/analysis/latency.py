@@ -25,11 +25,12 @@ from recbole.utils import get_model
 from tabulate import tabulate
 from tqdm import tqdm
 
-from recbole_tiger import plots
 from recbole_tiger.analysis.runs import new_folder, pop_number, pop_numbers, write_outputs
 from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.recommend import BareDataset
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import lines
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import TokenizedCatalogue
 
@@ -307,23 +308,21 @@ def _table(result: dict) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def sections(result: dict) -> list[plots.Section]:
+def sections(result: dict) -> list[pages.Section]:
     """The page of a result."""
     sizes = list(dict.fromkeys(row["n_items"] for row in result["rows"]))
     names = list(dict.fromkeys(row["name"] for row in result["rows"] if "ms_one" in row))
     value = {(row["name"], row["n_items"]): row for row in result["rows"]}
 
-    def chart(key: str, title: str) -> plots.Figure:
+    def chart(key: str, title: str) -> pages.Figure:
         series = {name: [value[name, size][key] for size in sizes] for name in names}
-        drawn = plots.lines(
-            [f"{size:,}" for size in sizes], series, x_title="items", y_title=title, log=True, height=380
-        )
+        drawn = lines([f"{size:,}" for size in sizes], series, x_title="items", y_title=title, log=True, height=380)
         drawn.update_xaxes(type="category")
         drawn.update_yaxes(dtick="D2")  # 1, 2 and 5 of each power of ten
-        return plots.Figure(drawn, title=title)
+        return pages.Figure(drawn, title=title)
 
     return [
-        plots.Section(
+        pages.Section(
             "Time",
             "TIGER's rows name its beams, and how many learned codewords of which codebook size an item has.",
             [
@@ -331,9 +330,9 @@ def sections(result: dict) -> list[plots.Section]:
                 chart("queries_per_second", "queries per second, in batches"),
             ],
         ),
-        plots.Section(
+        pages.Section(
             "Memory and numbers",
             "The model's memory does not depend on the catalogue. The index does: item vectors, ANN index, or trie and tokens.",
-            [chart("index_mb", "index, MB"), plots.Table(*_table(result))],
+            [chart("index_mb", "index, MB"), pages.Table(*_table(result))],
         ),
     ]

@@ -12,19 +12,11 @@ import json
 import os
 from pathlib import Path
 
-from recbole_tiger import plots
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.leaderboard import (
-    Leaderboard,
-    cost_cells,
-    describe,
-    make_leaderboards,
-    notes,
-    quality_cells,
-    read_run,
-    statistics_cells,
-)
 from recbole_tiger.io import atomic_write_text
+from recbole_tiger.leaderboard.formats import cost_cells, describe, notes, quality_cells, statistics_cells
+from recbole_tiger.leaderboard.table import Leaderboard, make_leaderboards, read_run
+from recbole_tiger.report import pages
 
 USAGE = """Usage: python run_recbole_tiger.py report [--runs=saved] [--output=FILE.html]
 
@@ -65,20 +57,20 @@ def run(settings: dict) -> str:
     if not sections:
         raise ConfigError(f"runs='{folder}' holds neither finished runs nor analyses; name a folder that does")
     about = f"{len(stored)} runs and {len(analyses)} analyses below {folder}"
-    atomic_write_text(output, plots.page("Report", sections, subtitle=about))
+    atomic_write_text(output, pages.page("Report", sections, subtitle=about))
     return f"{about}\npage: {os.path.relpath(output)}"
 
 
-def board_section(board: Leaderboard) -> plots.Section:
+def board_section(board: Leaderboard) -> pages.Section:
     """The tables of one leaderboard."""
-    parts = [plots.Table(*quality_cells(board), title="Test metrics")]
+    parts = [pages.Table(*quality_cells(board), title="Test metrics")]
     if board.n_resamples:
-        parts.append(plots.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
-    parts.append(plots.Table(*cost_cells(board), title="Cost and origin"))
-    return plots.Section(f"Leaderboard: {board.dataset}", [describe(board), *notes(board)], parts)
+        parts.append(pages.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
+    parts.append(pages.Table(*cost_cells(board), title="Cost and origin"))
+    return pages.Section(f"Leaderboard: {board.dataset}", [describe(board), *notes(board)], parts)
 
 
-def analysis_sections(path: Path) -> list[plots.Section]:
+def analysis_sections(path: Path) -> list[pages.Section]:
     """The sections of an analysis, from its JSON file alone.
 
     Raises:

@@ -20,7 +20,6 @@ import torch
 from recbole.utils import get_local_time
 from tqdm import tqdm
 
-from recbole_tiger import plots
 from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import build_config, config_from_plain, read_yaml
 from recbole_tiger.decoding import BeamResult
@@ -28,6 +27,7 @@ from recbole_tiger.errors import CheckpointError, ConfigError
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.quick_start import load_data_and_model, run_config
+from recbole_tiger.report import pages
 
 
 @dataclass(frozen=True)
@@ -247,11 +247,11 @@ def new_folder(output, command: str, config) -> Path:
     return folder
 
 
-def write_outputs(folder: Path, command: str, result: Mapping, sections: Sequence[plots.Section], *, title: str) -> str:
+def write_outputs(folder: Path, command: str, result: Mapping, sections: Sequence[pages.Section], *, title: str) -> str:
     """`<command>.json` and `<command>.html` in the folder; returns the lines that say so. `result["about"]` is the subtitle."""
     data, page = folder / f"{command}.json", folder / f"{command}.html"
     atomic_write_text(data, json.dumps(result, indent=1, ensure_ascii=False))
-    atomic_write_text(page, plots.page(title, sections, subtitle=result["about"]))
+    atomic_write_text(page, pages.page(title, sections, subtitle=result["about"]))
     return f"result: {os.path.relpath(data)}\npage: {os.path.relpath(page)}"
 
 

@@ -17,7 +17,8 @@ from tabulate import tabulate
 from recbole_tiger.hpo.sweep import ENDED, Sweep, words
 from recbole_tiger.hpo.trainable import best_of
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.plots import COLORS, GREY, Figure, Section, Table, label, page, style
+from recbole_tiger.report.figures import COLORS, GREY, label, style
+from recbole_tiger.report.pages import Figure, Section, Table, page
 
 #: Costs of a configuration: their names in a record, in a table, with digits.
 COSTS = {

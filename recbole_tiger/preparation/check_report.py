@@ -16,13 +16,14 @@ OVER_TIME = "interactions over time"
 
 def write_html(report: dict, path: str | Path) -> Path:
     """Write a report to an HTML file that needs no network: the plotting library is inside (some 5 MB)."""
-    from recbole_tiger import plots
+    from recbole_tiger.report import pages
+    from recbole_tiger.report.figures import bars
 
     figures = []
     for name, histogram in report["histograms"].items():
         edges, counts = histogram["edges"], histogram["counts"]
         over_time = name == OVER_TIME
-        plot = plots.bars(
+        plot = bars(
             _time_labels(edges) if over_time else _count_labels(edges),
             {"interactions" if over_time else f"{name.rpartition(' ')[2]}s": counts},
             x_title="beginning of the bin" if over_time else name,
@@ -33,13 +34,13 @@ def write_html(report: dict, path: str | Path) -> Path:
         if over_time and edges[0] < EARLIEST_CLOCK:
             name = "interactions by position"
         note = "the bins widen" if not over_time and edges[-1] - edges[0] >= len(edges) else ""
-        figures.append(plots.Figure(plot, title=name[:1].upper() + name[1:], note=note, wide=over_time))
-    page = plots.page(
+        figures.append(pages.Figure(plot, title=name[:1].upper() + name[1:], note=note, wide=over_time))
+    page = pages.page(
         f"Dataset check: {report['dataset']}",
         [
-            plots.Section("Warnings", report["warnings"] or "None."),
-            plots.Section("Numbers", parts=[plots.Table(("", ""), report_rows(report))]),
-            plots.Section("Histograms", parts=figures),
+            pages.Section("Warnings", report["warnings"] or "None."),
+            pages.Section("Numbers", parts=[pages.Table(("", ""), report_rows(report))]),
+            pages.Section("Histograms", parts=figures),
         ],
     )
     path = Path(path)

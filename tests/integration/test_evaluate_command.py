@@ -7,7 +7,7 @@ import torch
 from catalogue import settings_of
 
 from recbole_tiger import cli, run_recbole_tiger
-from recbole_tiger.evaluation import again, leaderboard
+from recbole_tiger.commands import evaluate, leaderboard
 from recbole_tiger.evaluation.significance import load_ranks
 
 
@@ -15,7 +15,7 @@ from recbole_tiger.evaluation.significance import load_ranks
 def trained(toy, workplace):
     """A leaderboard of four small rows; returns its folder."""
     command = {**toy, "dataset": "toy", "epochs": 2, "seeds": 1, "model": "TIGER,TIGERTree,SASRec[hidden_size=16],Pop"}
-    leaderboard.run({**command, "leaderboard_dir": str(workplace / "board"), "show_progress": False})
+    leaderboard.make({**command, "leaderboard_dir": str(workplace / "board"), "show_progress": False})
     return workplace / "board"
 
 
@@ -68,7 +68,7 @@ def test_the_same_settings_give_the_same_metrics_and_a_second_command_does_nothi
         for key in ("test_result", "best_valid_result"):
             assert result[key] == pytest.approx(results(trained)[model][key], abs=1e-12)
 
-    monkeypatch.setattr(again, "evaluate_again", None)
+    monkeypatch.setattr(evaluate, "reevaluate", None)
     assert cli.main(command) == 0
     assert capsys.readouterr().out == first
     assert cli.main([*command[:2], "--mask_seen_items=True", command[3]]) == 2

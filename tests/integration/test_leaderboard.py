@@ -10,10 +10,12 @@ import torch
 from catalogue import write_catalogue
 
 from recbole_tiger import cli, quick_start, run_recbole_tiger
+from recbole_tiger.commands import leaderboard
 from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError, TrainingStopped
-from recbole_tiger.evaluation import leaderboard, leaderboard_table
 from recbole_tiger.evaluation.significance import load_ranks, user_values
+from recbole_tiger.leaderboard import run as leaderboard_runs
+from recbole_tiger.leaderboard import table as leaderboard_table
 from recbole_tiger.tokenization import item_content, scaler_of
 from recbole_tiger.trainer import SafeTrainer
 
@@ -69,7 +71,7 @@ def test_one_command_makes_the_table_and_a_second_one_repeats_nothing(toy, workp
     def never(*args, **kwargs):
         raise AssertionError("a finished run was made again")
 
-    monkeypatch.setattr(leaderboard, "run_task", never)
+    monkeypatch.setattr(leaderboard_runs, "run_task", never)
     assert cli.main(arguments) == 0
     again = capsys.readouterr()
     assert again.out == printed.out and "6 of 6 runs are done" in again.err
@@ -85,23 +87,23 @@ def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(quick_start, "run_config", run_config)
-        text = leaderboard.run({**small, "model": "GRU4Rec,SASRec,FDSA", "seeds": 1})
+        text = leaderboard.make({**small, "model": "GRU4Rec,SASRec,FDSA", "seeds": 1})
     assert "GRU4Rec, seed 1 has no result: RuntimeError: out of memory on this card" in text
     assert "FDSA has no result: model=FDSA needs an item column" in text
     assert [name.split("-")[0] for name in results(workplace)] == ["SASRec"]
     # Next time it is tried again, and the reason is gone.
-    text = leaderboard.run({**small, "model": "GRU4Rec,SASRec", "seeds": 1})
+    text = leaderboard.make({**small, "model": "GRU4Rec,SASRec", "seeds": 1})
     assert "has no result" not in text and len(results(workplace)) == 2
     assert not list((workplace / "saved").rglob("failure.json"))
     with monkeypatch.context() as patch:
         patch.setattr(quick_start, "run_config", run_config)
         with pytest.raises(ConfigError, match="no row has a result: GRU4Rec, seed 5: RuntimeError"):
-            leaderboard.run({**small, "model": "GRU4Rec", "seeds": 5})
+            leaderboard.make({**small, "model": "GRU4Rec", "seeds": 5})
 
 
 def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, capsys):
     command = {**small, "model": "SASRec,BERT4RecFixed", "seeds": 1}
-    whole = leaderboard.run({**command, "leaderboard_dir": str(workplace / "saved" / "whole")})
+    whole = leaderboard.make({**command, "leaderboard_dir": str(workplace / "saved" / "whole")})
     expected = results(workplace)
     original = SafeTrainer._fit_epoch
 
@@ -114,10 +116,10 @@ def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(SafeTrainer, "_fit_epoch", fit_epoch)
         with pytest.raises(KeyboardInterrupt):
-            leaderboard.run(command)
+            leaderboard.make(command)
     assert len(results(workplace)) == 1
     capsys.readouterr()
-    resumed = leaderboard.run(command)
+    resumed = leaderboard.make(command)
     said = capsys.readouterr().err
     assert "1 of 2 runs are done" in said and "BERT4RecFixed, seed 1, from its last checkpoint" in said
     assert results(workplace) == expected
@@ -131,16 +133,16 @@ def test_a_stop_signal_stops_the_leaderboard_not_the_row(small, workplace, monke
 
     monkeypatch.setattr(SafeTrainer, "_fit_epoch", stopped)
     with pytest.raises(TrainingStopped, match="during SASRec, seed 1; the same command goes on"):
-        leaderboard.run({**small, "model": "SASRec,Pop", "seeds": 1})
+        leaderboard.make({**small, "model": "SASRec,Pop", "seeds": 1})
     assert results(workplace) == {} and not list((workplace / "saved").rglob("failure.json"))
 
 
 def test_protocol_switches_hold_for_all_rows(small, workplace):
     command = {**small, **CONTENT, "model": "SASRec,Pop,Semantic_KNN", "seeds": 1, "epochs": 1}
-    leaderboard.run({**command, "leaderboard_dir": "free"})
-    leaderboard.run({**command, "leaderboard_dir": "masked", "mask_seen_items": True})
+    leaderboard.make({**command, "leaderboard_dir": "free"})
+    leaderboard.make({**command, "leaderboard_dir": "masked", "mask_seen_items": True})
     command["model"] = "Pop,Semantic_KNN"
-    leaderboard.run({**command, "leaderboard_dir": "shuffled", "tie_order": "shuffle"})
+    leaderboard.make({**command, "leaderboard_dir": "shuffled", "tie_order": "shuffle"})
     read = {place: {run.label: run.result for run in leaderboard_table.read_runs(workplace / place)}
             for place in ("free", "masked", "shuffled")}  # fmt: skip
     for label, free in read["free"].items():
@@ -175,7 +177,7 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
     settings = {**toy, "dataset": "hours", "split": "temporal", "mask_seen_items": True, "tie_order": "shuffle",
                 "epochs": 1, "hidden_size": 16, "inner_size": 32, "n_layers": 1, "seeds": 1}  # fmt: skip
     rows = "TIGER,TIGER[encoder_mask=bidirectional],TIGERTree,P5,BERT4Rec,BERT4RecFixed,SASRec,Semantic_KNN,Pop"
-    text = leaderboard.run({**settings, "model": rows})
+    text = leaderboard.make({**settings, "model": rows})
     assert "has no result" not in text and "global temporal split at 0.8 and 0.9 of all interactions" in text
     assert "Models learn from the" in text and "models see what other users did after them" not in text
     assert "before 2014-" in text
@@ -192,18 +194,18 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
     tested = [batches[-1] for (_, phase), batches in excluded.items() if phase == "test"]
     assert len(tested) == 7 and all(torch.equal(other, tested[0]) for other in tested)
 
-    leaderboard.run({**settings, "split": "leave_one_out", "model": "TIGER,Pop"})
+    leaderboard.make({**settings, "split": "leave_one_out", "model": "TIGER,Pop"})
     boards = leaderboard_table.make_leaderboards(leaderboard_table.read_runs(workplace / "saved"))
     assert sorted(len(board.rows) for board in boards) == [2, 9]
     with pytest.raises(ConfigError, match="split cannot be set for the row SASRec.split=temporal. alone"):
-        leaderboard.run({**settings, "model": "TIGER,SASRec[split=temporal]"})
+        leaderboard.make({**settings, "model": "TIGER,SASRec[split=temporal]"})
 
 
 def test_models_without_cross_entropy_start_by_name(toy, workplace):
     """FPMC and TransRec (BPR), DIN (binary cross-entropy, and a score for one pair at a time), each with its sampler."""
     settings = {"dataset": "toy", "data_path": toy["data_path"], "epochs": 1, "show_progress": False, "state": "WARNING",
                 "embedding_size": 8, "mlp_hidden_size": [8], "seeds": 1}  # fmt: skip
-    text = leaderboard.run({**settings, "model": "FPMC,TransRec,DIN"})
+    text = leaderboard.make({**settings, "model": "FPMC,TransRec,DIN"})
     assert "has no result" not in text
     runs = {run.label: run.result for run in leaderboard_table.read_runs(workplace / "saved")}
     assert {label: result["loss"] for label, result in runs.items()} == {"FPMC": "BPR", "TransRec": "BPR", "DIN": "BCE"}
@@ -243,8 +245,8 @@ def test_ray_makes_the_same_runs(small, monkeypatch, workplace):
         wait=lambda pending, num_returns: (pending[:1], pending[1:]), exceptions=SimpleNamespace(RayError=RayError),
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "ray", fake)
-    monkeypatch.setattr("recbole_tiger.evaluation.leaderboard.Task.__hash__", lambda task: hash(task.folder))
-    text = leaderboard.run(
+    monkeypatch.setattr("recbole_tiger.leaderboard.plan.Task.__hash__", lambda task: hash(task.folder))
+    text = leaderboard.make(
         {**small, "model": "Pop,GRU4Rec", "seeds": 1, "ray": "auto", "cpus_per_run": 0.5, "gpus_per_run": 0.25}
     )
     assert asked["num_cpus"] == 0.5 and asked["num_gpus"] == 0.25 and asked["address"] == "auto" and asked["over"]

@@ -14,8 +14,8 @@ from together import forked
 
 from recbole_tiger import cli, processes, run_recbole_tiger
 from recbole_tiger.checkpoint import load_checkpoint
+from recbole_tiger.commands import leaderboard
 from recbole_tiger.errors import ConfigError, TrainingStopped
-from recbole_tiger.evaluation import leaderboard
 from recbole_tiger.quick_start import trainer_class
 from recbole_tiger.trainer import SafeTrainer, TIGERTrainer
 
@@ -174,12 +174,12 @@ def test_sigterm_to_the_command_stops_all(odd, monkeypatch, model):
 def test_a_leaderboard_of_two_processes(odd):
     settings = {**odd, "epochs": 1, "nproc": 2, "model": "TIGER,FEARec,Pop", "dataset": "toy", "seeds": 1}
     with forked():
-        text = leaderboard.run(settings)
+        text = leaderboard.make(settings)
     assert "TIGER" in text and "Pop" in text and "a batch of FEARec cannot be shared" in text
     with pytest.raises(ConfigError, match="nproc=2 with ray=True"):
-        leaderboard.run({**settings, "ray": True})
+        leaderboard.make({**settings, "ray": True})
     with pytest.raises(ConfigError, match="processes of one machine"):
-        leaderboard.run({**settings, "world_size": 4})
+        leaderboard.make({**settings, "world_size": 4})
 
 
 def second_machine(settings, sender=None):

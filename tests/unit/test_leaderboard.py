@@ -9,25 +9,15 @@ import pytest
 from catalogue import TINY, write_catalogue
 from stored_runs import METRICS, store
 
+from recbole_tiger.commands import leaderboard
 from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation import leaderboard, leaderboard_page
-from recbole_tiger.evaluation.leaderboard import (
-    failures_of,
-    is_leaderboard,
-    make_plan,
-    parse_rows,
-)
-from recbole_tiger.evaluation.leaderboard_formats import (
-    cost_cells,
-    format_latex,
-    format_markdown,
-    format_text,
-    marks,
-    write_outputs,
-)
-from recbole_tiger.evaluation.leaderboard_table import make_leaderboards, read_runs
-from recbole_tiger.evaluation.published import TABLE_1
+from recbole_tiger.leaderboard.formats import cost_cells, format_latex, format_markdown, format_text, marks
+from recbole_tiger.leaderboard.outputs import write_outputs
+from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows
+from recbole_tiger.leaderboard.published import TABLE_1
+from recbole_tiger.leaderboard.run import failures_of
+from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
 
 
 @pytest.fixture()
@@ -130,12 +120,12 @@ def test_a_file_names_no_other_model_than_the_rows(data, workplace, monkeypatch)
     monkeypatch.setattr(leaderboard, "make_plan", lambda *args, **kwargs: asked.append(args[:3]) or 1 / 0)
     for typed in ({}, {"model": "SASRec,Pop", "seeds": (1, 2)}, {"dataset": "toy", "seed": 3}):
         with pytest.raises(ZeroDivisionError):
-            leaderboard.run({**typed, "config_files": "best.yaml"})
+            leaderboard.make({**typed, "config_files": "best.yaml"})
     assert asked == [
         ("GRU4Rec", "elsewhere", [7]), ("SASRec,Pop", "elsewhere", [1, 2]), ("GRU4Rec", "toy", [3]),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="seed=1 and seeds=2 say the same"):
-        leaderboard.run({"seed": 1, "seeds": 2})
+        leaderboard.make({"seed": 1, "seeds": 2})
     (workplace / "one.yaml").write_text("resume: saved/x/last.pth\n")
     with pytest.raises(ConfigError, match="resume='saved/x/last.pth' belongs to one run"):
         make_plan("SASRec", "toy", [1], ["one.yaml"], data)
@@ -383,9 +373,9 @@ def test_published_numbers_stand_apart_and_only_when_asked_for(runs, tmp_path):
 def test_published_numbers_are_refused_where_there_are_none(data, runs):
     for wanted, words in ((True, "no numbers for dataset='toy', only for amazon-beauty"), ("yes", "published='yes'")):
         with pytest.raises(ConfigError, match=words):
-            leaderboard.run({**data, "model": "Pop", "dataset": "toy", "published": wanted})
+            leaderboard.make({**data, "model": "Pop", "dataset": "toy", "published": wanted})
         with pytest.raises(ConfigError, match=words):
-            leaderboard_page.run({"runs": str(runs), "published": wanted})
+            leaderboard.run({"runs": str(runs), "published": wanted})
     assert is_leaderboard({"model": "TIGER", "published": True})
     assert [board.published for board in make_leaderboards(read_runs(runs), published=True)] == [None]
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from stored_runs import store
 
-from recbole_tiger.evaluation.leaderboard_page import DRAWN_ROWS, _curves, format_page, run
-from recbole_tiger.evaluation.leaderboard_table import make_leaderboards, read_runs
+from recbole_tiger.commands.leaderboard import run
+from recbole_tiger.leaderboard.page import DRAWN_ROWS, _curves, format_page
+from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -1,6 +1,6 @@
-"""The leaderboard as one self-contained HTML page, and the `leaderboard` command that makes it from any folder of runs.
+"""The leaderboard as one self-contained HTML page.
 
-Comes in: tables of stored runs. Goes out: a page that sorts by any column, filters by dataset and protocol, and shows
+Input: tables of stored runs. Output: a page that sorts by any column, filters by dataset and protocol, and shows
 intervals, quality against cost and training curves; it needs no network.
 """
 
@@ -8,32 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from recbole_tiger import plots
-from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.leaderboard import USAGE as RUN_USAGE
-from recbole_tiger.evaluation.leaderboard_formats import (
-    cost_cells,
-    describe,
-    notes,
-    quality_cells,
-    report,
-    statistics_cells,
-    write_outputs,
-)
-from recbole_tiger.evaluation.leaderboard_table import BoardRow, Leaderboard, make_leaderboards, read_runs
-from recbole_tiger.evaluation.published import check_published
-
-USAGE = f"""{RUN_USAGE}
-Tables and a page of runs that are stored: python run_recbole_tiger.py leaderboard [--runs=saved] [--output=DIR]
-
-  --runs=DIR      every finished run below this folder; runs on other data or under another protocol get a table of their own
-  --published=True  below the tables of the paper's datasets the numbers that it prints, in tables of their own
-  --output=DIR    where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs
-"""
+from recbole_tiger.leaderboard.formats import cost_cells, describe, notes, quality_cells, statistics_cells
+from recbole_tiger.leaderboard.table import BoardRow, Leaderboard
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import bars, color, label, style, wrapped
 
 #: Rows that figures show; the tables have all.
 DRAWN_ROWS = 24
@@ -124,7 +106,7 @@ def format_page(boards: Sequence[Leaderboard]) -> str:
     sections = [_section(board, several=len(boards) > 1) for board in boards]
     runs = sum(len(row.runs) for board in boards for row in board.rows)
     rows = sum(len(board.rows) for board in boards)
-    page = plots.page(
+    page = pages.page(
         "Leaderboard",
         sections,
         subtitle=f"{_count(rows, 'row')}, {_count(runs, 'run')}; a click on a column's head sorts by it.",
@@ -145,35 +127,35 @@ def _protocol(board: Leaderboard) -> str:
     return describe(board).split(", data ")[0].rpartition(", selected")[0] + f", {board.protocol['valid_metric']}"
 
 
-def _section(board: Leaderboard, several: bool) -> plots.Section:
+def _section(board: Leaderboard, several: bool) -> pages.Section:
     title = f"{board.dataset}, {_protocol(board)}" if several else board.dataset
     text = [describe(board)[0].upper() + describe(board)[1:] + ".", *notes(board)]
-    text += [f"{label} has no result: {reason}" for label, reason in board.failures]
+    text += [f"{name} has no result: {reason}" for name, reason in board.failures]
     drawn = board.rows[:DRAWN_ROWS]
-    parts: list[plots.Figure | plots.Table] = [plots.Table(*quality_cells(board), title="Test metrics")]
+    parts: list[pages.Figure | pages.Table] = [pages.Table(*quality_cells(board), title="Test metrics")]
     if board.published:
         shown = board.published
-        parts.append(plots.Table(shown.header, shown.cells, title=shown.title, note=shown.note))
+        parts.append(pages.Table(shown.header, shown.cells, title=shown.title, note=shown.note))
     parts.append(_bars(board, drawn))
     if any(row.is_trained() for row in drawn):
         parts.append(_cost(board, drawn))
         parts.append(_curves(board, drawn))
     if board.n_resamples:
-        parts.append(plots.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
-    parts.append(plots.Table(*cost_cells(board), title="Cost and origin"))
+        parts.append(pages.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
+    parts.append(pages.Table(*cost_cells(board), title="Cost and origin"))
     parts.append(_environments(board))
-    return plots.Section(title, text, parts)
+    return pages.Section(title, text, parts)
 
 
 def _drawn_note(board: Leaderboard) -> str:
     return f"The best {DRAWN_ROWS} of {len(board.rows)} rows." if len(board.rows) > DRAWN_ROWS else ""
 
 
-def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
+def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """Bars of the main metric with intervals."""
     values = [row.mean[board.main] for row in rows]
-    names = [plots.wrapped(row.label, 18) for row in rows]
-    plot = plots.bars(
+    names = [wrapped(row.label, 18) for row in rows]
+    plot = bars(
         names,
         {board.main: values},
         x_title="",
@@ -196,11 +178,11 @@ def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
             }
         )
         note = f"With 95% intervals over test users. {note}".strip()
-    plot.data[0].update(marker={"color": [plots.color(place) for place in range(len(rows))]})
-    return plots.Figure(plot, title=f"Test {board.main}", note=note)
+    plot.data[0].update(marker={"color": [color(place) for place in range(len(rows))]})
+    return pages.Figure(plot, title=f"Test {board.main}", note=note)
 
 
-def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
+def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """The main metric against the time to train."""
     plot = go.Figure()
     for place, row in enumerate(rows):
@@ -208,21 +190,21 @@ def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
             plot.add_scatter(
                 x=[max(row.seconds("training", "validation"), 0.01)],
                 y=[row.mean[board.main]],
-                name=plots.label(row.label),
+                name=label(row.label),
                 mode="markers",
-                line={"color": plots.color(place)},
-                marker={"color": plots.color(place), "size": 13, "line": {"color": "#ffffff", "width": 1}},
-                hovertemplate=f"{plots.label(row.label)}<br>%{{x:,.3~s}} s<br>{board.main} %{{y:.4f}}"
+                line={"color": color(place)},
+                marker={"color": color(place), "size": 13, "line": {"color": "#ffffff", "width": 1}},
+                hovertemplate=f"{label(row.label)}<br>%{{x:,.3~s}} s<br>{board.main} %{{y:.4f}}"
                 f"<br>{row.first['parameters']:,} parameters<extra></extra>",
             )
-    plots.style(plot, x_title="training, with validation, in seconds", y_title=f"test {board.main}")
+    style(plot, x_title="training, with validation, in seconds", y_title=f"test {board.main}")
     ticks = [digit * 10.0**power for power in range(-2, 7) for digit in (1, 2, 5)]
     plot.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,g}" for tick in ticks])
     plot.update_yaxes(rangemode="tozero")
-    return plots.Figure(plot, title="Quality against cost", note="Mean over seeds; further left is cheaper.")
+    return pages.Figure(plot, title="Quality against cost", note="Mean over seeds; further left is cheaper.")
 
 
-def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
+def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """The main metric at each validation, after an epoch or within one, for the first seed of each row."""
     plot = go.Figure()
     for place, row in enumerate(rows):
@@ -236,20 +218,20 @@ def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> plots.Figure:
             plot.add_scatter(
                 x=epochs,
                 y=values,
-                name=plots.label(row.label),
+                name=label(row.label),
                 mode="lines+markers",
-                line={"color": plots.color(place), "width": 2},
+                line={"color": color(place), "width": 2},
                 marker={"size": 5},
-                hovertemplate=f"{plots.label(row.label)}<br>epoch %{{x:.4~g}}: %{{y:.4f}}<extra></extra>",
+                hovertemplate=f"{label(row.label)}<br>epoch %{{x:.4~g}}: %{{y:.4f}}<extra></extra>",
             )
-    plots.style(plot, x_title="epoch", y_title=f"validation {board.main}")
+    style(plot, x_title="epoch", y_title=f"validation {board.main}")
     last = max((trace.x[-1] for trace in plot.data), default=1)
     plot.update_xaxes(range=[0, 1.04 * last], dtick=max(1, round(last / 12)))
     plot.update_yaxes(rangemode="tozero")
-    return plots.Figure(plot, title="Training curves", note="The first seed of each row.", wide=True)
+    return pages.Figure(plot, title="Training curves", note="The first seed of each row.", wide=True)
 
 
-def _environments(board: Leaderboard) -> plots.Table:
+def _environments(board: Leaderboard) -> pages.Table:
     """Versions and hardware, and how many runs each made."""
     found: Counter = Counter()
     for row in board.rows:
@@ -264,24 +246,4 @@ def _environments(board: Leaderboard) -> plots.Table:
                 )
             ] += 1
     rows = [[device, threads, versions, str(count)] for (device, threads, versions), count in found.most_common()]
-    return plots.Table(["hardware", "threads", "versions", "runs"], rows, title="Where the runs were made")
-
-
-def run(settings: Mapping) -> str:
-    """The `leaderboard` command.
-
-    Raises:
-        ConfigError: for an unknown key, or for published numbers where the paper has none.
-        ValueError: if no finished run is there, or one is damaged.
-    """
-    settings = dict(settings)
-    folder = settings.pop("runs", "saved")
-    output = settings.pop("output", None) or folder
-    published = settings.pop("published", False)
-    for key in settings:
-        raise ConfigError(f"unknown key '{key}' of the leaderboard command; it has --runs, --output and --published")
-    runs = read_runs(str(folder))
-    boards = make_leaderboards(
-        runs, published=check_published(published, [stored.result["dataset"] for stored in runs])
-    )
-    return report(boards, write_outputs(boards, str(output)))
+    return pages.Table(["hardware", "threads", "versions", "runs"], rows, title="Where the runs were made")

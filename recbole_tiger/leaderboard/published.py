@@ -1,6 +1,6 @@
 """Numbers that the paper prints, for a table of their own below a leaderboard.
 
-Comes in: the name of a dataset. Goes out: the rows of the paper's Table 1 for it, what they are and how they were measured.
+Input: the name of a dataset. Output: the rows of the paper's Table 1 for it, what they are and how they were measured.
 They never stand in a column with measured ones, and nothing is computed from them.
 """
 

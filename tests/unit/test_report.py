@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from recbole_tiger import plots
+from recbole_tiger.report import figures, pages
 
 
 class Outline(HTMLParser):
@@ -39,71 +39,71 @@ def without_plotlyjs(text):
 
 
 def sections():
-    bars = plots.bars(["a", "b"], {"one": [1, 2], "two": [3, None]}, y_title="items")
-    lines = plots.lines([0, 1], {"loss": [2.0, 1.0]})
+    bars = figures.bars(["a", "b"], {"one": [1, 2], "two": [3, None]}, y_title="items")
+    lines = figures.lines([0, 1], {"loss": [2.0, 1.0]})
     return [
-        plots.Section("Bars & lines", "Text with <tags>.", [plots.Figure(bars, "Some bars"), plots.Figure(lines)]),
-        plots.Section("Table", (), [plots.Table(["name", "n"], [["<b>x</b>", "1,000"], ["y", "2.5%"]], "T")]),
+        pages.Section("Bars & lines", "Text with <tags>.", [pages.Figure(bars, "Some bars"), pages.Figure(lines)]),
+        pages.Section("Table", (), [pages.Table(["name", "n"], [["<b>x</b>", "1,000"], ["y", "2.5%"]], "T")]),
     ]
 
 
 def test_page_is_whole_and_needs_no_network():
-    text = plots.page("Title <1>", sections(), subtitle="below & so")
+    text = pages.page("Title <1>", sections(), subtitle="below & so")
     outline = Outline(without_plotlyjs(text))
     assert outline.open == [] and outline.fetched == []
     assert outline.headings == ["Title <1>", "Bars & lines", "Some bars", "Table", "T"]
     assert len(outline.ids) == len(set(outline.ids))
-    assert text.count(plots.get_plotlyjs()) == 1
+    assert text.count(pages.get_plotlyjs()) == 1
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert "cdn.plot.ly" not in without_plotlyjs(text)
     assert "<tags>" not in text and "&lt;tags&gt;" in text and "<b>x</b>" not in text
 
 
 def test_same_input_same_bytes():
-    assert plots.page("t", sections()) == plots.page("t", sections())
+    assert pages.page("t", sections()) == pages.page("t", sections())
 
 
 def test_no_plotlyjs_where_there_is_no_figure():
-    text = plots.page("t", [plots.Section("only a table", (), [plots.Table(["a"], [["x"]])])])
+    text = pages.page("t", [pages.Section("only a table", (), [pages.Table(["a"], [["x"]])])])
     assert len(text) < 10_000 and "<script" not in text
 
 
 def test_legend_of_the_page_names_every_series_once():
-    text = without_plotlyjs(plots.page("t", sections()))
+    text = without_plotlyjs(pages.page("t", sections()))
     legends = re.findall(r'<div class="legend">(.*?)</div>', text)
     assert [re.findall(r"</i>(.*?)</span>", legend) for legend in legends] == [["one", "two"]]
 
 
 def test_numbers_stand_right_and_words_left():
-    text = plots.page("t", [plots.Section("s", (), [plots.Table(["k", "v", "w"], [["1", "-1.5e-3", "x"]])])])
+    text = pages.page("t", [pages.Section("s", (), [pages.Table(["k", "v", "w"], [["1", "-1.5e-3", "x"]])])])
     assert re.findall(r"<td( class=\"number\")?>", text) == ["", ' class="number"', ""]
 
 
 def test_bars_hold_the_numbers():
-    plot = plots.bars(["a", "b", "c"], {"x": [1, 2, 3], "y": [4]}, percent=True)
+    plot = figures.bars(["a", "b", "c"], {"x": [1, 2, 3], "y": [4]}, percent=True)
     assert [list(trace.y) for trace in plot.data] == [[1, 2, 3], [4, None, None]]
     assert plot.layout.barmode == "group" and plot.layout.yaxis.tickformat == ".1~%"
-    lying = plots.bars(["a", "b"], {"x": [1, 2]}, horizontal=True, stacked=True)
+    lying = figures.bars(["a", "b"], {"x": [1, 2]}, horizontal=True, stacked=True)
     assert list(lying.data[0].x) == [1, 2] and list(lying.data[0].y) == ["a", "b"]
     assert lying.layout.barmode == "stack"
 
 
 def test_chance_is_drawn_over_its_own_bars():
-    plot = plots.bars(["a"], {"x": [1], "y": [2]}, chance={"x": [0.1], "y": [0.2]})
+    plot = figures.bars(["a"], {"x": [1], "y": [2]}, chance={"x": [0.1], "y": [0.2]})
     places = {(trace.offsetgroup, trace.y[0]) for trace in plot.data if trace.offsetgroup is not None}
     assert places == {("0", 1), ("0", 0.1), ("1", 2), ("1", 0.2)}
     assert [trace.name for trace in plot.data if trace.showlegend is not False] == ["x", "y", "shuffled"]
 
 
 def test_labels_are_text_even_if_they_look_like_tags():
-    assert plots.label("a <b> & c") == "a &lt;b&gt; &amp; c"
-    assert plots.wrapped("Tools & Accessories") == "Tools &amp;<br>Accessories"
-    assert plots.wrapped("") == " "
-    plot = plots.bars(["a"], {"<i>": [1]})
+    assert figures.label("a <b> & c") == "a &lt;b&gt; &amp; c"
+    assert figures.wrapped("Tools & Accessories") == "Tools &amp;<br>Accessories"
+    assert figures.wrapped("") == " "
+    plot = figures.bars(["a"], {"<i>": [1]})
     assert plot.data[0].name == "&lt;i&gt;"
 
 
 @pytest.mark.parametrize("n", [1, 16, 40])
 def test_there_are_colours_for_any_number_of_series(n):
-    assert all(re.fullmatch("#[0-9a-f]{6}", plots.color(i)) for i in range(n))
-    assert len({plots.color(i) for i in range(n)}) == min(n, len(plots.COLORS))
+    assert all(re.fullmatch("#[0-9a-f]{6}", figures.color(i)) for i in range(n))
+    assert len({figures.color(i) for i in range(n)}) == min(n, len(figures.COLORS))

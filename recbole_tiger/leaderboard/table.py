@@ -1,6 +1,6 @@
 """Stored runs, and the tables that they may stand in.
 
-Comes in: folders with a ``result.json`` and a ``ranks.npz``. Goes out: one :class:`Leaderboard` for each dataset and
+Input: folders with a ``result.json`` and a ``ranks.npz``. Output: one :class:`Leaderboard` for each dataset and
 protocol, its rows with means over seeds, intervals and tests.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.evaluation.published import Published, published_table
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
+from recbole_tiger.leaderboard.published import Published, published_table
 from recbole_tiger.models import model_spec
 
 #: The row of the most popular training items, which is no model of RecBole's kind.

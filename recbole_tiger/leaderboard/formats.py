@@ -1,25 +1,21 @@
-"""The forms of a leaderboard: text, CSV, JSON, Markdown, LaTeX; the page is in ``leaderboard_page.py``.
+"""The forms of a leaderboard: text, CSV, JSON, Markdown, LaTeX; the page is in ``page.py``.
 
-Comes in: tables. Goes out: the same numbers as text, and files.
+Input: tables. Output: the same numbers as text, and files.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from recbole_tiger.data.split import LEAVE_ONE_OUT, describe_split
-from recbole_tiger.evaluation.leaderboard_table import Leaderboard
 from recbole_tiger.evaluation.significance import Comparison, has_user_values
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.leaderboard.table import Leaderboard
 
 SHARED_FUTURE = "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after them."
 
@@ -334,35 +330,3 @@ def as_json(boards: Sequence[Leaderboard]) -> str:
             }
         )
     return json.dumps({"tables": tables}, indent=1)
-
-
-def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str, str]:
-    """Write ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and ``.html``; returns their paths by kind."""
-    from recbole_tiger.evaluation.leaderboard_page import format_page
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    records = [record for board in boards for record in as_records(board)]
-    sheet = io.StringIO()
-    writer = csv.DictWriter(
-        sheet, list(dict.fromkeys(name for record in records for name in record)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(records)
-    texts = {
-        "csv": sheet.getvalue(),
-        "json": as_json(boards),
-        "md": "\n".join(map(format_markdown, boards)),
-        "tex": "\n".join(map(format_latex, boards)),
-        "html": format_page(boards),
-    }
-    paths = {kind: folder / f"leaderboard.{kind}" for kind in texts}
-    for kind, text in texts.items():
-        atomic_write_text(paths[kind], text)
-    return {kind: str(path) for kind, path in paths.items()}
-
-
-def report(boards: Sequence[Leaderboard], paths: Mapping[str, str]) -> str:
-    """All tables and where they lie, as text."""
-    where = tabulate(list(paths.items()), headers=["form", "where"])
-    return "\n" + "\n\n\n".join(map(format_text, boards)) + "\n\n" + where

@@ -1,0 +1,111 @@
+"""The command `leaderboard`, and the command line that makes the runs of one: ``--model=A,B --seeds=1,2``.
+
+Input: settings. Output: the tables as text, and their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from recbole_tiger.config import read_yaml
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.leaderboard.outputs import report, write_outputs
+from recbole_tiger.leaderboard.plan import OF_THE_TABLE, make_plan
+from recbole_tiger.leaderboard.published import check_published
+from recbole_tiger.leaderboard.run import failures_of, is_done, run_plan
+from recbole_tiger.leaderboard.table import make_leaderboards, read_run, read_runs
+
+_RUN_USAGE = """Usage: python run_recbole_tiger.py --model=TIGER,SASRec,Pop --dataset=ml-100k --seeds=2024,2025 [--key=value ...]
+
+  --model=A,B,C           rows; 'SASRec[loss_type=BPR],SASRec' gives a row settings of its own (quote the brackets);
+                          beside all sequential models: Pop (most popular training items) and Semantic_KNN
+  --seeds=1,2,3           each row is trained once with each
+  --leaderboard_dir=DIR   where the runs lie; by default a folder in --checkpoint_dir named by data and protocol
+  --split=temporal        two moments cut the time of all users instead of leave-one-out; --temporal_cutoffs=0.8,0.9 are
+                          shares of all interactions, or dates; --temporal_target=last or first of a user's items of a period
+  --published=True        below the table the numbers that the paper prints for this dataset, in a table of their own
+  --config_files=a.yaml   shared settings, and settings of one row or model under its name (TIGER: {beam_size: 20})
+  --ray=True              each run is a task of Ray, on this machine or at --ray=ADDRESS; --cpus_per_run=0.5 and
+                          --gpus_per_run=0.25 say how much of a machine a run takes
+  --any_key=value         every other setting, for all rows that know it
+"""
+
+USAGE = f"""{_RUN_USAGE}
+Tables and a page of runs that are stored: python run_recbole_tiger.py leaderboard [--runs=saved] [--output=DIR]
+
+  --runs=DIR      every finished run below this folder; runs on other data or under another protocol get a table of their own
+  --published=True  below the tables of the paper's datasets the numbers that it prints, in tables of their own
+  --output=DIR    where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs
+"""
+
+
+def run(settings: Mapping) -> str:
+    """The `leaderboard` command.
+
+    Raises:
+        ConfigError: for an unknown key, or for published numbers where the paper has none.
+        ValueError: if no finished run is there, or one is damaged.
+    """
+    settings = dict(settings)
+    folder = settings.pop("runs", "saved")
+    output = settings.pop("output", None) or folder
+    published = settings.pop("published", False)
+    for key in settings:
+        raise ConfigError(f"unknown key '{key}' of the leaderboard command; it has --runs, --output and --published")
+    runs = read_runs(str(folder))
+    boards = make_leaderboards(
+        runs, published=check_published(published, [stored.result["dataset"] for stored in runs])
+    )
+    return report(boards, write_outputs(boards, str(output)))
+
+
+def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
+    """Rows, dataset and seeds out of the command line, or out of the files where they are not typed."""
+    if "seeds" in settings and "seed" in settings:
+        raise ConfigError(
+            f"seed={settings['seed']!r} and seeds={settings['seeds']!r} say the same thing twice; leave seed out"
+        )
+    asked = {"model": "TIGER", "dataset": "ml-100k", "seed": 2024}
+    for given in (*map(read_yaml, files), settings):
+        asked.update({key: given[key] for key in OF_THE_TABLE if key in given})
+    for key in OF_THE_TABLE:
+        settings.pop(key, None)
+    seeds = settings.pop("seeds", asked["seed"])
+    return asked["model"], asked["dataset"], list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
+
+
+def make(settings: Mapping) -> str:
+    """The command line with several models: make what is missing, write the outputs, return the text to print.
+
+    Raises:
+        ConfigError: for settings that cannot work, or if no row has a result.
+    """
+    settings = dict(settings)
+    files = str(settings.pop("config_files", "") or "").split()
+    model, dataset, seeds = _pop_table(settings, files)
+    options = {
+        "ray": settings.pop("ray", False),
+        "cpus_per_run": settings.pop("cpus_per_run", 1),
+        "gpus_per_run": settings.pop("gpus_per_run", 0),
+    }
+    published = check_published(settings.pop("published", False), [dataset])
+    if options["ray"] and settings.get("nproc"):
+        raise ConfigError(
+            f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them out"
+        )
+    plan = make_plan(
+        model,
+        dataset,
+        seeds,
+        files,
+        folder=settings.pop("leaderboard_dir", None),
+        settings=settings,
+    )
+    run_plan(plan, **options)
+    found = [read_run(task.folder) for task in plan.tasks if is_done(task)]
+    failures = failures_of(plan)
+    runs = [run for run in found if run is not None]
+    if not runs:
+        raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
+    boards = make_leaderboards(runs, failures, published)
+    return report(boards, write_outputs(boards, plan.folder))

@@ -1,0 +1,1 @@
+"""Many runs under one protocol, and the tables made of them."""

@@ -1,0 +1,273 @@
+"""The plan of a leaderboard: from rows, seeds and settings to the runs that make it.
+
+Input: ``--model=A,B[key=value],C --seeds=1,2`` and settings. Output: a :class:`Plan` with one :class:`Task` per run, each with a
+folder of its own named by everything that the run depends on.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_tiger.cache import content_key
+from recbole_tiger.config import (
+    build_config,
+    check_keys,
+    check_model,
+    known_keys,
+    parse_value,
+    plain_settings,
+    read_yaml,
+    recbole_models,
+)
+from recbole_tiger.data.split import SPLIT_KEYS
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.leaderboard.table import PLACES, POP, PROTOCOL_KEYS
+from recbole_tiger.models import model_spec
+
+#: Pop has no Config of its own: data and protocol come with this model's.
+CARRIER = "SASRec"
+#: What a table is asked for: which rows on which data, with which seeds.
+OF_THE_TABLE = ("model", "dataset", "seed")
+#: Settings that are files: their content is what counts.
+_FILES = ("content_file", "semantic_id_file", "pre_model_path")
+
+
+@dataclass(frozen=True)
+class RowName:
+    """One row as it is typed: ``label`` is ``model`` or ``model[key=value,...]``, ``tag`` the settings in brackets."""
+
+    label: str
+    model: str
+    tag: dict
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to make: a row with one seed (None: nothing to seed).
+
+    Attributes:
+        row: key of everything but the seed that the run depends on.
+        folder: where it lies, named by label, seed and settings.
+    """
+
+    label: str
+    model: str
+    dataset: str
+    seed: int | None
+    settings: dict
+    row: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a leaderboard in the order typed, and rows whose settings cannot work, with the reason."""
+
+    dataset: str
+    folder: Path
+    tasks: list[Task]
+    impossible: dict[str, str]
+
+
+def is_leaderboard(settings: Mapping) -> bool:
+    """Whether a command line asks for a table instead of one run."""
+    model = settings.get("model", "")
+    several = isinstance(model, (list, tuple)) or any(mark in str(model) for mark in ",[") or model == POP
+    return several or not settings.keys().isdisjoint(("seeds", "leaderboard_dir", "published"))
+
+
+def parse_rows(text: str | Sequence[str]) -> list[RowName]:
+    """Rows of a ``--model`` argument.
+
+    Raises:
+        ConfigError: for something that is not ``NAME`` or ``NAME[key=value,...]``, or a row given twice.
+    """
+    rows: list[RowName] = []
+    for part in _split(text) if isinstance(text, str) else map(str, text):
+        found = re.fullmatch(r"(\w+)(?:\[(.*)\])?", part.strip())
+        tag = {}
+        for setting in _split(found[2]) if found and found[2] else []:
+            key, equals, value = (piece.strip() for piece in setting.partition("="))
+            if not equals or not key:
+                found = None
+                break
+            tag[key] = parse_value(value, key)
+        if not found:
+            raise ConfigError(
+                f"model: cannot read the row '{part.strip()}'; write NAME or 'NAME[key=value,key=value]', separated by commas"
+            )
+        label = found[1] + (f"[{','.join(s.replace(' ', '') for s in _split(found[2]))}]" if tag else "")
+        if label in (row.label for row in rows):
+            raise ConfigError(f"model: the row '{label}' is given twice; keep one, or give one of them other settings")
+        rows.append(RowName(label, found[1], tag))
+    if not rows:
+        raise ConfigError("model: no row is named; write for example --model=TIGER,SASRec,Pop")
+    return rows
+
+
+def _split(text: str) -> list[str]:
+    """Pieces between the commas that stand outside brackets."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return [piece for piece in pieces if piece.strip()]
+
+
+def make_plan(
+    model: str | Sequence[str],
+    dataset: str,
+    seeds: Sequence[int],
+    config_files: Iterable[str] = (),
+    settings: Mapping | None = None,
+    folder: str | Path | None = None,
+) -> Plan:
+    """Every run of a leaderboard, with its settings checked; nothing runs yet.
+
+    Precedence of settings: brackets > ``settings`` > a row's or model's block in the files > the files > what we ship.
+
+    Raises:
+        ConfigError: for an unknown model or key, a seed that is not a whole number, or a protocol setting for one row.
+    """
+    names = parse_rows(model)
+    settings = dict(settings or {})
+    for name in names:
+        if name.model != POP:
+            check_model(name.model)
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigError(f"seeds={list(seeds)}: {seed!r} is not a whole number; write --seeds=2024,2025")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds={list(seeds)} names a seed twice; runs of one seed are the same run")
+    shared, blocks = _read_files(config_files, names)
+    shared.update(settings)
+    for key in ("run_dir", "resume"):
+        if shared.get(key):
+            raise ConfigError(
+                f"{key}={shared[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
+            )
+    if shared.get("world_size") or shared.get("group_offset"):
+        raise ConfigError(
+            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); leave "
+            "both out"
+        )
+    _check_shared(shared, names)
+
+    tasks, impossible, root, data = [], {}, None, ""
+    for name in names:
+        own = _row_settings(name, shared, settings, blocks)
+        try:
+            config = build_config(carrier_of(name.model), dataset, None, own, spread=True)
+        except ConfigError as error:
+            impossible[name.label] = str(error)
+            continue
+        plain = plain_settings(config)
+        if root is None:  # the same for all rows: neither a block nor brackets can name other data
+            data = _data_key(config)
+            key = content_key(data, {k: plain.get(k) for k in PROTOCOL_KEYS})
+            root = Path(folder or Path(plain["checkpoint_dir"]) / f"leaderboard-{dataset}-{key[:8]}").absolute()
+        if name.model == POP:
+            plain = {key: plain.get(key) for key in PROTOCOL_KEYS}
+        row = content_key(data, name.model, _comparable(plain))
+        own = {**own, "data_path": plain_settings(config)["data_path"]}
+        for seed in _seeds_of(name.model, seeds):
+            key = content_key(row, seed)
+            slug = re.sub(r"[^\w.=-]+", "_", name.label).strip("_")
+            run = root / f"{slug}{'' if seed is None else f'-seed{seed}'}-{key[:8]}"
+            tasks.append(Task(name.label, name.model, dataset, seed, own, row, run))
+    if root is None:
+        raise ConfigError("no row can run: " + "; ".join(f"{label}: {reason}" for label, reason in impossible.items()))
+    return Plan(dataset, root, tasks, impossible)
+
+
+def carrier_of(model: str) -> str:
+    """The model whose `Config` a row has: its own, but for Pop."""
+    return CARRIER if model == POP else model
+
+
+def _seeds_of(model: str, seeds: Sequence[int]) -> Sequence[int | None]:
+    return [None] if model == POP or model_spec(model).untrained else seeds
+
+
+@functools.cache
+def known_keys_of(model: str) -> frozenset[str]:
+    """The settings that a row of this model knows."""
+    return frozenset(known_keys(carrier_of(model)))
+
+
+def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, dict]:
+    """Shared settings of YAML files, and the blocks under the name of a row or a model.
+
+    Model, dataset and seed of a file are what the command falls back to; they are no settings of a row.
+    """
+    shared: dict = {}
+    blocks: dict[str, dict] = {}
+    models = {*recbole_models(), POP}
+    for file in files:
+        for key, value in read_yaml(file).items():
+            if key.partition("[")[0] in models:  # blocks of rows that are not in this table are left out
+                if not isinstance(value, Mapping):
+                    raise ConfigError(
+                        f"config_files: '{file}' has '{key}: {value!r}', but a model's block is 'key: value' lines"
+                    )
+                blocks.setdefault(key, {}).update(value)
+            elif key not in OF_THE_TABLE:
+                shared[key] = value
+    for name in names:
+        for own in (blocks.get(name.model, {}), blocks.get(name.label, {}), name.tag):
+            check_keys(own, carrier_of(name.model))
+            for key in own:
+                if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACES, "model", "dataset"):
+                    raise ConfigError(
+                        f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set --{key}=…"
+                    )
+    return shared, blocks
+
+
+def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
+    for key, value in shared.items():
+        if not any(key in known_keys_of(name.model) for name in names):
+            check_keys({key: value}, carrier_of(names[0].model))
+    recipe = shared.get("recipe")
+    offered = sorted({offer for name in names for offer in model_spec(name.model).recipes})
+    if recipe and recipe not in offered:
+        hint = f"choose one of {', '.join(offered)}" if offered else "leave it out: none of the rows has recipes"
+        raise ConfigError(f"recipe='{recipe}' is not a recipe of any row; {hint}")
+
+
+def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks: Mapping) -> dict:
+    """The settings of one row: the shared ones that it knows, and its own."""
+    known = known_keys_of(name.model)
+    own = {**shared, **blocks.get(name.model, {}), **blocks.get(name.label, {}), **command_line, **name.tag}
+    own = {key: value for key, value in own.items() if key in known and key != "seed"}
+    if own.get("recipe") not in model_spec(name.model).recipes and "recipe" not in name.tag:
+        own.pop("recipe", None)
+    if model_spec(name.model).untrained:
+        own["epochs"] = 1
+    return own
+
+
+def _comparable(plain: Mapping) -> dict:
+    """Settings that metrics depend on, files by their content."""
+    kept = {key: value for key, value in plain.items() if key not in PLACES}
+    for key in _FILES:
+        if kept.get(key) and Path(kept[key]).is_file():
+            kept[key] = Path(kept[key])
+    return kept
+
+
+def _data_key(config) -> str:
+    """Key of the dataset's files; a dataset that RecBole can download is downloaded first."""
+    folder, dataset = Path(config["data_path"]), config["dataset"]
+    if not any(folder.glob(f"{dataset}*.inter")):
+        from recbole.data.dataset import SequentialDataset
+
+        SequentialDataset(config)
+    return content_key([*sorted(folder.glob(f"{dataset}*.inter")), *sorted(folder.glob(f"{dataset}.item"))])

@@ -1,0 +1,117 @@
+"""Reevaluation: a finished run's best checkpoint under other settings of evaluation.
+
+Input: a stored run, and settings such as ``mask_seen_items=True``. Output: a run folder with a result of its own, as the
+leaderboard reads it. Nothing is trained, and the run itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+
+from recbole_tiger.cache import content_key
+from recbole_tiger.config import check_settings, config_from_plain, plain_settings
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.io import atomic_write_text
+from recbole_tiger.leaderboard.plan import carrier_of
+from recbole_tiger.leaderboard.run import run_popularity
+from recbole_tiger.leaderboard.table import POP, StoredRun
+
+#: Settings that training does not depend on, and the list of a user does.
+OF_EVALUATION = (
+    "mask_seen_items metrics topk beam_size scoring temperature likelihood rescore_weight eval_batch_size decode_batch_size"
+).split()
+#: Where the data lies and what computes: no metric depends on it.
+OF_THE_MACHINE = "data_path gpu_id use_gpu".split()
+
+
+def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mapping | None = None) -> dict:
+    """One finished run's best checkpoint under other settings of evaluation; writes a run folder without checkpoints.
+
+    Args:
+        changes: keys of :data:`OF_EVALUATION`.
+        machine: keys of :data:`OF_THE_MACHINE`.
+
+    Returns:
+        The result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its curve, its
+        ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of which run, and the
+        commit that evaluated.
+
+    Raises:
+        ConfigError: for settings that cannot work, or other data than the run's.
+        CheckpointError: if there is no checkpoint, or a damaged one.
+    """
+    from recbole_tiger.quick_start import (
+        PreparedData,
+        data_checksum,
+        load_data_and_model,
+        popularity_row,
+        provenance,
+        trainer_class,
+    )
+
+    before, model = stored.result, stored.result["model"]
+    changed = {**(machine or {}), **changes, "run_dir": str(folder), "resume": None}
+    folder.mkdir(parents=True, exist_ok=True)
+    if model == POP:
+        config = config_from_plain({**before["config"], **changed, "model": carrier_of(model)})
+        check_settings(config, spread=True)
+        new = run_popularity(config, folder)
+        _check_data(config, stored, new["data_checksum"])
+    else:
+        config, network, dataset, *loaders = load_data_and_model(str(stored.folder / "best.pth"), changed)
+        _check_data(config, stored, data_checksum(dataset))
+        trainer = trainer_class(model)(config, network)
+        data = PreparedData(dataset, *loaders)
+        trainer.eval_collector.data_collect(data.train)
+        metrics, ranks, seconds = {}, {}, {}
+        for phase, loader in (("valid", data.valid), ("test", data.test)):
+            started = perf_counter()
+            metrics[phase] = dict(trainer.evaluate(loader, load_best_model=False))
+            seconds[phase] = perf_counter() - started
+            ranks[phase] = trainer.ranks
+        rate = len(ranks["test"].users) / max(seconds["test"], 1e-9)
+        new = {
+            "best_valid_result": metrics["valid"],
+            "test_result": metrics["test"],
+            "id_level_test_result": trainer.id_level,
+            "popularity": popularity_row(config, data),
+            "seconds": {**before["seconds"], "test": round(seconds["test"], 2)},
+            "examples_per_second": {**before["examples_per_second"], "test": round(rate, 1)},
+            "config": plain_settings(config),
+        }
+        save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
+    files = {"ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
+    again = {
+        "of": str(stored.folder),
+        "checkpoint": checkpoint_key(stored.folder),
+        "changes": dict(changes),
+        "from": {key: before["config"].get(key) for key in changes},
+        **{key: provenance(config)[key] for key in ("commit", "dirty")},
+    }
+    new |= {"files": {**before.get("files", {}), **files}, "run_dir": str(folder), "evaluated_again": again}
+    result = {**before, **new}
+    for key in ("best_valid_score", "commit", "dirty"):
+        result[key] = before.get(key)
+    row = content_key(stored.row, dict(changes))
+    about = {"label": stored.label, "row": row, "model": model, "seed": before.get("seed")}
+    atomic_write_text(folder / "run.json", json.dumps(about, indent=1))
+    atomic_write_text(files["result"], json.dumps(result, indent=1))
+    return result
+
+
+def checkpoint_key(folder: Path) -> str | None:
+    """Of a run's best checkpoint; None for a run without one."""
+    file = folder / "best.pth"
+    return content_key(file) if file.is_file() else None
+
+
+def _check_data(config, stored: StoredRun, checksum: str) -> None:
+    if checksum != stored.result["data_checksum"]:
+        raise ConfigError(
+            f"data_path='{config['data_path']}' holds other data ({checksum}) than the run '{stored.folder}' was trained on "
+            f"({stored.result['data_checksum']}); set --data_path to the folder of that data"
+        )
