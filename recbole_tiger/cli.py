@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from recbole_tiger.preparation.paper import table2_text
+from recbole_tiger.datasets.paper_counts import table2_text
 
 USAGE = """Usage: python run_recbole_tiger.py [--model=TIGER] [--dataset=ml-100k] [--key=value ...]
 

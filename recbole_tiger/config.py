@@ -22,9 +22,9 @@ import yaml
 from recbole.config import Config
 from recbole.evaluator.register import metric_information
 
+from recbole_tiger.datasets.download import ensure_dataset, recbole_urls
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.preparation.download import ensure_dataset, recbole_urls
 
 _HERE = Path(__file__).resolve().parent
 #: In a wheel the property files lie inside the package, in a checkout beside it.

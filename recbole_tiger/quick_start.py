@@ -43,6 +43,7 @@ from recbole_tiger.config import (
 )
 from recbole_tiger.data.dataset import FeatureDataset, order_interactions
 from recbole_tiger.data.split import moment_text
+from recbole_tiger.datasets.paper_counts import DatasetCounts, against_table2, count_lengths, table2_text
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
@@ -50,7 +51,6 @@ from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.launch import run_in_processes
 from recbole_tiger.models import model_spec
-from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths, table2_text
 from recbole_tiger.spread import OF_MACHINE, Spread
 from recbole_tiger.tokenization import TokenizedCatalogue, item_file
 from recbole_tiger.trainer import SafeTrainer

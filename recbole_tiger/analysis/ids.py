@@ -105,7 +105,11 @@ def run(settings: dict) -> str:
 
 
 def report_on(
-    configs: Sequence, prepared: Sequence[TokenizedCatalogue], names: Sequence[str], items: Sequence[str], company: Company
+    configs: Sequence,
+    prepared: Sequence[TokenizedCatalogue],
+    names: Sequence[str],
+    items: Sequence[str],
+    company: Company,
 ) -> dict:
     """The report on several ID sets of one catalogue (`id_report`), with all that the dataset tells about its items.
 

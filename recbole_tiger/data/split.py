@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from recbole_tiger.datasets.validation_page import EARLIEST_CLOCK, MILLISECONDS
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.preparation.check_report import EARLIEST_CLOCK, MILLISECONDS
 
 #: RecBole's `split` of `eval_args` for leave-one-out.
 LEAVE_ONE_OUT = {"LS": "valid_and_test"}

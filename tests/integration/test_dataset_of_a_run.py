@@ -13,8 +13,8 @@ from local_server import send, serving
 
 from recbole_tiger import config as settings_module
 from recbole_tiger.cli import main
-from recbole_tiger.preparation import download, paper
-from recbole_tiger.preparation.paper import DatasetCounts
+from recbole_tiger.datasets import download, paper_counts
+from recbole_tiger.datasets.paper_counts import DatasetCounts
 
 
 @pytest.fixture()
@@ -65,7 +65,7 @@ def test_the_zip_is_fetched_once_and_the_counts_are_held_against_table_2(server,
     lengths = [sum(row.startswith(f"u{user}\t") for row in rows) for user in range(150)]
     long = [length for length in lengths if length >= 8]
     counts = DatasetCounts(len(long), 48, np.mean(long), np.median(long))
-    monkeypatch.setitem(paper.TABLE_2, "amazon-beauty", counts)
+    monkeypatch.setitem(paper_counts.TABLE_2, "amazon-beauty", counts)
     status, out, err = run(capsys, user_inter_num_interval="[8,inf)")
     assert status == 0, err
     assert f"  users: {len(long)}, paper {len(long)}: the same\n" in out and "NOT the paper" not in out

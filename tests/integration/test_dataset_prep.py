@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_tiger.preparation import command_line
-from recbole_tiger.preparation.pipeline import PrepareOptions, prepare
-from recbole_tiger.preparation.rows import TextFormat
-from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource
+from recbole_tiger.commands import prepare as command_line
+from recbole_tiger.datasets.pipeline import PrepareOptions, prepare
+from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "dataset_prep").glob("*.py") if path.stem in dir(command_line))
@@ -94,7 +94,7 @@ def test_every_script_has_its_command_and_help(capsys):
     assert SCRIPTS == ["amazon", "check", "download", "movielens", "s3rec", "steam", "synthetic", "table"]
     for command in SCRIPTS:
         source = (ROOT / "dataset_prep" / f"{command}.py").read_text(encoding="utf-8")
-        assert f"command_line import {command} " in source and f"sys.exit({command}())" in source
+        assert f"commands.prepare import {command} " in source and f"sys.exit({command}())" in source
         with pytest.raises(SystemExit) as stop:
             getattr(command_line, command)(["--help"])
         assert stop.value.code == 0 and "--dataset" in capsys.readouterr().out

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 
+from recbole_tiger.datasets.validation_text import report_rows
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.preparation.check_words import report_rows
 
 EARLIEST_CLOCK = 100_000_000  # smaller times are positions, not seconds since 1970
 MILLISECONDS = 100_000_000_000  # larger ones are milliseconds

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.datasets.errors import shorten
+from recbole_tiger.datasets.interactions import Interactions
+from recbole_tiger.datasets.sources import Field
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation.errors import shorten
-from recbole_tiger.preparation.interactions import Interactions
-from recbole_tiger.preparation.sources import Field
 
 ROWS_AT_ONCE = 1 << 17
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")

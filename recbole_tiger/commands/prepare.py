@@ -13,23 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from recbole_tiger.datasets.amazon import REVIEW_COLUMNS, amazon_source
+from recbole_tiger.datasets.check import check_dataset, core_counts
+from recbole_tiger.datasets.download import ensure_dataset, has_dataset
+from recbole_tiger.datasets.errors import BAD_ROW_POLICIES
+from recbole_tiger.datasets.interactions import DUPLICATES, ORDERS, TIES
+from recbole_tiger.datasets.movielens import MovieLensSource
+from recbole_tiger.datasets.paper_counts import against_table2, table2_text
+from recbole_tiger.datasets.pipeline import MISSING_ITEMS, PrepareOptions, prepare
+from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.s3rec import S3RecSource
+from recbole_tiger.datasets.sources import Source
+from recbole_tiger.datasets.steam import steam_source
+from recbole_tiger.datasets.synthetic import write_dataset
+from recbole_tiger.datasets.table_source import CATEGORY_PATHS, InteractionColumns, ItemColumns, TableSource
+from recbole_tiger.datasets.validation_page import write_html
+from recbole_tiger.datasets.validation_text import report_text
 from recbole_tiger.errors import DownloadError, PreparationError
-from recbole_tiger.preparation.amazon import REVIEW_COLUMNS, amazon_source
-from recbole_tiger.preparation.check import check_dataset, core_counts
-from recbole_tiger.preparation.check_report import write_html
-from recbole_tiger.preparation.check_words import report_text
-from recbole_tiger.preparation.download import ensure_dataset, has_dataset
-from recbole_tiger.preparation.errors import BAD_ROW_POLICIES
-from recbole_tiger.preparation.interactions import DUPLICATES, ORDERS, TIES
-from recbole_tiger.preparation.movielens import MovieLensSource
-from recbole_tiger.preparation.paper import against_table2, table2_text
-from recbole_tiger.preparation.pipeline import MISSING_ITEMS, PrepareOptions, prepare
-from recbole_tiger.preparation.rows import TextFormat
-from recbole_tiger.preparation.s3rec import S3RecSource
-from recbole_tiger.preparation.sources import Source
-from recbole_tiger.preparation.steam import steam_source
-from recbole_tiger.preparation.synthetic import write_dataset
-from recbole_tiger.preparation.tables import CATEGORY_PATHS, InteractionColumns, ItemColumns, TableSource
 
 PROGRAM_ERRORS = (PreparationError, DownloadError)
 SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation.atomic import ITEM, dataset_folder, header, refuse_existing, write_interactions
-from recbole_tiger.preparation.clean import UNKNOWN_TOKEN
-from recbole_tiger.preparation.errors import BAD_ROW_POLICIES, BadRows, check_choice
-from recbole_tiger.preparation.interactions import (
+from recbole_tiger.datasets.atomic_writer import ITEM, dataset_folder, header, refuse_existing, write_interactions
+from recbole_tiger.datasets.errors import BAD_ROW_POLICIES, BadRows, check_choice
+from recbole_tiger.datasets.interactions import (
     DUPLICATES,
     ORDERS,
     TIES,
@@ -25,8 +23,10 @@ from recbole_tiger.preparation.interactions import (
     duplicate_mask,
     output_order,
 )
-from recbole_tiger.preparation.kcore import check_cores, k_core
-from recbole_tiger.preparation.sources import Field, Source
+from recbole_tiger.datasets.kcore import check_cores, k_core
+from recbole_tiger.datasets.normalize import UNKNOWN_TOKEN
+from recbole_tiger.datasets.sources import Field, Source
+from recbole_tiger.errors import PreparationError
 
 MISSING_ITEMS = ("error", "drop", "keep")
 

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from recbole_tiger.datasets.kcore import k_core
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation.kcore import k_core
 
 
 def slow_core(users, items, user_core, item_core):

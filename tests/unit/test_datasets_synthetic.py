@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation import synthetic
-from recbole_tiger.preparation.atomic import data_checksum
-from recbole_tiger.preparation.check import check_dataset
-from recbole_tiger.preparation.synthetic import (
+from recbole_tiger.datasets import synthetic
+from recbole_tiger.datasets.atomic_writer import data_checksum
+from recbole_tiger.datasets.check import check_dataset
+from recbole_tiger.datasets.synthetic import (
     SyntheticCatalogue,
     SyntheticUsers,
     default_branching,
     word,
     write_dataset,
 )
+from recbole_tiger.errors import PreparationError
 
 
 def read(folder, suffix):

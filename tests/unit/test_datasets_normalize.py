@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_tiger.errors import RowError
-from recbole_tiger.preparation.clean import (
+from recbole_tiger.datasets.normalize import (
     WORDS_READ_AS_MISSING,
     category_tokens,
     check_identifier,
@@ -23,6 +22,7 @@ from recbole_tiger.preparation.clean import (
     split_title_year,
     timestamp,
 )
+from recbole_tiger.errors import RowError
 
 
 def as_recbole_reads(cells):

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_tiger.datasets.errors import BadRows, shorten
+from recbole_tiger.datasets.normalize import category_tokens, check_identifier, sequence_cell, split_title_year
+from recbole_tiger.datasets.record_reader import TextFormat, read_rows
+from recbole_tiger.datasets.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
+from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError, RowError
-from recbole_tiger.preparation.clean import category_tokens, check_identifier, sequence_cell, split_title_year
-from recbole_tiger.preparation.errors import BadRows, shorten
-from recbole_tiger.preparation.lines import read_lines
-from recbole_tiger.preparation.rows import TextFormat, read_rows
-from recbole_tiger.preparation.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
 
 # The files of 100k and 1M are Latin-1, those of 10M UTF-8: UTF-8 first, since Latin-1 text is almost never
 # valid UTF-8.

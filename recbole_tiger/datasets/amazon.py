@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_tiger.preparation.errors import check_choice
-from recbole_tiger.preparation.rows import TextFormat
-from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource
+from recbole_tiger.datasets.errors import check_choice
+from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 
 REVIEW_COLUMNS = {
     "2014": InteractionColumns(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),
@@ -55,7 +55,7 @@ def amazon_source(
         version: `2014`, `2018` or `2023`.
         reviews, metadata: paths or glob patterns; `.json`, `.jsonl` (`.gz`) or `.parquet`.
         description: write the items' descriptions too.
-        category_paths: `all` or `first`, see `clean.category_tokens`.
+        category_paths: `all` or `first`, see `normalize.category_tokens`.
         encodings: tried in turn for every line.
 
     Raises:

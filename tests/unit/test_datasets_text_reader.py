@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbole_tiger.datasets import text_reader
+from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation import lines
-from recbole_tiger.preparation.errors import BadRows
-from recbole_tiger.preparation.lines import read_lines
 
 
 def read(path, policy="error", **options):
@@ -32,11 +32,11 @@ def test_gzip_members_of_any_size_read_like_the_gzip_module(tmp_path_factory, me
     with path.open("wb") as stream:
         for member in members:
             stream.write(gzip.compress("".join(line + "\n" for line in member).encode()))
-    original, lines.BLOCK_BYTES = lines.BLOCK_BYTES, block
+    original, text_reader.BLOCK_BYTES = text_reader.BLOCK_BYTES, block
     try:
         found, _ = read(path)
     finally:
-        lines.BLOCK_BYTES = original
+        text_reader.BLOCK_BYTES = original
     with gzip.open(path, "rb") as stream:
         expected = [line.decode() for line in stream.read().split(b"\n")]
     if expected[0].startswith("\ufeff"):
@@ -116,8 +116,8 @@ def test_missing_file_and_folder(tmp_path):
 
 
 def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 10)
+    monkeypatch.setattr(text_reader, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(text_reader, "BLOCK_BYTES", 10)
     path = tmp_path / "a.csv"
     path.write_bytes(b"x" * 1000)
     with pytest.raises(PreparationError, match="is it a text of lines"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recbole_tiger.preparation.clean import UNKNOWN_TOKEN
+from recbole_tiger.datasets.normalize import UNKNOWN_TOKEN
 
 TIE_SHARE = 0.01  # neighbours of equal time from which on we warn
 LEAK_SHARE = 0.05  # neighbours with consecutive numbers, beyond chance, from which on we warn

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from recbole_tiger.datasets.errors import BadRows, shorten
+from recbole_tiger.datasets.text_reader import PARQUET_MAGIC, first_bytes, read_lines
 from recbole_tiger.errors import PreparationError, RowError
-from recbole_tiger.preparation.errors import BadRows, shorten
-from recbole_tiger.preparation.lines import PARQUET_MAGIC, first_bytes, read_lines
 
 PARQUET_BATCH_ROWS = 1 << 16
 FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "tsv"}

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recbole_tiger.errors import PreparationError, RowError
-from recbole_tiger.preparation.clean import (
+from recbole_tiger.datasets.errors import BadRows, check_choice
+from recbole_tiger.datasets.normalize import (
     category_tokens,
     check_identifier,
     clean_text,
@@ -20,9 +20,9 @@ from recbole_tiger.preparation.clean import (
     price_cell,
     sequence_cell,
 )
-from recbole_tiger.preparation.errors import BadRows, check_choice
-from recbole_tiger.preparation.rows import TextFormat, parse_literal, read_rows
-from recbole_tiger.preparation.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
+from recbole_tiger.datasets.record_reader import TextFormat, parse_literal, read_rows
+from recbole_tiger.datasets.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
+from recbole_tiger.errors import PreparationError, RowError
 
 CATEGORY_PATHS = ("all", "first")
 
@@ -58,7 +58,7 @@ class ItemColumns:
         price: number or text.
         text: further text columns; they keep their name.
         category_separator: divides the names where `categories` is text.
-        category_paths: what to do with several paths, see `clean.category_tokens`.
+        category_paths: what to do with several paths, see `normalize.category_tokens`.
     """
 
     item: str

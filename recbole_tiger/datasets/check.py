@@ -1,7 +1,7 @@
 """Is a dataset sound? Counts, text coverage, ties, duplicates, leaks and a checksum, with warnings in words.
 
 Comes in: a folder with atomic files. Goes out: a dictionary of plain numbers (`check_dataset`), the same as
-text (`check_words.report_text`) or as a page with histograms (`check_report.write_html`).
+text (`validation_text.report_text`) or as a page with histograms (`validation_page.write_html`).
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation.atomic import data_checksum, read_header
-from recbole_tiger.preparation.check_words import warnings_in_words
-from recbole_tiger.preparation.clean import UNKNOWN_TOKEN, WORDS_READ_AS_MISSING
-from recbole_tiger.preparation.errors import BadRows
-from recbole_tiger.preparation.interactions import (
+from recbole_tiger.datasets.atomic_writer import data_checksum, read_header
+from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.interactions import (
     InteractionLog,
     Interactions,
     count_duplicates,
     count_ties,
     user_time_order,
 )
-from recbole_tiger.preparation.kcore import k_core
-from recbole_tiger.preparation.lines import read_lines
-from recbole_tiger.preparation.paper import DatasetCounts, against_table2, count_lengths
-from recbole_tiger.preparation.sources import Field, interaction_chunks
+from recbole_tiger.datasets.kcore import k_core
+from recbole_tiger.datasets.normalize import UNKNOWN_TOKEN, WORDS_READ_AS_MISSING
+from recbole_tiger.datasets.paper_counts import DatasetCounts, against_table2, count_lengths
+from recbole_tiger.datasets.sources import Field, interaction_chunks
+from recbole_tiger.datasets.text_reader import read_lines
+from recbole_tiger.datasets.validation_text import warnings_in_words
+from recbole_tiger.errors import PreparationError
 
 LEAK_SHUFFLES = 5
 HISTOGRAM_BINS = 40

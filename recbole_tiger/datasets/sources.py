@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.normalize import identifier, number, timestamp
 from recbole_tiger.errors import RowError
-from recbole_tiger.preparation.clean import identifier, number, timestamp
-from recbole_tiger.preparation.errors import BadRows
 
 CHUNK_ROWS = 1 << 11  # small enough that a chunk's rows stay in the cache: with 1 << 16 tables take a third longer
 
@@ -100,7 +100,7 @@ def interaction_chunks(
     Args:
         rows: `(line, values)`, the values user, item, time, rating as far as `names` has them.
         names: what these four are called in the file; None for a time or rating that the file does not have.
-        time_format: see `clean.timestamp`.
+        time_format: see `normalize.timestamp`.
     """
     _, _, time_name, rating_name = names
     rows = iter(rows)

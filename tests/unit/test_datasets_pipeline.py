@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 
+from recbole_tiger.datasets import atomic_writer
+from recbole_tiger.datasets.atomic_writer import data_checksum, dataset_folder, file_checksum, read_header
+from recbole_tiger.datasets.pipeline import PrepareOptions, prepare
+from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation import atomic
-from recbole_tiger.preparation.atomic import data_checksum, dataset_folder, file_checksum, read_header
-from recbole_tiger.preparation.pipeline import PrepareOptions, prepare
-from recbole_tiger.preparation.rows import TextFormat
-from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource
 
 QUIET = TextFormat(progress=False)
 
@@ -108,7 +108,7 @@ def test_required_fields_make_an_item_without_them_one_without_metadata(tmp_path
 
 
 def test_random_cores_with_missing_items_end_in_a_core(tmp_path):
-    from recbole_tiger.preparation.kcore import k_core
+    from recbole_tiger.datasets.kcore import k_core
 
     random = np.random.default_rng(3)
     orders = [(f"u{u}", f"i{i}", t) for t, (u, i) in enumerate(random.integers(0, 14, (160, 2)).tolist())]
@@ -210,7 +210,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, monkeypatch):
     products = [(f"i{i}", f"title {i}", "x") for i in range(9)]
     sums = []
     for name, rows in (("one", 1 << 17), ("two", 7)):  # also when written in blocks of another size
-        monkeypatch.setattr(atomic, "ROWS_AT_ONCE", rows)
+        monkeypatch.setattr(atomic_writer, "ROWS_AT_ONCE", rows)
         (tmp_path / name).mkdir()
         options = PrepareOptions(2, 2, ties="shuffle", seed=5)
         prepare(shop(tmp_path, orders, products), tmp_path / name, "made", options)

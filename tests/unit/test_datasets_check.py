@@ -6,12 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from recbole_tiger.datasets import paper_counts
+from recbole_tiger.datasets.check import check_dataset, core_counts, first_appearance, leak_check
+from recbole_tiger.datasets.paper_counts import DatasetCounts, against_table2, table2_counts, table2_text
+from recbole_tiger.datasets.validation_page import write_html
+from recbole_tiger.datasets.validation_text import report_text
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation import paper
-from recbole_tiger.preparation.check import check_dataset, core_counts, first_appearance, leak_check
-from recbole_tiger.preparation.check_report import write_html
-from recbole_tiger.preparation.check_words import report_text
-from recbole_tiger.preparation.paper import DatasetCounts, against_table2, table2_counts, table2_text
 
 
 def write(folder, rows, items=None, header="user_id:token\titem_id:token\ttimestamp:float", name="made"):
@@ -266,9 +266,9 @@ def test_counts_of_the_papers_table_2(tmp_path, monkeypatch):
     assert "  mean length: 8.88, paper 8.87: the same\n" in text and "NOT the paper's data" in text
     counts = DatasetCounts(22_363, 12_101, 8.876, 6)
     assert "NOT" not in table2_text("amazon-beauty", against_table2("amazon-beauty", lambda: counts))
-    monkeypatch.setitem(paper.TABLE_2, "made", DatasetCounts(30, 20, 20.0, 20))
+    monkeypatch.setitem(paper_counts.TABLE_2, "made", DatasetCounts(30, 20, 20.0, 20))
     report = check(write(tmp_path, sound_rows(), SOUND_ITEMS))
     assert report["table2"]["different"] == []
     assert re.search("paper, Table 2 +30 users, 20 items: the same", report_text(report))
-    monkeypatch.setitem(paper.TABLE_2, "made", DatasetCounts(31, 20, 20.0, 20))
+    monkeypatch.setitem(paper_counts.TABLE_2, "made", DatasetCounts(31, 20, 20.0, 20))
     assert any("take the 5-core" in warning for warning in check(tmp_path)["warnings"])

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from recbole_tiger.datasets.errors import BadRows, shorten
 from recbole_tiger.errors import PreparationError, RowError
-from recbole_tiger.preparation.errors import BadRows, shorten
 
 BLOCK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 26  # a longer "line" means that the file is no text of lines; memory stays bounded

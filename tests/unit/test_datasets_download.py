@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from local_server import send, serving
 
+from recbole_tiger.datasets import download
+from recbole_tiger.datasets.download import ensure_dataset, find_url, has_dataset, recbole_urls
 from recbole_tiger.errors import DownloadError, PreparationError
-from recbole_tiger.preparation import download
-from recbole_tiger.preparation.download import ensure_dataset, find_url, has_dataset, recbole_urls
 
 INTER = b"user_id:token\titem_id:token\ttimestamp:float\n1\t2\t3\n"
 ITEM = b"item_id:token\ttitle:token\n2\tTwo\n"

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from datetime import date, datetime, timezone
 from functools import lru_cache
 
+from recbole_tiger.datasets.errors import shorten
 from recbole_tiger.errors import RowError
-from recbole_tiger.preparation.errors import shorten
 
 # What pandas, and so RecBole, reads as "missing". As an id such a word would silently drop the row.
 _MISSING = "#N/A;#N/A N/A;#NA;-1.#IND;-1.#QNAN;-NaN;-nan;1.#IND;1.#QNAN;<NA>;N/A;NA;NULL;NaN;None;n/a;nan;null"

@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
+from recbole_tiger.datasets.atomic_writer import check_dataset_name, dataset_folder, file_checksum
 from recbole_tiger.errors import DownloadError, PreparationError
-from recbole_tiger.preparation.atomic import check_dataset_name, dataset_folder, file_checksum
 
 BLOCK_BYTES = 1 << 16
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled for each further one

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_tiger.preparation.rows import TextFormat
-from recbole_tiger.preparation.tables import InteractionColumns, ItemColumns, TableSource
+from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 
 REVIEW_COLUMNS = InteractionColumns(user="username", item="product_id", time="date", time_format="%Y-%m-%d")
 GAME_COLUMNS = ItemColumns(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.datasets.errors import BadRows, check_choice
+from recbole_tiger.datasets.normalize import check_identifier
+from recbole_tiger.datasets.sources import InteractionChunk
 from recbole_tiger.errors import PreparationError, RowError
-from recbole_tiger.preparation.clean import check_identifier
-from recbole_tiger.preparation.errors import BadRows, check_choice
-from recbole_tiger.preparation.sources import InteractionChunk
 
 DUPLICATES = ("keep", "first", "last")
 TIES = ("file", "shuffle")

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation import sources
-from recbole_tiger.preparation.errors import BadRows
-from recbole_tiger.preparation.interactions import (
+from recbole_tiger.datasets import sources
+from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.interactions import (
     InteractionLog,
     Interactions,
     Vocabulary,
@@ -19,7 +18,8 @@ from recbole_tiger.preparation.interactions import (
     output_order,
     positions_in_groups,
 )
-from recbole_tiger.preparation.sources import InteractionChunk
+from recbole_tiger.datasets.sources import InteractionChunk
+from recbole_tiger.errors import PreparationError
 
 
 def chunk(users, items, times=None, first_line=1):

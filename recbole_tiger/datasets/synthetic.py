@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from recbole_tiger.datasets.atomic_writer import ITEM, TIME, USER, dataset_folder, header
+from recbole_tiger.datasets.sources import Field
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.preparation.atomic import ITEM, TIME, USER, dataset_folder, header
-from recbole_tiger.preparation.sources import Field
 
 ITEM_FIELDS = (
     Field("title", "token"),
