@@ -141,9 +141,9 @@ from recbole_tiger.data.batches import Batches, FieldNames, TrainingExamples, Tr
 from recbole_tiger.data.dataset import UserSequences, order_interactions  # noqa: E402
 from recbole_tiger.data.split import Split  # noqa: E402
 from recbole_tiger.data.tokens import encoder_input  # noqa: E402
+from recbole_tiger.experiment.loading import PreparedData, make_trainer, prepare_data  # noqa: E402
 from recbole_tiger.model.tiger import TIGER  # noqa: E402
-from recbole_tiger.quick_start import PreparedData, make_trainer, prepare_data  # noqa: E402
-from recbole_tiger.trainer import TIGERTrainer  # noqa: E402
+from recbole_tiger.training.generative import TIGERTrainer  # noqa: E402
 
 PARTS = ("hugging_face", "cornac", "block_causal", "floor", "data_path", "prepare")
 SMALL = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_heads": 2, "num_encoder_layers": 1, "num_decoder_layers": 1}

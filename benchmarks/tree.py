@@ -24,8 +24,8 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from recbole_tiger.config import build_config, known_keys, parse_command_line  # noqa: E402
+from recbole_tiger.experiment.loading import make_trainer, prepare_data  # noqa: E402
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork  # noqa: E402
-from recbole_tiger.quick_start import make_trainer, prepare_data  # noqa: E402
 from recbole_tiger.semantic_ids import SemanticIDTable  # noqa: E402
 
 USERS = 256  # histories per step of TIGERTree

@@ -4,7 +4,7 @@ Importing this package registers its models, datasets and trainers under RecBole
 ``run_recbole(model="TIGER", ...)``, ``load_data_and_model`` and ``full_sort_topk`` find them.
 """
 
-from recbole_tiger.register import register
+from recbole_tiger.plugin.register import register
 
 __version__ = "0.1.0"
 

@@ -243,14 +243,14 @@ def build_config(
     """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
 
     Args:
-        spread: whether what is done with it can be done by several processes (:func:`quick_start.start_run`).
+        spread: whether what is done with it can be done by several processes (:func:`recbole_tiger.experiment.run.start_run`).
 
     Raises:
         ConfigError: for an unknown model, dataset, key or value.
         DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
     """
     from recbole_tiger.data.split import SPLIT_KEYS
-    from recbole_tiger.register import register
+    from recbole_tiger.plugin.register import register
 
     register()
     user: dict = {}
@@ -381,7 +381,7 @@ def check_keys(user: Mapping, model: str) -> None:
 
 def check_settings(config: Config, spread: bool = False) -> None:
     """Raise for a value, or a combination of values, that cannot work; `spread` as in :func:`build_config`."""
-    from recbole_tiger.spread import check_processes
+    from recbole_tiger.distributed.topology import check_processes
 
     for key, choices in CHOICES.items():
         value = config[key]
@@ -611,7 +611,7 @@ def plain_settings(config: Config) -> dict:
 
 def config_from_plain(settings: Mapping) -> Config:
     """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated."""
-    from recbole_tiger.register import register
+    from recbole_tiger.plugin.register import register
 
     register()
     rest = {key: value for key, value in settings.items() if key not in ("model", "dataset")}

@@ -33,7 +33,7 @@ class ModelSpec:
 
     name: str
     module: str | None = None
-    trainer: str = "SafeTrainer"
+    trainer: str = "SequentialTrainer"
     dataset: str | None = None
     recipes: tuple[str, ...] = ()
     generative: bool = False

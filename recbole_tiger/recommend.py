@@ -22,7 +22,6 @@ from recbole.utils import get_model
 from tabulate import tabulate
 from tqdm import tqdm
 
-from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import config_from_plain
 from recbole_tiger.content.new_items import embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.content.sentences import item_titles
@@ -32,6 +31,7 @@ from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
 from recbole_tiger.io import atomic_file
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.tokenization import TokenizedCatalogue
+from recbole_tiger.training.checkpoint import load_checkpoint
 
 USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
        python run_recbole_tiger.py recommend --checkpoint=FILE --histories=FILE --output=FILE [--k=10]

@@ -21,8 +21,8 @@ from recbole_tiger.cache import ArrayCache, content_key
 from recbole_tiger.content.cooccurrence import cooccurrence_vectors
 from recbole_tiger.content.encoders import encode_items, encoder_fingerprint
 from recbole_tiger.content.sentences import build_sentences, item_titles, read_item_table
+from recbole_tiger.distributed.collectives import from_main, is_main
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.processes import from_main, is_main
 from recbole_tiger.quantization import QUANTIZERS, build_quantizer, quantizer_from_state_dict
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.scaling import Scaler

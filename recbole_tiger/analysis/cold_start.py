@@ -40,8 +40,9 @@ from recbole_tiger.decoding import BeamResult, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.experiment.loading import load_data_and_model
+from recbole_tiger.experiment.run import run_config
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.quick_start import load_data_and_model, run_config
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import lines
 from recbole_tiger.tokenization import TokenizedCatalogue, item_content, item_file, item_table

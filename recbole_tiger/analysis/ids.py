@@ -19,8 +19,8 @@ from recbole_tiger.analysis.id_report import IDSet, format_report, id_report, wr
 from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.content.sentences import category_paths, item_titles
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.loading import start_logging
 from recbole_tiger.quantization import QUANTIZERS
-from recbole_tiger.quick_start import start_logging
 from recbole_tiger.tokenization import (
     Company,
     Content,

@@ -20,14 +20,15 @@ import torch
 from recbole.utils import get_local_time
 from tqdm import tqdm
 
-from recbole_tiger.checkpoint import load_checkpoint
 from recbole_tiger.config import build_config, config_from_plain, read_yaml
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.errors import CheckpointError, ConfigError
+from recbole_tiger.experiment.loading import load_data_and_model
+from recbole_tiger.experiment.run import run_config
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.quick_start import load_data_and_model, run_config
 from recbole_tiger.report import pages
+from recbole_tiger.training.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from recbole_tiger.data.prefixes import PrefixRows, gather_ranges
-from recbole_tiger.processes import share_of
+from recbole_tiger.distributed.collectives import share_of
 
 #: Batches whose examples are sorted by length together; more is less padding, fewer is more random batches.
 BUCKET_BATCHES = 32

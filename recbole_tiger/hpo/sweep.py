@@ -732,7 +732,8 @@ def test_winner(sweep: Sweep) -> dict | None:
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["number"] == winner["number"]:
             return known
-    from recbole_tiger.quick_start import PreparedData, load_data_and_model, popularity_row, trainer_class
+    from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
+    from recbole_tiger.experiment.run import popularity_row
 
     checkpoint = sweep.trials_folder / f"{winner['number']:04d}" / "best.pth"
     if not checkpoint.is_file():

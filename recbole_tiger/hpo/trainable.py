@@ -29,7 +29,7 @@ def run_trial(settings: Mapping, folder: Path, report: Callable[[dict], None]) -
         ValueError: for settings, data or a loss that cannot work.
     """
     from recbole_tiger.config import build_config
-    from recbole_tiger.quick_start import run_config
+    from recbole_tiger.experiment.run import run_config
 
     last = folder / "last.pth"
     settings = {**settings, "run_dir": str(folder), "resume": str(last) if last.is_file() else None}

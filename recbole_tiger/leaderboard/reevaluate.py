@@ -44,14 +44,9 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         ConfigError: for settings that cannot work, or other data than the run's.
         CheckpointError: if there is no checkpoint, or a damaged one.
     """
-    from recbole_tiger.quick_start import (
-        PreparedData,
-        data_checksum,
-        load_data_and_model,
-        popularity_row,
-        provenance,
-        trainer_class,
-    )
+    from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
+    from recbole_tiger.experiment.provenance import data_checksum, provenance
+    from recbole_tiger.experiment.run import popularity_row
 
     before, model = stored.result, stored.result["model"]
     changed = {**(machine or {}), **changes, "run_dir": str(folder), "resume": None}

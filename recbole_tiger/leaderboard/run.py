@@ -54,7 +54,7 @@ def _say(text: str) -> None:
 def run_task(task: Task) -> str | None:
     """Make one run; returns why it failed, in a sentence, or None."""
     from recbole_tiger.errors import TrainingStopped
-    from recbole_tiger.quick_start import start_run
+    from recbole_tiger.experiment.run import start_run
 
     task.folder.mkdir(parents=True, exist_ok=True)
     about = {"label": task.label, "row": task.row, "model": task.model, "seed": task.seed}
@@ -92,7 +92,8 @@ def sentence_of(error: Exception) -> str:
 
 def run_popularity(config: Config, folder: Path) -> dict:
     """The row of the most popular training items, as a run of its own: its result, and its ranks in the folder."""
-    from recbole_tiger.quick_start import data_checksum, environment, prepare_data, provenance, split_report
+    from recbole_tiger.experiment.loading import prepare_data
+    from recbole_tiger.experiment.provenance import data_checksum, environment, provenance, split_report
 
     started = perf_counter()
     data = prepare_data(config)

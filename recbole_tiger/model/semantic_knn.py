@@ -12,8 +12,8 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import nn
 
+from recbole_tiger.distributed.collectives import from_main
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.processes import from_main
 from recbole_tiger.tokenization import item_content, scaler_of
 
 

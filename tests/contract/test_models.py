@@ -12,7 +12,7 @@ from recbole.evaluator import Collector
 from recbole_tiger import load_data_and_model, run_recbole_tiger
 from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.evaluation.evaluator import unrounded_evaluator
-from recbole_tiger.quick_start import prepare_data, trainer_class
+from recbole_tiger.experiment.loading import prepare_data, trainer_class
 
 OURS = ["TIGER", "TIGERTree", "P5"]
 MODELS = [*OURS, "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "HGN", "FDSA", "S3Rec"]

@@ -5,9 +5,9 @@ import torch
 from catalogue import TINY, settings_of, write_catalogue
 
 from recbole_tiger.config import build_config
+from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.models import models_with
-from recbole_tiger.quick_start import make_trainer, prepare_data
-from recbole_tiger.trainer import TIGERTrainer
+from recbole_tiger.training.generative import TIGERTrainer
 
 
 @pytest.fixture()

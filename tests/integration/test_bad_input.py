@@ -7,7 +7,7 @@ import pytest
 from catalogue import write_catalogue
 
 from recbole_tiger import run_recbole_tiger
-from recbole_tiger.trainer import SafeTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def no_training(monkeypatch):
     def fit(*args, **kwargs):
         raise AssertionError("training started")
 
-    monkeypatch.setattr(SafeTrainer, "fit", fit)
+    monkeypatch.setattr(SequentialTrainer, "fit", fit)
 
 
 def fails(match, toy, dataset="toy", model="TIGER", **more):

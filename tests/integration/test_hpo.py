@@ -17,7 +17,7 @@ from recbole_tiger.commands.tune import main
 from recbole_tiger.hpo import ray_shim, sweep
 from recbole_tiger.hpo.space import space_from_dict
 from recbole_tiger.hpo.trainable import best_of, run_trial
-from recbole_tiger.trainer import SafeTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,9 +54,9 @@ def test_a_trial_tells_its_epochs_and_costs(toy, workplace):
 def test_selection_never_sees_the_test_set(toy, workplace, monkeypatch):
     """Other test items change nothing of what a trial tells, and no other loader than validation's is evaluated."""
     looked_at = []
-    evaluate = SafeTrainer.evaluate
+    evaluate = SequentialTrainer.evaluate
     monkeypatch.setattr(
-        SafeTrainer,
+        SequentialTrainer,
         "evaluate",
         lambda self, data, *args, **more: looked_at.append(data._dataset.phase) or evaluate(self, data, *args, **more),
     )

@@ -9,15 +9,17 @@ import pytest
 import torch
 from catalogue import write_catalogue
 
-from recbole_tiger import cli, quick_start, run_recbole_tiger
+from recbole_tiger import cli, run_recbole_tiger
 from recbole_tiger.commands import leaderboard
 from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation.significance import load_ranks, user_values
+from recbole_tiger.experiment import run
+from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.leaderboard import run as leaderboard_runs
 from recbole_tiger.leaderboard import table as leaderboard_table
 from recbole_tiger.tokenization import item_content, scaler_of
-from recbole_tiger.trainer import SafeTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
 
 CONTENT = {"content_encoder": "tfidf_svd", "content_dim": 16}
 
@@ -78,7 +80,7 @@ def test_one_command_makes_the_table_and_a_second_one_repeats_nothing(toy, workp
 
 
 def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
-    original = quick_start.run_config
+    original = run.run_config
 
     def run_config(config, **kwargs):
         if config["model"] == "GRU4Rec":
@@ -86,7 +88,7 @@ def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
         return original(config, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(quick_start, "run_config", run_config)
+        patch.setattr(run, "run_config", run_config)
         text = leaderboard.make({**small, "model": "GRU4Rec,SASRec,FDSA", "seeds": 1})
     assert "GRU4Rec, seed 1 has no result: RuntimeError: out of memory on this card" in text
     assert "FDSA has no result: model=FDSA needs an item column" in text
@@ -96,7 +98,7 @@ def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
     assert "has no result" not in text and len(results(workplace)) == 2
     assert not list((workplace / "saved").rglob("failure.json"))
     with monkeypatch.context() as patch:
-        patch.setattr(quick_start, "run_config", run_config)
+        patch.setattr(run, "run_config", run_config)
         with pytest.raises(ConfigError, match="no row has a result: GRU4Rec, seed 5: RuntimeError"):
             leaderboard.make({**small, "model": "GRU4Rec", "seeds": 5})
 
@@ -105,7 +107,7 @@ def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, cap
     command = {**small, "model": "SASRec,BERT4RecFixed", "seeds": 1}
     whole = leaderboard.make({**command, "leaderboard_dir": str(workplace / "saved" / "whole")})
     expected = results(workplace)
-    original = SafeTrainer._fit_epoch
+    original = SequentialTrainer._fit_epoch
 
     def fit_epoch(self, epoch, *args):
         original(self, epoch, *args)
@@ -114,7 +116,7 @@ def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, cap
 
     (workplace / "saved" / "whole").rename(workplace / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(SafeTrainer, "_fit_epoch", fit_epoch)
+        patch.setattr(SequentialTrainer, "_fit_epoch", fit_epoch)
         with pytest.raises(KeyboardInterrupt):
             leaderboard.make(command)
     assert len(results(workplace)) == 1
@@ -131,7 +133,7 @@ def test_a_stop_signal_stops_the_leaderboard_not_the_row(small, workplace, monke
     def stopped(self, epoch, *args):
         raise TrainingStopped("stopped by SIGTERM; continue with --resume=…")
 
-    monkeypatch.setattr(SafeTrainer, "_fit_epoch", stopped)
+    monkeypatch.setattr(SequentialTrainer, "_fit_epoch", stopped)
     with pytest.raises(TrainingStopped, match="during SASRec, seed 1; the same command goes on"):
         leaderboard.make({**small, "model": "SASRec,Pop", "seeds": 1})
     assert results(workplace) == {} and not list((workplace / "saved").rglob("failure.json"))
@@ -158,7 +160,7 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
     """Every kind of model: the same users, the same masked items, the same training rows, and a table of their own."""
     write_catalogue(workplace / "data", "hours", clock=True)
     trained, excluded = {}, {}
-    original_fit, original_seen = SafeTrainer.fit, SafeTrainer._seen_items
+    original_fit, original_seen = SequentialTrainer.fit, SequentialTrainer._seen_items
 
     def fit(self, train_data, *args, **kwargs):
         trained[self.config["model"], self.config["encoder_mask"]] = (len(train_data._dataset), self)
@@ -172,8 +174,8 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
         excluded.setdefault((self.config["model"], phase), []).append(found)
         return found
 
-    monkeypatch.setattr(SafeTrainer, "fit", fit)
-    monkeypatch.setattr(SafeTrainer, "_seen_items", seen_items)
+    monkeypatch.setattr(SequentialTrainer, "fit", fit)
+    monkeypatch.setattr(SequentialTrainer, "_seen_items", seen_items)
     settings = {**toy, "dataset": "hours", "split": "temporal", "mask_seen_items": True, "tie_order": "shuffle",
                 "epochs": 1, "hidden_size": 16, "inner_size": 32, "n_layers": 1, "seeds": 1}  # fmt: skip
     rows = "TIGER,TIGER[encoder_mask=bidirectional],TIGERTree,P5,BERT4Rec,BERT4RecFixed,SASRec,Semantic_KNN,Pop"
@@ -211,7 +213,7 @@ def test_models_without_cross_entropy_start_by_name(toy, workplace):
     assert {label: result["loss"] for label, result in runs.items()} == {"FPMC": "BPR", "TransRec": "BPR", "DIN": "BCE"}
     # DIN's lists are those of RecBole's own evaluation, which repeats every row for every item.
     config, data, model = loaded("DIN", {k: v for k, v in settings.items() if k != "seeds"})
-    trainer = SafeTrainer(config, model)
+    trainer = SequentialTrainer(config, model)
     batch = next(iter(data.test))
     batch = (batch[0][:7], None, batch[2][:7], batch[3][:7])
     trainer.item_tensor, trainer.tot_item_num = data.test._dataset.get_item_feature(), data.test._dataset.item_num
@@ -259,8 +261,8 @@ def test_ray_makes_the_same_runs(small, monkeypatch, workplace):
 def loaded(model, settings, **more):
     """A model as built for a dataset, with its test loader."""
     config = build_config(model, "toy", None, {k: v for k, v in {**settings, **more}.items() if k != "dataset"})
-    data = quick_start.prepare_data(config)
-    return config, data, quick_start.make_trainer(config, data).model.eval()
+    data = prepare_data(config)
+    return config, data, make_trainer(config, data).model.eval()
 
 
 @pytest.fixture()

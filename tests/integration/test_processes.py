@@ -12,12 +12,14 @@ import torch
 from catalogue import TINY, settings_of, write_catalogue
 from together import forked
 
-from recbole_tiger import cli, processes, run_recbole_tiger
-from recbole_tiger.checkpoint import load_checkpoint
+from recbole_tiger import cli, run_recbole_tiger
 from recbole_tiger.commands import leaderboard
+from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, TrainingStopped
-from recbole_tiger.quick_start import trainer_class
-from recbole_tiger.trainer import SafeTrainer, TIGERTrainer
+from recbole_tiger.experiment.loading import trainer_class
+from recbole_tiger.training.checkpoint import load_checkpoint
+from recbole_tiger.training.generative import TIGERTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
 
 NO_DROPOUT = {
     "dropout_rate": 0.0, "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "dropout_prob": 0.0,
@@ -81,15 +83,15 @@ def test_two_processes_train_and_measure_what_one_does(odd, model, settings):
 
 
 def test_processes_start_from_the_same_weights_and_draw_different_dropout(odd, monkeypatch):
-    fit = SafeTrainer.fit
+    fit = SequentialTrainer.fit
 
     def look(self, *args, **kwargs):
-        drawn = processes.gather(float(torch.rand(())))
-        assert len(set(drawn)) == processes.count()
-        processes.check_weights(list(self.model.parameters()))
+        drawn = collectives.gather(float(torch.rand(())))
+        assert len(set(drawn)) == collectives.count()
+        collectives.check_weights(list(self.model.parameters()))
         return fit(self, *args, **kwargs)
 
-    monkeypatch.setattr(SafeTrainer, "fit", look)
+    monkeypatch.setattr(SequentialTrainer, "fit", look)
     run("SASRec", settings_of("SASRec", odd, epochs=1), nproc=2)
 
 
@@ -97,7 +99,7 @@ def test_weights_that_drift_apart_end_the_run(odd, monkeypatch):
     look = TIGERTrainer._check_losses
 
     def drift(self, *args):
-        next(self.model.parameters()).data.add_(1e-6 * processes.rank())
+        next(self.model.parameters()).data.add_(1e-6 * collectives.rank())
         return look(self, *args)
 
     monkeypatch.setattr(TIGERTrainer, "_check_losses", drift)
@@ -116,14 +118,14 @@ class Killed(Exception):
 def test_any_number_of_processes_continues_a_run(odd, monkeypatch, before, after):
     settings = {**odd, "epochs": 3, "dropout_rate": 0.2 if before == after else 0.0}
     whole = run("TIGER", settings, nproc=before)
-    fit_epoch = SafeTrainer._fit_epoch
+    fit_epoch = SequentialTrainer._fit_epoch
 
     def fit_one_epoch(self, epoch, *args):
         fit_epoch(self, epoch, *args)
         raise Killed(self.last_model_file)
 
     with monkeypatch.context() as patch, pytest.raises(Killed) as killed:
-        patch.setattr(SafeTrainer, "_fit_epoch", fit_one_epoch)
+        patch.setattr(SequentialTrainer, "_fit_epoch", fit_one_epoch)
         run("TIGER", settings, nproc=before)
     resumed = run("TIGER", {**settings, "resume": str(killed.value)}, nproc=after)
     if before == after:  # bit for bit, since every process goes on with its own random numbers
@@ -140,7 +142,7 @@ def test_sigterm_to_one_process_stops_all_at_one_step(odd, monkeypatch):
     factor = TIGERTrainer._learning_rate_factor
 
     def stop_once(self, step):
-        if step == 6 and processes.rank() == 1:
+        if step == 6 and collectives.rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return factor(self, step)
 
@@ -157,7 +159,7 @@ def test_sigterm_to_the_command_stops_all(odd, monkeypatch, model):
     train_epoch, command = trainer_class(model)._train_epoch, os.getpid()
 
     def stop_once(self, data, epoch, **kwargs):
-        if epoch == 2 and processes.rank() == 1:
+        if epoch == 2 and collectives.rank() == 1:
             os.kill(command, signal.SIGTERM)
         return train_epoch(self, data, epoch, **kwargs)
 

@@ -15,7 +15,8 @@ from catalogue import settings_of, write_catalogue
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.errors import CheckpointError, ConfigError, TrainingStopped
 from recbole_tiger.model.tiger import TIGER
-from recbole_tiger.trainer import SafeTrainer, TIGERTrainer
+from recbole_tiger.training.generative import TIGERTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
 
 
 class Killed(Exception):
@@ -24,7 +25,7 @@ class Killed(Exception):
 
 def run_killed_after(epoch, model, settings, monkeypatch):
     """Train, and die once the checkpoint of an epoch is written; returns the last checkpoint's path."""
-    original = SafeTrainer._fit_epoch
+    original = SequentialTrainer._fit_epoch
     files = {}
 
     def fit_epoch(self, number, *args):
@@ -34,7 +35,7 @@ def run_killed_after(epoch, model, settings, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(SafeTrainer, "_fit_epoch", fit_epoch)
+        patch.setattr(SequentialTrainer, "_fit_epoch", fit_epoch)
         with pytest.raises(Killed):
             run_recbole_tiger(model, "toy", config_dict=settings)
     return files["last"]
@@ -90,7 +91,9 @@ def test_an_ended_run_goes_on_with_more_steps_or_patience(toy):
 def test_no_epoch_begins_after_max_seconds(toy, monkeypatch, model):
     settings = settings_of(model, toy, epochs=9, eval_step=9)
     clock = iter(range(0, 10**9, 10))
-    monkeypatch.setattr("recbole_tiger.trainer.perf_counter", lambda: next(clock))  # ten seconds from look to look
+    monkeypatch.setattr(
+        "recbole_tiger.training.sequential.perf_counter", lambda: next(clock)
+    )  # ten seconds from look to look
     epochs, last = [], None
     for limit in (5, 10, 11, 25, 45):
         own = {"max_seconds": limit, "resume": last if limit == 45 else None}
@@ -144,7 +147,7 @@ def test_sigterm_within_an_epoch_loses_nothing(toy, monkeypatch, where, call, ev
 def test_sigterm_ends_a_baseline_at_its_last_whole_epoch(toy, monkeypatch):
     settings = settings_of("SASRec", toy, epochs=3)
     whole = run_recbole_tiger("SASRec", "toy", config_dict=settings)
-    original, files = SafeTrainer._train_epoch, []
+    original, files = SequentialTrainer._train_epoch, []
 
     def train_epoch(self, data, epoch, **kwargs):
         files.append(self.last_model_file)
@@ -153,7 +156,7 @@ def test_sigterm_ends_a_baseline_at_its_last_whole_epoch(toy, monkeypatch):
         return original(self, data, epoch, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SafeTrainer, "_train_epoch", train_epoch)
+        patch.setattr(SequentialTrainer, "_train_epoch", train_epoch)
         with pytest.raises(TrainingStopped):
             run_recbole_tiger("SASRec", "toy", config_dict=settings)
     resumed = run_recbole_tiger("SASRec", "toy", config_dict={**settings, "resume": files[0]})
@@ -179,7 +182,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named(toy, monkeypatch):
     def no_room(path, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recbole_tiger.trainer.save_checkpoint", no_room)
+    monkeypatch.setattr("recbole_tiger.training.sequential.save_checkpoint", no_room)
     with pytest.raises(
         OSError, match="cannot write the checkpoint .*last.pth.*No space left on device.*checkpoint_dir"
     ):
@@ -207,7 +210,7 @@ def test_killed_while_writing_leaves_the_last_checkpoint_whole(toy, monkeypatch)
     whole = run_recbole_tiger("TIGER", "toy", config_dict=toy)
     last = Path(whole["files"]["last checkpoint"])
     shutil.copy(last, last.with_name("copy.pth"))
-    from recbole_tiger.checkpoint import save_checkpoint
+    from recbole_tiger.training.checkpoint import save_checkpoint
 
     def broken_save(state, file, **kwargs):
         (file.write(b"half") if hasattr(file, "write") else Path(file).write_bytes(b"half"))
@@ -275,7 +278,7 @@ def test_a_run_folder_that_holds_a_run_is_left_alone(toy, workplace, model):
 def test_validation_is_not_training_time(toy, monkeypatch, eval_steps):
     """By a clock of the test's own, which only steps and validations move."""
     clock = {"now": 0.0}
-    monkeypatch.setattr("recbole_tiger.trainer.perf_counter", lambda: clock["now"])
+    monkeypatch.setattr("recbole_tiger.training.sequential.perf_counter", lambda: clock["now"])
     loss, validate = TIGER.calculate_loss, TIGERTrainer.evaluate
 
     def slow_loss(self, *args, **kwargs):

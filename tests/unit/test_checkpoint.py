@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_tiger.checkpoint import (
+from recbole_tiger.errors import CheckpointError
+from recbole_tiger.training.checkpoint import (
     is_safe_checkpoint,
     load_checkpoint,
     random_state,
     save_checkpoint,
     set_random_state,
 )
-from recbole_tiger.errors import CheckpointError
 
 
 def test_returns_what_was_saved_and_loads_with_weights_only(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from catalogue import write_catalogue
 
-from recbole_tiger import cli, quick_start
+from recbole_tiger import cli
 from recbole_tiger.config import (
     PROPERTIES,
     build_config,
@@ -16,6 +16,7 @@ from recbole_tiger.config import (
     recbole_models,
 )
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment import run
 from recbole_tiger.quantization import RQVAE_PAPER, RQVAE_TUNED
 from recbole_tiger.tokenization import quantizer_of, scaler_of
 
@@ -187,7 +188,7 @@ def test_what_is_typed_wins_over_a_files_model_and_dataset(workplace, monkeypatc
     """As for any other key; the file that a sweep leaves has both in it."""
     (workplace / "best.yaml").write_text("model: GRU4Rec\ndataset: ml-100k\nhidden_size: 24\n")
     seen = []
-    monkeypatch.setattr(quick_start, "run_config", lambda config, **more: seen.append(config) or 1 / 0)
+    monkeypatch.setattr(run, "run_config", lambda config, **more: seen.append(config) or 1 / 0)
     for typed in ({}, {"model": "SASRec"}):
         with pytest.raises(ZeroDivisionError):
             cli._train({**typed, "config_files": "best.yaml"})

@@ -22,7 +22,7 @@ from recbole_tiger.data.p5_text import (
 )
 from recbole_tiger.decoding import PrefixTrie
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.quick_start import make_trainer, prepare_data
+from recbole_tiger.experiment.loading import make_trainer, prepare_data
 
 N_ITEMS = 120  # numbers of one and of two pieces
 
@@ -327,7 +327,7 @@ def test_one_run_end_to_end_and_its_checkpoint(toy):
 
 
 def make_trainer_for(model, test_data):
-    from recbole_tiger.trainer import TIGERTrainer
+    from recbole_tiger.training.generative import TIGERTrainer
 
     return TIGERTrainer(test_data.config, model).evaluate(test_data, load_best_model=False)
 

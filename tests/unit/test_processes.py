@@ -12,13 +12,13 @@ from catalogue import settings_of
 from together import as_process, forked, together
 from torch import nn
 
-from recbole_tiger import launch, processes
 from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import FieldNames, TrainingExamples, TrainingWindows
 from recbole_tiger.data.prefixes import PrefixRows
+from recbole_tiger.distributed import collectives, launcher
+from recbole_tiger.distributed.topology import Topology
 from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped
-from recbole_tiger.quick_start import prepare_data
-from recbole_tiger.spread import Spread
+from recbole_tiger.experiment.loading import prepare_data
 
 
 def shares(count, take):
@@ -36,7 +36,7 @@ def shares(count, take):
 def test_every_row_is_in_one_share():
     for count in range(1, 7):
         for n in range(40):
-            parts = shares(count, lambda n=n: list(processes.share_of(range(n))))
+            parts = shares(count, lambda n=n: list(collectives.share_of(range(n))))
             assert sorted(row for part in parts for row in part) == list(range(n))
             sizes = [len(part) for part in parts]
             assert max(sizes) - min(sizes) <= 1
@@ -96,8 +96,8 @@ def test_shares_of_recboles_batches_make_up_the_batches(toy):
 
     def seen():
         data = prepare_data(config)  # a loader's generator goes on from epoch to epoch
-        epochs = [list(processes.loader_shares(data.train)) for _ in range(2)]
-        return epochs + [list(processes.loader_shares(data.test))]
+        epochs = [list(collectives.loader_shares(data.train)) for _ in range(2)]
+        return epochs + [list(collectives.loader_shares(data.test))]
 
     [whole] = shares(1, seen)
     parts = shares(3, seen)
@@ -142,12 +142,12 @@ def gradients_of(rows_of_rank):
     model = Net()
     x = torch.randn(11, 3, generator=torch.Generator().manual_seed(1))
     x[10] *= 10
-    own = x[rows_of_rank[processes.rank()]]
+    own = x[rows_of_rank[collectives.rank()]]
     loss = torch.zeros(())
     if len(own):
         loss = model.loss(own)
         loss.backward()
-    loss, n = processes.average_gradients(list(model.parameters()), loss, len(own))
+    loss, n = collectives.average_gradients(list(model.parameters()), loss, len(own))
     return float(loss.detach()), n, {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -169,22 +169,22 @@ def test_gradients_of_unequal_shares_add_up_to_those_of_the_batch():
 
 
 def agreements():
-    rank = processes.rank()
-    table = processes.assemble(torch.tensor([[rank, 10 + rank]]), [2 - rank], 3)
+    rank = collectives.rank()
+    table = collectives.assemble(torch.tensor([[rank, 10 + rank]]), [2 - rank], 3)
     weights = [nn.Parameter(torch.tensor([0.1, 0.2]))]
-    processes.check_weights(weights)
+    collectives.check_weights(weights)
     weights[0].data[1] += 1e-8 * rank
     try:
-        processes.check_weights(weights)
+        collectives.check_weights(weights)
         drift = None
     except RuntimeError as error:
         drift = str(error)
     return {
-        "from_main": processes.from_main(lambda: f"computed by {processes.rank()}"),
-        "gather": processes.gather(rank * rank),
-        "any": (processes.any_of(rank == 2), processes.any_of(False)),
+        "from_main": collectives.from_main(lambda: f"computed by {collectives.rank()}"),
+        "gather": collectives.gather(rank * rank),
+        "any": (collectives.any_of(rank == 2), collectives.any_of(False)),
         "table": table.tolist(),
-        "differences": processes.differences({"same": 1, "other": rank // 2}),
+        "differences": collectives.differences({"same": 1, "other": rank // 2}),
         "drift": drift,
     }
 
@@ -200,10 +200,10 @@ def test_agreements_of_three():
 
 
 def test_a_process_by_itself_agrees_with_itself():
-    assert processes.from_main(lambda: 3) == 3 and processes.gather(3) == [3]
-    assert processes.any_of(True) and not processes.any_of(False) and processes.differences({"a": 1}) == []
+    assert collectives.from_main(lambda: 3) == 3 and collectives.gather(3) == [3]
+    assert collectives.any_of(True) and not collectives.any_of(False) and collectives.differences({"a": 1}) == []
     with pytest.raises(AssertionError, match="a row is missing"):
-        processes.assemble(torch.tensor([[1]]), [1], 2)
+        collectives.assemble(torch.tensor([[1]]), [1], 2)
 
 
 # ------------------------------------------------------------------------------------------- processes that fail or stop
@@ -211,9 +211,9 @@ def test_a_process_by_itself_agrees_with_itself():
 
 def fail(how):
     """The second process fails, the first waits for it."""
-    if processes.rank() == 1:
+    if collectives.rank() == 1:
         how()
-    processes.any_of(False)
+    collectives.any_of(False)
     time.sleep(60)
 
 
@@ -239,20 +239,20 @@ def test_a_failing_process_ends_all_and_its_error_is_told(how, error, words):
 
 
 def wait_for_main():
-    processes.from_main(lambda: time.sleep(60))
+    collectives.from_main(lambda: time.sleep(60))
 
 
 def test_sigterm_before_training_ends_all():
     with pytest.raises(TrainingStopped, match="before training began"), forked():
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 0.7)
-        launch.run_in_processes(wait_for_main, (), Spread(2, 2, "localhost", 0, 0))
+        launcher.run_in_processes(wait_for_main, (), Topology(2, 2, "localhost", 0, 0))
 
 
 def test_a_taken_port_is_named():
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     with pytest.raises(ConfigError, match=f"port={store.port}"):
-        launch.run_in_processes(print, (), Spread(2, 2, "localhost", store.port, 0))
+        launcher.run_in_processes(print, (), Topology(2, 2, "localhost", store.port, 0))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_taken_port_is_named():
     [(RuntimeError("Connection closed by peer"), ProcessLost), (TrainingStopped(), TrainingStopped)],
 )
 def test_only_what_torch_raises_is_a_lost_process(raised, expected):
-    with pytest.raises(expected), processes._others_needed():
+    with pytest.raises(expected), collectives._others_needed():
         raise raised
 
 
@@ -290,7 +290,7 @@ def test_impossible_processes_are_refused(toy, model, settings, words):
 
 def test_several_machines_in_recboles_terms(toy):
     settings = {"nproc": 2, "world_size": 4, "ip": "10.0.0.1", "port": "5678", "group_offset": 2}
-    assert Spread.of(build_config("TIGER", "toy", config_dict={**toy, **settings}, spread=True)) == Spread(
+    assert Topology.of(build_config("TIGER", "toy", config_dict={**toy, **settings}, spread=True)) == Topology(
         here=2, everywhere=4, ip="10.0.0.1", port=5678, offset=2
     )
-    assert Spread.of(build_config("TIGER", "toy", config_dict=toy)).everywhere == 1
+    assert Topology.of(build_config("TIGER", "toy", config_dict=toy)).everywhere == 1

@@ -21,7 +21,9 @@ from recbole_tiger.data.split import (
 )
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
-from recbole_tiger.quick_start import data_checksum, popularity_row, prepare_data, split_report
+from recbole_tiger.experiment.loading import prepare_data
+from recbole_tiger.experiment.provenance import data_checksum, split_report
+from recbole_tiger.experiment.run import popularity_row
 
 PHASES = ("train", "valid", "test")
 

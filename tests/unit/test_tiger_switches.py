@@ -11,19 +11,19 @@ from dense_softmax import dense_logits, dense_losses
 from gradients import assert_same_gradients
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.checkpoint import load_checkpoint, save_checkpoint
 from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.tokens import encoder_input
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.decoding.cold_start import with_unseen_items
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.nn import ItemTree, Seq2Seq, T5Config, TreeSeq2Seq
-from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.recommend import Recommender
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import TokenizedCatalogue
+from recbole_tiger.training.checkpoint import load_checkpoint, save_checkpoint
 
 NEW_KEYS = (
     *("loss_over", "use_node_embeddings", "use_item_embeddings", "item_embedding_dropout"),

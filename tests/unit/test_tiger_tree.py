@@ -18,14 +18,14 @@ from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.model.tiger_tree import TIGERTree
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork, TreeStepDecoder, WeightAverage
 from recbole_tiger.nn.tree import item_softmax
 from recbole_tiger.nn.tree.ragged import ChildBlocks, ranges, segment_log_sum_exp
-from recbole_tiger.quick_start import prepare_data, trainer_class
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import TokenizedCatalogue
-from recbole_tiger.trainer import SafeTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
 
 SMALL = TreeConfig(
     hidden_size=8, n_layers=2, n_heads=2, inner_size=12, max_length=6, head_size=10, dropout=0.0, item_dropout=0.0
@@ -670,7 +670,7 @@ class Killed(Exception):
 def test_resumed_equals_uninterrupted_and_the_average_is_what_is_kept(toy, monkeypatch, model, decay, more):
     chosen = settings_of(model, toy, epochs=3, ema_decay=decay, **more)
     whole = run_recbole_tiger(model, "toy", config_dict=chosen)
-    files, original = {}, SafeTrainer._fit_epoch
+    files, original = {}, SequentialTrainer._fit_epoch
 
     def fit_epoch(self, number, *args):
         original(self, number, *args)
@@ -679,7 +679,7 @@ def test_resumed_equals_uninterrupted_and_the_average_is_what_is_kept(toy, monke
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(SafeTrainer, "_fit_epoch", fit_epoch)
+        patch.setattr(SequentialTrainer, "_fit_epoch", fit_epoch)
         with pytest.raises(Killed):
             run_recbole_tiger(model, "toy", config_dict=chosen)
     resumed = run_recbole_tiger(model, "toy", config_dict={**chosen, "resume": files["last"]})

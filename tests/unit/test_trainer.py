@@ -13,12 +13,13 @@ from catalogue import settings_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
-from recbole_tiger import quick_start, run_recbole_tiger
-from recbole_tiger import trainer as trainer_module
+from recbole_tiger import run_recbole_tiger
 from recbole_tiger.config import build_config, config_from_plain, plain_settings, precision_of
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment import provenance, run
+from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.nn.t5.seq2seq import _attend
-from recbole_tiger.quick_start import make_trainer, prepare_data
+from recbole_tiger.training import generative
 
 
 def trained(toy, n_steps, model="TIGER", **more):
@@ -72,8 +73,8 @@ def test_bf16_trains_on_what_fp32_trains_on_and_clips(toy, monkeypatch, model, m
         before.update({name: p.detach().clone() for name, p in self.model.named_parameters()})
         self.precision = "bf16"
 
-    original = trainer_module.TIGERTrainer.__init__
-    monkeypatch.setattr(trainer_module.TIGERTrainer, "__init__", remember)
+    original = generative.TIGERTrainer.__init__
+    monkeypatch.setattr(generative.TIGERTrainer, "__init__", remember)
     trainer, losses = trained(toy, 6, model, **settings)
     assert not torch.equal(losses, expected) and torch.allclose(losses, expected, rtol=2e-3)
     parameters = dict(trainer.model.named_parameters())
@@ -158,7 +159,7 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(toy, monkeypatch, max_steps
         bars.append(tqdm(**options, file=screen, mininterval=0))
         return bars[-1]
 
-    monkeypatch.setattr(trainer_module, "tqdm", bar)
+    monkeypatch.setattr(generative, "tqdm", bar)
     more = {"train_batch_size": 40, "max_steps": max_steps, "lr_scheduler": "constant", "learning_rate": 0.002}
     config = build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **more))
     data = prepare_data(config)
@@ -230,12 +231,13 @@ def test_wandb_gets_the_same(toy, monkeypatch):
 def test_a_result_names_the_commit_that_began_it(toy, monkeypatch):
     state = {"commit": "first", "dirty": False}
     source_state = functools.cache(lambda: dict(state))
-    monkeypatch.setattr(quick_start, "source_state", source_state)
-    original = quick_start.prepare_data
+    for module in (run, provenance):
+        monkeypatch.setattr(module, "source_state", source_state)
+    original = run.prepare_data
 
     def prepare_data(config):
         state["commit"] = "second"  # another commit is checked out while the run goes on
         return original(config)
 
-    monkeypatch.setattr(quick_start, "prepare_data", prepare_data)
+    monkeypatch.setattr(run, "prepare_data", prepare_data)
     assert run_recbole_tiger("SASRec", "toy", config_dict=settings_of("SASRec", toy))["commit"] == "first"

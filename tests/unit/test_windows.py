@@ -11,8 +11,8 @@ from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.dataset import UserSequences
 from recbole_tiger.data.split import leave_one_out
 from recbole_tiger.data.tokens import block_causal_mask
+from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.model.tiger import TIGER
-from recbole_tiger.quick_start import prepare_data
 
 
 def test_block_causal_mask_by_hand():

@@ -6,14 +6,8 @@ Comes in: RecBole's data loaders and a model. Goes out: a run folder with ``best
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
-import signal
-import threading
-from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -24,11 +18,9 @@ from recbole.utils import dict2str, get_local_time, set_color
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_tiger import processes
-from recbole_tiger.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from recbole_tiger.config import check_arithmetic, plain_settings, precision_of
-from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
+from recbole_tiger.config import plain_settings
 from recbole_tiger.decoding import BeamResult
+from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation.evaluator import (
     Ranks,
@@ -40,7 +32,8 @@ from recbole_tiger.evaluation.evaluator import (
     unrounded_evaluator,
 )
 from recbole_tiger.leaderboard.table import PLACES
-from recbole_tiger.nn import RowAdamW, WeightAverage
+from recbole_tiger.signals import on_sigterm
+from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
 NAN_CHECK_STEPS = 50
@@ -56,20 +49,7 @@ MAY_CHANGE = (PLACES - {"seed"}) | {
 }
 
 
-@contextmanager
-def on_sigterm(handle: Callable[[], None]):
-    """Call `handle` on SIGTERM, between two steps of Python; outside of the main thread signals stay as they are."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: handle())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-class SafeTrainer(Trainer):
+class SequentialTrainer(Trainer):
     """RecBole's trainer for any sequential model, with what the benchmark promises.
 
     Attributes:
@@ -87,8 +67,8 @@ class SafeTrainer(Trainer):
             )
         Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)  # two processes at once break RecBole's way
         super().__init__(config, model)
-        self.run_dir = Path(processes.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
-        if processes.is_main():
+        self.run_dir = Path(collectives.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
+        if collectives.is_main():
             self.run_dir.mkdir(parents=True, exist_ok=True)
         self.saved_model_file = str(self.run_dir / "best.pth")
         self.last_model_file = str(self.run_dir / "last.pth")
@@ -112,7 +92,7 @@ class SafeTrainer(Trainer):
 
     def state(self, epoch: int) -> dict:
         """Everything that training after ``epoch`` depends on; all processes ask for it together."""
-        own_state, *other_states = processes.gather(random_state())
+        own_state, *other_states = collectives.gather(random_state())
         return {
             "config": plain_settings(self.config),
             "epoch": epoch,
@@ -139,7 +119,7 @@ class SafeTrainer(Trainer):
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         """Write a checkpoint whole or not at all; RecBole's own pickles the ``Config``."""
         state = self.state(epoch)
-        if not processes.is_main():
+        if not collectives.is_main():
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
         try:
@@ -187,10 +167,10 @@ class SafeTrainer(Trainer):
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self._loader_state = checkpoint["loader_state"]
         random_states = [checkpoint["random_state"], *checkpoint.get("other_random_states", [])]
-        if processes.rank() < len(random_states):
-            set_random_state(random_states[processes.rank()])
+        if collectives.rank() < len(random_states):
+            set_random_state(random_states[collectives.rank()])
         else:  # more processes than before: these begin sequences that none has drawn from
-            processes.seed_generators(self.config, checkpoint["epoch"] + 1, self._progress[0])
+            collectives.seed_generators(self.config, checkpoint["epoch"] + 1, self._progress[0])
         self.logger.info(f"Resuming {resume_file} after epoch {checkpoint['epoch']}")
         return checkpoint
 
@@ -215,7 +195,7 @@ class SafeTrainer(Trainer):
     @staticmethod
     def _read_checkpoint(path) -> dict:
         """A checkpoint's content on the CPU; the first process reads it for all, which may be on other machines."""
-        return processes.from_main(lambda: load_checkpoint(path))
+        return collectives.from_main(lambda: load_checkpoint(path))
 
     def _load_weights(self, checkpoint: dict) -> None:
         self.model.load_state_dict(checkpoint["state_dict"])
@@ -249,7 +229,7 @@ class SafeTrainer(Trainer):
 
     @staticmethod
     def _is_written(path: str) -> bool:
-        return processes.from_main(lambda: os.path.exists(path))
+        return collectives.from_main(lambda: os.path.exists(path))
 
     def _request_stop(self) -> None:
         """What SIGTERM does: end now; the checkpoint of the last whole epoch stands, and resuming repeats the rest."""
@@ -288,6 +268,10 @@ class SafeTrainer(Trainer):
         if callback_fn and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
             callback_fn(epoch, record["valid"][self.valid_metric])
 
+    def _start_clock(self) -> None:
+        """Training time counts from here on."""
+        self._clock = perf_counter()
+
     def _count_training(self) -> None:
         """Add the time since the last count, or since training went on, to what training took."""
         now = perf_counter()
@@ -300,7 +284,7 @@ class SafeTrainer(Trainer):
         Several processes go through the same batches in the same order, each with its share of the rows, and the step
         is that of the whole batch.
         """
-        if processes.count() == 1:
+        if collectives.count() == 1:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
@@ -308,7 +292,7 @@ class SafeTrainer(Trainer):
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         total_loss = 0.0
         bar = tqdm(
-            processes.loader_shares(train_data),
+            collectives.loader_shares(train_data),
             total=len(train_data),
             ncols=100,
             desc=set_color(f"Train {epoch_idx:>5}", "pink"),
@@ -327,7 +311,7 @@ class SafeTrainer(Trainer):
             scaled = scaler.scale(loss)
             if n_targets:
                 scaled.backward()
-            loss, _ = processes.average_gradients(parameters, loss, n_targets)
+            loss, _ = collectives.average_gradients(parameters, loss, n_targets)
             self._check_nan(loss)
             if self.clip_grad_norm:
                 clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -353,7 +337,7 @@ class SafeTrainer(Trainer):
     def _is_last(self, epoch: int) -> bool:
         """Whether no epoch follows: there were `epochs`, or training has taken `max_seconds` by the first process's clock."""
         limit = self.config["max_seconds"]
-        taken = processes.from_main(lambda: self.seconds["training"]) if limit else 0.0
+        taken = collectives.from_main(lambda: self.seconds["training"]) if limit else 0.0
         return epoch + 1 >= self.epochs or bool(limit and taken >= limit)
 
     def _validate(self, epoch, valid_data, verbose, show_progress) -> tuple[bool, dict]:
@@ -415,9 +399,9 @@ class SafeTrainer(Trainer):
             self.logger.info(f"Loading model structure and parameters from {path}")
         self.model.eval()
         self.item_tensor = eval_data._dataset.get_item_feature()
-        processes.check_weights(list(self.model.parameters()))
+        collectives.check_weights(list(self.model.parameters()))
         bar = tqdm(
-            processes.loader_shares(eval_data),
+            collectives.loader_shares(eval_data),
             total=len(eval_data),
             ncols=100,
             desc=set_color("Evaluate   ", "pink"),
@@ -448,14 +432,14 @@ class SafeTrainer(Trainer):
             ranks.append(rank.cpu())
             users.append(interaction[self.config["USER_ID_FIELD"]].cpu())
         columns = [torch.cat(column) for column in (users, ranks, ties, id_ranks) if column]
-        columns = processes.assemble(torch.stack(columns, 1), places, eval_data.sample_size)
+        columns = collectives.assemble(torch.stack(columns, 1), places, eval_data.sample_size)
         self.ranks = Ranks(*columns.T.contiguous().numpy())
         self.eval_collector.model_collect(self.model)
         collected = self.eval_collector.get_data_struct()
         for name in ("rec.topk", "rec.items"):
             if name in collected:
-                collected.set(name, processes.assemble(collected.get(name), places, eval_data.sample_size))
-        result, self.id_level = processes.from_main(lambda: self._metrics(collected))
+                collected.set(name, collectives.assemble(collected.get(name), places, eval_data.sample_size))
+        result, self.id_level = collectives.from_main(lambda: self._metrics(collected))
         self.wandblogger.log_eval_metrics(result, head="eval")
         return result
 
@@ -493,301 +477,3 @@ class SafeTrainer(Trainer):
         pairs = one.repeat_interleave(len(items))
         pairs.update(items)
         return self.model.predict(pairs).view(-1)
-
-
-class S3RecTrainer(SafeTrainer):
-    """S3Rec's two stages; the first has no validation and ends after `pretrain_epochs`."""
-
-    def pretrain(self, train_data, verbose=True, show_progress=False) -> str:
-        """Self-supervised stage; returns the file that the second stage starts from."""
-        path, limit = str(self.run_dir / "pretrained.pth"), self.config["max_seconds"]
-        for epoch in range(self.config["pretrain_epochs"]):
-            started = perf_counter()
-            loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
-            self.seconds["training"] += perf_counter() - started
-            if verbose:
-                self.logger.info("pre" + self._generate_train_loss_output(epoch, started, perf_counter(), loss))
-            self._add_train_loss_to_tensorboard(epoch, loss, tag="Loss/Pretrain")
-            if limit and processes.from_main(lambda: self.seconds["training"]) >= limit:
-                self._save_checkpoint(epoch, verbose=False, saved_model_file=path)
-                raise ConfigError(
-                    f"max_seconds={limit} ended in epoch {epoch + 1} of pretrain_epochs={self.config['pretrain_epochs']}, before "
-                    f"S3Rec's second stage; raise max_seconds, or set --pre_model_path={path} to begin with that stage"
-                )
-        self._save_checkpoint(self.config["pretrain_epochs"] - 1, verbose=False, saved_model_file=path)
-        return path
-
-
-class TIGERTrainer(SafeTrainer):
-    """Trainer of the generative models: batches as index tensors, step-wise schedules, beam search in evaluation, and averaged
-    weights (`ema_decay`), which are the ones evaluated and kept."""
-
-    def __init__(self, config, model):
-        self.global_step = 0
-        super().__init__(config, model)
-        self.max_steps = config["max_steps"] or 0
-        self.eval_steps = config["eval_steps"] or 0
-        self._validated_at = 0  # step of the last validation
-        self._stopping = False
-        self._epoch = 0
-        self._steps_per_epoch = 0
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
-        self._examples: TrainingExamples | TrainingWindows | None = None
-        self._look_steps = 1 if self.device.type == "cpu" else NAN_CHECK_STEPS
-        self.precision = precision_of(config)
-        self.average: WeightAverage | None = None
-        if config["ema_decay"]:
-            self.average = WeightAverage(model.parameters(), config["ema_decay"])
-            self.optimizer.register_step_post_hook(lambda *_: self.average.update())
-        self._loss_func = model.calculate_loss
-        if config["compile"]:
-            self._loss_func = torch.compile(model.calculate_loss, dynamic=True)
-
-    def fit(self, *args, **kwargs):
-        """As in the base class; how to compute is checked here once more for RecBole's own ``run_recbole``."""
-        check_arithmetic(self.config)
-        return super().fit(*args, **kwargs)
-
-    def _build_optimizer(self, **kwargs):
-        """RecBole's optimizers and Adafactor; weight decay on matrices only (norms are scales, not weights).
-
-        Adafactor's step is relative to the size of a weight, and what starts at zero would hardly start at all: it counts
-        as being of size `ZERO_START_SIZE` until it is larger.
-        """
-        learner, rate, decay = self.config["learner"], self.config["learning_rate"], self.config["weight_decay"] or 0.0
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": decay},
-            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        classes = {
-            "adam": torch.optim.Adam,
-            "adamw": torch.optim.AdamW,
-            "sgd": torch.optim.SGD,
-            "adagrad": torch.optim.Adagrad,
-            "rmsprop": torch.optim.RMSprop,
-            "adafactor": getattr(torch.optim, "Adafactor", None),
-        }
-        if classes.get(learner) is None:
-            usable = ", ".join(name for name, value in classes.items() if value is not None)
-            raise ConfigError(f"learner='{learner}' cannot train {self.config['model']} here; choose one of {usable}")
-        options = {"fused": True} if learner in ("adam", "adamw") else {}
-        if learner == "adafactor":
-            zero = {id(p) for p in parameters if p.numel() and not p.detach().any()}
-            started = [{**g, "params": [p for p in g["params"] if id(p) in zero]} for g in groups]
-            groups = [{**g, "params": [p for p in g["params"] if id(p) not in zero]} for g in groups]
-            groups += [{**g, "eps": (None, ZERO_START_SIZE)} for g in started if g["params"]]
-        return classes[learner](groups, lr=rate, **options)
-
-    def _learning_rate_factor(self, step: int) -> float:
-        """Factor on `learning_rate` at a step, from 0.
-
-        constant: 1. inverse_sqrt: 1 for `warmup_steps`, then sqrt(warmup_steps / step), which is the paper's
-        "0.01 for the first 10k steps and then follows an inverse square root decay" (4.1.3). cosine: linear from 0
-        over `warmup_steps`, then half a cosine down to 0 at `max_steps`.
-        """
-        kind, warmup = self.config["lr_scheduler"], int(self.config["warmup_steps"] or 0)
-        if kind == "inverse_sqrt":
-            return math.sqrt(max(warmup, 1) / max(step, warmup, 1))
-        if kind == "cosine":
-            total = self.max_steps
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
-        return 1.0
-
-    def state(self, epoch: int) -> dict:
-        own = {
-            "global_step": self.global_step,
-            "validated_at": self._validated_at,
-            "scheduler": self.scheduler.state_dict(),
-        }
-        if self.average is not None:
-            with self.average.shown(False):
-                own |= {"trained_state_dict": self.model.state_dict(), "averaged_steps": self.average.steps}
-        with self._averaged():
-            return {**super().state(epoch), **own}
-
-    def _averaged(self):
-        """A `with` block in which the model has its averaged weights, where there are any."""
-        return nullcontext() if self.average is None else self.average.shown(True)
-
-    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
-        with self._averaged():
-            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
-
-    def _load_weights(self, checkpoint: dict) -> None:
-        super()._load_weights(checkpoint)
-        if self.average is not None:
-            self.average.restart(checkpoint.get("averaged_steps", 0))
-
-    def resume_checkpoint(self, resume_file):
-        checkpoint = super().resume_checkpoint(resume_file)
-        if "trained_state_dict" in checkpoint:
-            self.model.load_state_dict(checkpoint["trained_state_dict"])
-        self.global_step = checkpoint["global_step"]
-        self._validated_at = checkpoint["validated_at"]
-        self.finished = self.finished or 0 < self.max_steps <= self.global_step
-        self.scheduler.load_state_dict(checkpoint["scheduler"])
-        return checkpoint
-
-    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        """One pass over all training prefixes, or the rest of one; the mean loss of a step."""
-        if self._examples is None:
-            self._examples = self._make_examples(train_data._dataset)
-        self._epoch = epoch_idx
-        self.model.train()
-        loss_func = loss_func or self._loss_func
-        batches = self._examples.batches(self.config["train_batch_size"], seed=(self.config["seed"], epoch_idx))
-        steps, loss_sum = self._progress
-        self._steps_per_epoch = len(batches)
-        bar = self._progress_bar(batches, steps, show_progress)
-        batches = batches.after(steps)
-        total = torch.full((), loss_sum, device=self.device)
-        recent: list[torch.Tensor] = []  # losses that were not looked at
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        for batch, share in zip(batches, batches.n_targets, strict=True):
-            if self.max_steps and self.global_step >= self.max_steps:
-                self.finished = True
-            elif self.eval_steps and self.global_step % self.eval_steps == 0 and self.global_step > self._validated_at:
-                self._progress = (steps, float(total))
-                self._validate_midway(show_progress)
-            if self.finished:
-                break
-            if processes.any_of(self._stopping):
-                self._progress = (steps, float(total))
-                self._count_training()
-                self._stop()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = total.new_zeros(())
-            if share:  # a small batch may have no row for this process
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    loss = loss_func(batch)
-                loss.backward()
-            loss, n_targets = processes.average_gradients(parameters, loss, share)
-            if self.clip_grad_norm:
-                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-            self.optimizer.step()
-            self.scheduler.step()
-            total += loss.detach()
-            recent.append(loss.detach())
-            self.global_step += 1
-            self.examples_seen += n_targets
-            steps += 1
-            bar.update(share)
-            if steps % self._look_steps == 0:
-                self._check_losses(total, recent, steps, bar)
-                recent = []
-        self._check_losses(total, recent, steps, bar)
-        bar.close()
-        self._progress = (steps, float(total))
-        if self.max_steps and self.global_step >= self.max_steps:
-            self.finished = True
-        return float(total) / max(steps, 1)
-
-    def _request_stop(self) -> None:
-        self._stopping = True  # seen by all processes before the next step, or the next batch of an evaluation
-
-    def _stop(self) -> None:
-        """Write where training stands and end it; resumed, it is as if it had never stopped."""
-        if not self._saved:
-            raise TrainingStopped("stopped by SIGTERM; nothing was saved, since the run was told to save nothing")
-        self._save_checkpoint(self._epoch - 1, verbose=False, saved_model_file=self.last_model_file)
-        raise TrainingStopped(
-            f"stopped by SIGTERM after step {self.global_step}; continue with --resume={self.last_model_file}"
-        )
-
-    def _validate_midway(self, show_progress: bool) -> None:
-        """Validation every `eval_steps` steps, within an epoch."""
-        self._count_training()
-        improved, result = self._validate(self._epoch, self._valid_data, True, show_progress)
-        passed = self._epoch + self._progress[0] / self._steps_per_epoch
-        record = {"epoch": self._epoch, "step": self.global_step, "epochs": passed, "valid": dict(result)}
-        self._history.append(record)
-        self.model.train()
-        if self._saved:
-            if improved:
-                self._save_checkpoint(self._epoch - 1)
-            self._save_checkpoint(self._epoch - 1, verbose=False, saved_model_file=self.last_model_file)
-        if self._callback:
-            self._callback(self._epoch, result[self.valid_metric])
-        self._clock = perf_counter()
-
-    def _validate(self, *arguments) -> tuple[bool, dict]:
-        found = super()._validate(*arguments)
-        self._validated_at = self.global_step
-        return found
-
-    def _place_of_validation(self, epoch: int) -> int:
-        """The epoch, or the step where an epoch has several validations."""
-        return self.global_step if self.eval_steps else epoch
-
-    def _validation_is_due(self, epoch: int) -> bool:
-        if not self.eval_steps:
-            return super()._validation_is_due(epoch)
-        return self.finished and self._validated_at < self.global_step
-
-    def _make_examples(self, dataset) -> TrainingExamples | TrainingWindows:
-        if self.config["encoder_mask"] == "bidirectional":
-            return TrainingExamples.from_dataset(dataset, self.config, self.device)
-        return TrainingWindows.from_sequences(dataset.sequences, self.config, self.device)
-
-    def _progress_bar(self, batches: Batches, done: int, show_progress: bool) -> tqdm:
-        """Examples of this epoch, or of the steps that `max_steps` leaves of it, at so many per second."""
-        n_targets = batches.n_targets
-        if self.max_steps:
-            n_targets = n_targets[: done + max(self.max_steps - self.global_step, 0)]
-        return tqdm(
-            total=sum(n_targets),
-            initial=sum(n_targets[:done]),
-            unit=" examples",
-            unit_scale=True,
-            ncols=100,
-            desc=set_color(f"Train {self._epoch:>5}", "pink"),
-            disable=None if show_progress else True,
-        )
-
-    def _check_losses(self, total: torch.Tensor, recent: list[torch.Tensor], steps: int, bar: tqdm) -> None:
-        """Show the mean loss; stop if a loss since the last look is not finite, and say which."""
-        if not math.isfinite(float(total)):
-            finite = [math.isfinite(float(loss)) for loss in recent]
-            back = len(recent) - finite.index(False) if False in finite else 1
-            step = self.global_step - back
-            raise ValueError(
-                f"the training loss is not finite at step {step + 1} (epoch {self._epoch}, batch {steps - back + 1}, learning "
-                f"rate {self.config['learning_rate'] * self._learning_rate_factor(step):.2e}): lower learning_rate or set "
-                "clip_grad_norm: {max_norm: 1.0}"
-            )
-        rate = self.optimizer.param_groups[0]["lr"]
-        bar.set_postfix_str(f"loss {float(total) / max(steps, 1):.4f}, lr {rate:.1e}", refresh=False)
-
-    def _stop_if_asked(self) -> None:
-        if processes.any_of(self._stopping):
-            self._stop()
-
-    def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
-        return self.model.recommend(
-            interaction[self.config["USER_ID_FIELD"]],
-            interaction[self.model.ITEM_SEQ],
-            interaction[self.model.ITEM_SEQ_LEN],
-            k,
-            excluded=seen,
-        )
-
-
-class TIGERTreeTrainer(TIGERTrainer):
-    """TIGER's trainer with plainly random batches, since the model packs histories and has no padding to save."""
-
-    def _build_optimizer(self, **kwargs):
-        """With `update_rows=touched`, AdamW on the rows that a step reads; it does the clipping too."""
-        optimizer = super()._build_optimizer(**kwargs)
-        if self.config["update_rows"] == "all":
-            return optimizer
-        clip, self.clip_grad_norm = self.clip_grad_norm, None
-        groups = [{key: group[key] for key in ("params", "weight_decay")} for group in optimizer.param_groups]
-        return RowAdamW(
-            groups, lr=self.config["learning_rate"], fused=True, max_norm=clip["max_norm"] if clip else None
-        )
-
-    def _make_examples(self, dataset) -> TrainingWindows:
-        return replace(super()._make_examples(dataset), bucket_batches=1)

@@ -1,4 +1,4 @@
-"""Repairs of RecBole 1.2.1, one small function each, applied once by ``recbole_tiger.register``.
+"""Repairs of RecBole 1.2.1, one small function each, applied once by ``recbole_tiger.plugin.register``.
 
 Comes in: RecBole's modules as installed. Goes out: the same modules, able to run on current numpy, pandas, torch and
 CUDA set-ups. A repair does nothing where it is not needed, and none changes a result that RecBole computes correctly.
@@ -214,7 +214,7 @@ def write_tensorboard_once() -> None:
     """Let one process of a run write TensorBoard's events; RecBole opens a writer in each."""
     from recbole.trainer import trainer as module
 
-    from recbole_tiger import processes
+    from recbole_tiger.distributed import collectives
 
     original = module.get_tensorboard
 
@@ -222,7 +222,7 @@ def write_tensorboard_once() -> None:
         def __getattr__(self, name):
             return lambda *args, **kwargs: None
 
-    module.get_tensorboard = lambda logger: original(logger) if processes.is_main() else _Silent()
+    module.get_tensorboard = lambda logger: original(logger) if collectives.is_main() else _Silent()
 
 
 _applied = False

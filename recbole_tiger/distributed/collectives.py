@@ -1,7 +1,7 @@
 """The processes of one run: which one this is, its share of the rows, and what all of them add up to.
 
 Comes in: what one process has. Goes out: what the whole run has, the same in every process. In a run of one process every
-function gives back what it was given. `launch.py` starts the processes; gloo carries what lies on the CPU, NCCL the rest.
+function gives back what it was given. `launcher.py` starts the processes; gloo carries what lies on the CPU, NCCL the rest.
 """
 
 from __future__ import annotations

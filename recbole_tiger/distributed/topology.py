@@ -1,6 +1,6 @@
 """How many processes a run has, on which machines, and whether they can share it; in RecBole's terms.
 
-Comes in: a ``Config``. Goes out: a `Spread`, or one clear error before any work.
+Comes in: a ``Config``. Goes out: a `Topology`, or one clear error before any work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OF_MACHINE = (
 
 
 @dataclass(frozen=True)
-class Spread:
+class Topology:
     """The processes of a run, on one machine or several.
 
     Attributes:
@@ -39,7 +39,7 @@ class Spread:
     offset: int
 
     @classmethod
-    def of(cls, config: Config) -> Spread:
+    def of(cls, config: Config) -> Topology:
         """What a configuration asks for.
 
         Raises:
@@ -79,7 +79,7 @@ def check_processes(config: Config, can_spread: bool) -> None:
     Args:
         can_spread: whether what is done with the configuration knows how to start them.
     """
-    spread = Spread.of(config)
+    spread = Topology.of(config)
     if spread.everywhere == 1:
         return
     asked = f"nproc={spread.here}, world_size={spread.everywhere}"

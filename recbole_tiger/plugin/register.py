@@ -12,8 +12,8 @@ import importlib.abc
 import importlib.machinery
 import sys
 
-from recbole_tiger import compat
 from recbole_tiger.models import model_spec, models_with
+from recbole_tiger.plugin import patches
 
 _registered = False
 
@@ -24,20 +24,20 @@ def register() -> None:
     if _registered:
         return
     _registered = True  # first, since the modules below import this package again
-    compat.apply()
+    patches.apply()
 
     import recbole.data.dataset
     import recbole.trainer
 
-    from recbole_tiger import trainer
     from recbole_tiger.data import dataset
+    from recbole_tiger.experiment.loading import trainer_class
 
     for name in models_with("ours"):
         spec = model_spec(name)
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = importlib.import_module(
             f"recbole_tiger.model.{spec.module}"
         )
-        setattr(recbole.trainer, f"{name}Trainer", getattr(trainer, spec.trainer))
+        setattr(recbole.trainer, f"{name}Trainer", trainer_class(name))
         if spec.dataset is not None:
             setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, spec.dataset))
     _extend_config()
@@ -99,10 +99,10 @@ def _extend_quick_start() -> None:
 
         @functools.wraps(original)
         def load_data_and_model(model_file):
-            from recbole_tiger import quick_start
-            from recbole_tiger.checkpoint import is_safe_checkpoint
+            from recbole_tiger.experiment import loading
+            from recbole_tiger.training.checkpoint import is_safe_checkpoint
 
-            return (quick_start.load_data_and_model if is_safe_checkpoint(model_file) else original)(model_file)
+            return (loading.load_data_and_model if is_safe_checkpoint(model_file) else original)(model_file)
 
         module.load_data_and_model = load_data_and_model
         package = sys.modules.get("recbole.quick_start")

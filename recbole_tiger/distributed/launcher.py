@@ -1,6 +1,6 @@
 """Starts the processes of one run, watches them and ends them together, in RecBole's terms.
 
-Comes in: a function and a `Spread`. Goes out: what the function returned, or the error of the process that failed first.
+Comes in: a function and a `Topology`. Goes out: what the function returned, or the error of the process that failed first.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from time import monotonic
 import torch
 import torch.distributed as dist
 
-from recbole_tiger import processes
+from recbole_tiger.distributed import collectives
+from recbole_tiger.distributed.topology import Topology
 from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped
-from recbole_tiger.spread import Spread
-from recbole_tiger.trainer import on_sigterm
+from recbole_tiger.signals import on_sigterm
 
 #: Nothing is inherited, so that threads and CUDA of this process stay out of the others.
 START_METHOD = "spawn"
@@ -36,10 +36,10 @@ class _Traceback(Exception):
     """The stack of an error, as text, from the process in which it was raised."""
 
 
-def run_in_processes(work: Callable, arguments: tuple, spread: Spread):
+def run_in_processes(work: Callable, arguments: tuple, spread: Topology):
     """Call ``work(*arguments)`` in every process of a run; returns what this machine's first process returned.
 
-    Each process has joined the group of all (`processes.py`) when `work` is called, and `torch.cuda` is set to a GPU of its
+    Each process has joined the group of all (`collectives.py`) when `work` is called, and `torch.cuda` is set to a GPU of its
     own where there are any. SIGTERM is passed on to all of them. When one fails, the others are ended.
 
     Args:
@@ -81,7 +81,7 @@ def run_in_processes(work: Callable, arguments: tuple, spread: Spread):
         del store  # the port is free again, though the stack of an error may keep this frame
 
 
-def _meeting_place(spread: Spread) -> dist.TCPStore:
+def _meeting_place(spread: Topology) -> dist.TCPStore:
     try:
         return dist.TCPStore(
             spread.ip, spread.port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30)
@@ -161,7 +161,7 @@ def _end(running) -> None:
 # ------------------------------------------------------------------------------------------------ in a started process
 
 
-def _process(sender: Connection, local: int, spread: Spread, port: int, work: Callable, arguments: tuple) -> None:
+def _process(sender: Connection, local: int, spread: Topology, port: int, work: Callable, arguments: tuple) -> None:
     """The life of one process: join, work, report."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this process
@@ -171,7 +171,7 @@ def _process(sender: Connection, local: int, spread: Spread, port: int, work: Ca
     elif "OMP_NUM_THREADS" not in os.environ:  # the processes share the machine's cores
         torch.set_num_threads(max(1, torch.get_num_threads() // spread.here))
     try:
-        with processes.joined(spread.offset + local, spread.everywhere, _store(spread.ip, port)):
+        with collectives.joined(spread.offset + local, spread.everywhere, _store(spread.ip, port)):
             report = work(*arguments), None, ""
     except Exception as error:
         report = None, _sendable(error), traceback.format_exc()
@@ -181,7 +181,7 @@ def _process(sender: Connection, local: int, spread: Spread, port: int, work: Ca
 
 def _store(ip: str, port: int) -> dist.TCPStore:
     try:
-        return dist.TCPStore(ip, port, is_master=False, timeout=processes.STEP_TIMEOUT)
+        return dist.TCPStore(ip, port, is_master=False, timeout=collectives.STEP_TIMEOUT)
     except RuntimeError as error:
         raise ConfigError(
             f"ip='{ip}', port={port}: the first machine is not there ({str(error).strip().splitlines()[0]}); start the "

@@ -1,0 +1,1 @@
+"""Several processes of one run: how many and where, started and watched, and what they add up to."""

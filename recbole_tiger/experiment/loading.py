@@ -1,0 +1,148 @@
+"""What a run works with: the log, the data in RecBole's loaders, the model and its trainer.
+
+Input: a checked ``Config``, or a checkpoint. Output: `PreparedData`, trainers, and RecBole's sextuple of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import getLogger
+
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, init_logger, init_seed
+
+from recbole_tiger.config import check_settings, config_from_plain
+from recbole_tiger.data.dataset import FeatureDataset, order_interactions
+from recbole_tiger.distributed import collectives
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.models import model_spec
+from recbole_tiger.tokenization import TokenizedCatalogue, item_file
+from recbole_tiger.training.checkpoint import load_checkpoint
+from recbole_tiger.training.generative import TIGERTrainer, TIGERTreeTrainer
+from recbole_tiger.training.s3rec import S3RecTrainer
+from recbole_tiger.training.sequential import SequentialTrainer
+
+TRAINERS = {each.__name__: each for each in (SequentialTrainer, S3RecTrainer, TIGERTrainer, TIGERTreeTrainer)}
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A dataset and its three loaders, all models' alike."""
+
+    dataset: object
+    train: object
+    valid: object
+    test: object
+
+
+_log_handlers: list = []
+
+
+def start_logging(config: Config) -> str | None:
+    """RecBole's log for this run; returns the log file. Of several processes the first has one, the others log errors only.
+
+    RecBole's ``init_logger`` does nothing where the root logger has handlers, so a second run in a process, a notebook
+    or a test runner would write to no file; handlers of others stay.
+    """
+    logger = getLogger()
+    if not collectives.is_main():
+        logger.setLevel("ERROR")
+        return None
+    others = [handler for handler in logger.handlers if handler not in _log_handlers]
+    for handler in _log_handlers:
+        handler.close()
+    logger.handlers.clear()
+    init_logger(config)
+    _log_handlers[:] = logger.handlers
+    logger.handlers += others
+    return next(os.path.relpath(h.baseFilename) for h in _log_handlers if hasattr(h, "baseFilename"))
+
+
+def prepare_data(config: Config) -> PreparedData:
+    """Load, order and split a dataset; the same rows in the same order for every model."""
+    try:
+        dataset = FeatureDataset(config) if model_spec(config["model"]).needs_features else create_dataset(config)
+    except ValueError as error:
+        if "feat is empty" not in str(error):
+            raise
+        raise ConfigError(
+            f"dataset='{config['dataset']}': no interactions are left after filtering with user_inter_num_interval="
+            f"{config['user_inter_num_interval']!r} and item_inter_num_interval={config['item_inter_num_interval']!r}; "
+            "widen them"
+        ) from error
+    if model_spec(config["model"]).needs_features and config["item_feature"] not in dataset.field2type:
+        columns = list(read_item_header(config))
+        raise ConfigError(
+            f"item_feature='{config['item_feature']}' is not a column of {config['dataset']}.item; its columns: "
+            f"{', '.join(columns) or 'none, the file is missing'}"
+        )
+    if not hasattr(dataset, "sequences"):
+        dataset.sequences = order_interactions(dataset)
+    train, valid, test = data_preparation(config, dataset)
+    for loader in (valid, test):
+        if len(loader._dataset) == 0:
+            raise ConfigError(
+                f"dataset='{config['dataset']}' leaves no user for evaluation (a user needs 4 interactions for validation "
+                "and 3 for test); lower the interval filters or bring more data"
+            )
+        if len(loader._dataset) < collectives.count():
+            raise ConfigError(
+                f"dataset='{config['dataset']}' has {len(loader._dataset)} users for evaluation, fewer than the "
+                f"{collectives.count()} processes; lower nproc"
+            )
+    return PreparedData(dataset, train, valid, test)
+
+
+def read_item_header(config: Config) -> list[str]:
+    """Names of the columns of the ``.item`` file, empty without one."""
+    path = item_file(config)
+    if not path.is_file():
+        return []
+    with open(path, encoding=config["encoding"] or "utf-8") as file:
+        return [column.partition(":")[0] for column in file.readline().rstrip("\r\n").split(config["field_separator"])]
+
+
+def trainer_class(model: str) -> type[SequentialTrainer]:
+    """The trainer of a model by name."""
+    return TRAINERS[model_spec(model).trainer]
+
+
+def make_trainer(config: Config, data: PreparedData) -> SequentialTrainer:
+    """A seeded model and its trainer."""
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    collectives.seed_generators(config)
+    return trainer_class(config["model"])(config, model)
+
+
+def load_data_and_model(model_file: str, changes: Mapping | None = None):
+    """RecBole's loader for checkpoints of this package.
+
+    Args:
+        changes: settings in place of the run's; they are checked.
+
+    Returns:
+        config, model, dataset, train_data, valid_data, test_data
+
+    Raises:
+        CheckpointError: for a damaged or foreign file.
+        ConfigError: if the dataset is not there or has other items than the model was trained on.
+    """
+    checkpoint = load_checkpoint(model_file)
+    config = config_from_plain({**checkpoint["config"], **(changes or {})})
+    if changes:
+        check_settings(config, spread=True)
+    init_seed(config["seed"], config["reproducibility"])
+    start_logging(config)
+    other = checkpoint.get("other_parameter") or {}
+    if "semantic_ids" in other:
+        config.checkpoint_semantic_ids = TokenizedCatalogue.from_state_dict(other["semantic_ids"])
+    data = prepare_data(config)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    model.load_state_dict(checkpoint["state_dict"])
+    model.load_other_parameter(checkpoint.get("other_parameter"))
+    return config, model, data.dataset, data.train, data.valid, data.test

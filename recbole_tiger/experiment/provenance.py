@@ -1,0 +1,112 @@
+"""Where a result comes from: the code, the machine, the recipe, and what the data was.
+
+Input: a ``Config`` and a loaded dataset. Output: plain dictionaries, as ``result.json`` keeps them.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+import zlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from recbole.config import Config
+
+from recbole_tiger.config import precision_of
+from recbole_tiger.data.split import moment_text
+from recbole_tiger.datasets.paper_counts import DatasetCounts, count_lengths
+from recbole_tiger.distributed import collectives
+from recbole_tiger.models import model_spec
+
+
+def counts_of_table2(dataset) -> DatasetCounts:
+    """Users, items and lengths of a loaded dataset after its filters, as in the paper's Table 2."""
+    lengths = np.diff(dataset.sequences.start)
+    return count_lengths(lengths[lengths > 0], len(np.unique(dataset.sequences.items)))
+
+
+def data_checksum(dataset) -> str:
+    """CRC-32 over users, items, order and split of all interactions: equal for every model that saw the same data."""
+    sequences = dataset.sequences
+    tokens = "\x00".join(map(str, dataset.field2id_token[dataset.iid_field]))
+    crc = zlib.crc32(tokens.encode("utf-8"))
+    arrays = [sequences.items, sequences.start]
+    if sequences.split.cutoffs is not None:  # leave-one-out follows from the sequences
+        arrays += [sequences.split.n_training, *sequences.split.targets.values()]
+    for array in arrays:
+        crc = zlib.crc32(array.astype("<i8").tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def split_report(dataset) -> dict:
+    """What a split gave: its cut-offs (None for leave-one-out), and how much each phase has.
+
+    Returns:
+        ``cutoffs`` in the unit of the time column and ``dates`` as text; ``training_interactions``; for "valid" and "test"
+        ``users`` with a target, and ``new_items``: targets whose item has no training interaction, so that a model that
+        knows items by their interactions alone cannot find them.
+    """
+    sequences, split = dataset.sequences, dataset.sequences.split
+    trained = np.zeros(len(dataset.field2id_token[dataset.iid_field]), dtype=bool)
+    trained[sequences.training_items()] = True
+    report = {
+        "cutoffs": None if split.cutoffs is None else list(split.cutoffs),
+        "dates": None if split.cutoffs is None else [moment_text(moment) for moment in split.cutoffs],
+        "training_interactions": int(split.n_training.sum()),
+    }
+    for phase, place in split.targets.items():
+        asked = np.flatnonzero(place > 0)
+        targets = sequences.items[sequences.start[asked] + place[asked]]
+        report[phase] = {"users": len(asked), "new_items": int((~trained[targets]).sum())}
+    return report
+
+
+def environment(config: Config) -> dict:
+    """Versions and hardware that a result was made with."""
+    versions = {}
+    for name in ("recbole-tiger", "recbole", "torch", "numpy", "pandas", "scikit-learn"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    device = torch.cuda.get_device_name() if str(config["device"]).startswith("cuda") else platform.processor()
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "device": device or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": precision_of(config),
+        "processes": collectives.count(),
+    }
+
+
+def provenance(config: Config) -> dict:
+    """What a row of a table says about where it comes from: recipe, loss, seed, and the commit of this code."""
+    loss = model_spec(config["model"]).sampled_loss or config["loss_type"] or "CE"
+    loss = None if model_spec(config["model"]).untrained else loss
+    return {"recipe": config["recipe"], "loss": loss, "seed": config["seed"], **source_state()}
+
+
+@functools.cache
+def source_state() -> dict:
+    """The commit of the checkout that this package runs from, and whether tracked files differ from it.
+
+    Both are None for an installed package. Asked once per process: the code that runs is the code that was read first.
+    """
+    nothing = {"commit": None, "dirty": None}
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return nothing
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return nothing

@@ -1,0 +1,1 @@
+"""Training: trainers of all models, their optimizers, and checkpoints."""

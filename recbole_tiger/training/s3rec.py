@@ -1,0 +1,35 @@
+"""S3Rec's trainer: its two stages.
+
+Input: RecBole's loaders and the model of a stage. Output: as of :class:`SequentialTrainer`, and ``pretrained.pth``.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from recbole_tiger.distributed import collectives
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.training.sequential import SequentialTrainer
+
+
+class S3RecTrainer(SequentialTrainer):
+    """S3Rec's two stages; the first has no validation and ends after `pretrain_epochs`."""
+
+    def pretrain(self, train_data, verbose=True, show_progress=False) -> str:
+        """Self-supervised stage; returns the file that the second stage starts from."""
+        path, limit = str(self.run_dir / "pretrained.pth"), self.config["max_seconds"]
+        for epoch in range(self.config["pretrain_epochs"]):
+            started = perf_counter()
+            loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
+            self.seconds["training"] += perf_counter() - started
+            if verbose:
+                self.logger.info("pre" + self._generate_train_loss_output(epoch, started, perf_counter(), loss))
+            self._add_train_loss_to_tensorboard(epoch, loss, tag="Loss/Pretrain")
+            if limit and collectives.from_main(lambda: self.seconds["training"]) >= limit:
+                self._save_checkpoint(epoch, verbose=False, saved_model_file=path)
+                raise ConfigError(
+                    f"max_seconds={limit} ended in epoch {epoch + 1} of pretrain_epochs={self.config['pretrain_epochs']}, before "
+                    f"S3Rec's second stage; raise max_seconds, or set --pre_model_path={path} to begin with that stage"
+                )
+        self._save_checkpoint(self.config["pretrain_epochs"] - 1, verbose=False, saved_model_file=path)
+        return path
