@@ -136,11 +136,11 @@ from recbole.utils import InputType  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
-from recbole_tiger.config import build_config  # noqa: E402
 from recbole_tiger.data.batches import Batches, FieldNames, TrainingExamples, TrainingWindows  # noqa: E402
 from recbole_tiger.data.dataset import UserSequences, order_interactions  # noqa: E402
 from recbole_tiger.data.split import Split  # noqa: E402
 from recbole_tiger.data.tokens import encoder_input  # noqa: E402
+from recbole_tiger.experiment.configuration import build_config  # noqa: E402
 from recbole_tiger.experiment.loading import PreparedData, make_trainer, prepare_data  # noqa: E402
 from recbole_tiger.model.tiger import TIGER  # noqa: E402
 from recbole_tiger.training.generative import TIGERTrainer  # noqa: E402

@@ -23,10 +23,12 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from recbole_tiger.config import build_config, known_keys, parse_command_line  # noqa: E402
+from recbole_tiger.experiment.configuration import build_config  # noqa: E402
 from recbole_tiger.experiment.loading import make_trainer, prepare_data  # noqa: E402
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork  # noqa: E402
 from recbole_tiger.semantic_ids import SemanticIDTable  # noqa: E402
+from recbole_tiger.settings.parse import parse_command_line  # noqa: E402
+from recbole_tiger.settings.validate import known_keys  # noqa: E402
 
 USERS = 256  # histories per step of TIGERTree
 LARGEST_DENSE = 200_000  # items up to which AdamW on all rows is tried

@@ -44,7 +44,9 @@ def settings_page() -> str:
         "works as well. An unknown key or an impossible value is an error before any work.\n",
     ]
     groups = [("The protocol, and what all runs share", PROPERTIES / "overall.yaml")]
-    groups += [(f"Model {file.stem}", file) for file in sorted((PROPERTIES / "model").glob("*.yaml")) if "_" not in file.stem]
+    groups += [
+        (f"Model {file.stem}", file) for file in sorted((PROPERTIES / "model").glob("*.yaml")) if "_" not in file.stem
+    ]
     groups += [(f"Model {file.stem}", file) for file in [PROPERTIES / "model" / "Semantic_KNN.yaml"] if file.is_file()]
     groups += [(f"Tokenizer {file.stem}", file) for file in sorted((PROPERTIES / "semantic_id").glob("*.yaml"))]
     for title, file in groups:
@@ -62,7 +64,10 @@ def command_page() -> str:
     """The help of every command."""
     from recbole_tiger.cli import COMMANDS, command_help
 
-    pages = ["# Command line\n", "`recbole-tiger`, `python -m recbole_tiger` and `python run_recbole_tiger.py` are one program.\n"]
+    pages = [
+        "# Command line\n",
+        "`recbole-tiger`, `python -m recbole_tiger` and `python run_recbole_tiger.py` are one program.\n",
+    ]
     for name in (None, *COMMANDS):
         pages.append(f"\n## `recbole-tiger{f' {name}' if name else ''}`\n\n```text\n{command_help(name).rstrip()}\n```")
     return "\n".join(pages) + "\n"

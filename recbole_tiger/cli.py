@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(module.USAGE if module else usage())
         return 0
-    from recbole_tiger.config import parse_command_line
     from recbole_tiger.errors import ProcessDied, ProcessLost, TrainingStopped
+    from recbole_tiger.settings.parse import parse_command_line
 
     try:
         settings = parse_command_line(arguments)
@@ -97,8 +97,9 @@ def _train(settings: dict) -> str:
     if is_leaderboard(settings):
         return leaderboard.make(settings)
     from recbole_tiger.quick_start import run_recbole_tiger
+    from recbole_tiger.settings.parse import pop_config_files
 
-    files = str(settings.pop("config_files", "") or "").split()
+    files = pop_config_files(settings)
     return report(run_recbole_tiger("TIGER", "ml-100k", files, command_line=settings))
 
 
@@ -123,7 +124,7 @@ def report(result: dict) -> str:
 
 
 def _metrics_table(result: dict) -> str:
-    from recbole_tiger.data.split import describe_split
+    from recbole_tiger.settings.split import describe_split
 
     names = list(result["test_result"])
     digits = result["config"]["metric_decimal_place"]

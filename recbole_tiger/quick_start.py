@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from recbole_tiger.config import build_config, known_keys, parse_value, read_yaml
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import start_run
+from recbole_tiger.settings.parse import parse_value, read_yaml
+from recbole_tiger.settings.validate import known_keys
 
 __all__ = ["load_data_and_model", "objective_function", "run_recbole_tiger"]
 

@@ -32,19 +32,20 @@ from recbole_tiger.analysis.runs import (
     test_users,
     write_outputs,
 )
-from recbole_tiger.config import config_from_plain, plain_settings
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.data.dataset import order_interactions
-from recbole_tiger.data.split import LEAVE_ONE_OUT
 from recbole_tiger.decoding import BeamResult, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import run_config
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import lines
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.split import LEAVE_ONE_OUT
 from recbole_tiger.tokenization import TokenizedCatalogue, item_content, item_file, item_table
 
 USAGE = """Usage: python run_recbole_tiger.py cold-start [--dataset=NAME] [--cold_share=0.05,0.1,0.2] [--key=value ...]

@@ -16,11 +16,12 @@ from recbole.data import create_dataset
 from recbole.utils import get_local_time, init_seed
 
 from recbole_tiger.analysis.id_report import IDSet, format_report, id_report, write_html, write_json
-from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.content.sentences import category_paths, item_titles
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import start_logging
 from recbole_tiger.quantization import QUANTIZERS
+from recbole_tiger.settings.parse import pop_config_files, read_config_files
 from recbole_tiger.tokenization import (
     Company,
     Content,
@@ -56,9 +57,7 @@ def run(settings: dict) -> str:
     Raises:
         ValueError: for settings that cannot work, and for an output that exists.
     """
-    files = str(settings.pop("config_files", "") or "").split()
-    for file in files:
-        settings = {**read_yaml(file), **settings}
+    settings = {**read_config_files(pop_config_files(settings)), **settings}
     dataset = settings.pop("dataset", "ml-100k")
     output = settings.pop("output_dir", None)
     methods = _listed(settings.pop("semantic_id", None))

@@ -26,8 +26,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from recbole_tiger.analysis.runs import new_folder, pop_number, pop_numbers, write_outputs
-from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.recommend import BareDataset
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import lines

@@ -20,14 +20,15 @@ import torch
 from recbole.utils import get_local_time
 from tqdm import tqdm
 
-from recbole_tiger.config import build_config, config_from_plain, read_yaml
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.errors import CheckpointError, ConfigError
+from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import run_config
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.report import pages
+from recbole_tiger.settings.parse import pop_config_files, read_config_files
 from recbole_tiger.training.checkpoint import load_checkpoint
 
 
@@ -97,9 +98,7 @@ def config_of(settings: dict):
                 "of them out"
             )
         return config_from_plain(checkpoint_settings(checkpoint))
-    files = str(settings.pop("config_files", "") or "").split()
-    for file in files:
-        settings = {**read_yaml(file), **settings}
+    settings = {**read_config_files(pop_config_files(settings)), **settings}
     model, dataset = settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k")
     if not model_spec(model).uses_semantic_ids:
         raise ConfigError(

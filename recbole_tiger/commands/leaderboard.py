@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from recbole_tiger.config import read_yaml
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.leaderboard.outputs import report, write_outputs
 from recbole_tiger.leaderboard.plan import OF_THE_TABLE, make_plan
 from recbole_tiger.leaderboard.published import check_published
 from recbole_tiger.leaderboard.run import failures_of, is_done, run_plan
 from recbole_tiger.leaderboard.table import make_leaderboards, read_run, read_runs
+from recbole_tiger.settings.parse import pop_config_files, read_yaml
 
 _RUN_USAGE = """Usage: python run_recbole_tiger.py --model=TIGER,SASRec,Pop --dataset=ml-100k --seeds=2024,2025 [--key=value ...]
 
@@ -81,7 +81,7 @@ def make(settings: Mapping) -> str:
         ConfigError: for settings that cannot work, or if no row has a result.
     """
     settings = dict(settings)
-    files = str(settings.pop("config_files", "") or "").split()
+    files = pop_config_files(settings)
     model, dataset, seeds = _pop_table(settings, files)
     options = {
         "ray": settings.pop("ray", False),

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(USAGE)
         return 0
-    from recbole_tiger.config import parse_command_line
+    from recbole_tiger.settings.parse import parse_command_line
 
     try:
         settings = parse_command_line(
@@ -77,18 +77,15 @@ def tune(settings: dict) -> tuple[str, bool]:
     Raises:
         ConfigError: for anything that cannot work, before the first trial.
     """
-    from recbole_tiger.config import read_yaml
     from recbole_tiger.hpo import report, sweep
     from recbole_tiger.hpo.space import read_space
+    from recbole_tiger.settings.parse import pop_config_files, read_config_files
 
     settings = dict(settings)
     space = read_space(settings.pop("space", None))
     names = [option.name for option in dataclasses.fields(sweep.Options)]
     options = sweep.Options(**{name: settings.pop(name) for name in names if name in settings})
-    from_files: dict = {}
-    for file in str(settings.pop("config_files", "") or "").split():
-        from_files.update(read_yaml(file))
-    settings = {**from_files, **settings}
+    settings = {**read_config_files(pop_config_files(settings)), **settings}
     model, dataset = settings.pop("model", None), settings.pop("dataset", "ml-100k")
     plan = sweep.plan(space, model, dataset, settings, options)
     if not sweep.run(plan):

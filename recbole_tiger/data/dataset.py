@@ -14,11 +14,12 @@ import torch
 from recbole.data.dataset import SequentialDataset
 from scipy.sparse import csr_matrix
 
-from recbole_tiger.config import check_settings
 from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
 from recbole_tiger.data.split import PHASES, Split, make_split
+from recbole_tiger.distributed.topology import check_processes
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
+from recbole_tiger.settings.validate import check_settings
 from recbole_tiger.tokenization import prepare_semantic_ids
 
 #: Ties are shuffled with one fixed seed, so that all models and all seeds of a table see the same order.
@@ -174,6 +175,7 @@ class PrefixDataset(SequentialDataset):
 
     def __init__(self, config):
         check_settings(config)
+        check_processes(config, can_spread=False)
         super().__init__(config)
         self.sequences = order_interactions(self)
 

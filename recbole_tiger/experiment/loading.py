@@ -14,11 +14,12 @@ from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
-from recbole_tiger.config import check_settings, config_from_plain
 from recbole_tiger.data.dataset import FeatureDataset, order_interactions
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.models import model_spec
+from recbole_tiger.settings.validate import check_settings
 from recbole_tiger.tokenization import TokenizedCatalogue, item_file
 from recbole_tiger.training.checkpoint import load_checkpoint
 from recbole_tiger.training.generative import TIGERTrainer, TIGERTreeTrainer
@@ -134,7 +135,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
     checkpoint = load_checkpoint(model_file)
     config = config_from_plain({**checkpoint["config"], **(changes or {})})
     if changes:
-        check_settings(config, spread=True)
+        check_settings(config)
     init_seed(config["seed"], config["reproducibility"])
     start_logging(config)
     other = checkpoint.get("other_parameter") or {}

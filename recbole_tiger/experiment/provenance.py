@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from recbole.config import Config
 
-from recbole_tiger.config import precision_of
 from recbole_tiger.data.split import moment_text
 from recbole_tiger.datasets.paper_counts import DatasetCounts, count_lengths
 from recbole_tiger.distributed import collectives
 from recbole_tiger.models import model_spec
+from recbole_tiger.settings.validate import precision_of
 
 
 def counts_of_table2(dataset) -> DatasetCounts:

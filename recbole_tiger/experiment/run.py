@@ -18,7 +18,6 @@ import torch
 from recbole.config import Config
 from recbole.utils import init_seed, set_color
 
-from recbole_tiger.config import config_from_plain, plain_settings
 from recbole_tiger.datasets.paper_counts import against_table2, table2_text
 from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.launcher import run_in_processes
@@ -27,6 +26,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.experiment.loading import PreparedData, make_trainer, prepare_data, start_logging
 from recbole_tiger.experiment.provenance import (
     counts_of_table2,
@@ -37,6 +37,7 @@ from recbole_tiger.experiment.provenance import (
     split_report,
 )
 from recbole_tiger.io import atomic_write_text
+from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.tokenization import TokenizedCatalogue
 from recbole_tiger.training.sequential import SequentialTrainer
 
@@ -80,7 +81,7 @@ def run_config(
     """Train and test under a checked ``Config``, in this process or as one of several (:func:`start_run`).
 
     Args:
-        config: from :func:`recbole_tiger.config.build_config`.
+        config: from :func:`recbole_tiger.experiment.configuration.build_config`.
         saved: keep the best and the last checkpoint in the run folder.
         test: False leaves the test set alone: no test metrics, and none of the popularity row.
         on_epoch: called with the trainer and the data after each validated epoch, once its checkpoints are written; for a

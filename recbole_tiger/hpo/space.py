@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_tiger.config import parse_value, read_yaml
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.settings.parse import parse_value, read_yaml
 
 _HERE = Path(__file__).resolve().parent
 #: In a wheel the shipped spaces lie inside the package, in a checkout under the top-level `hpo`.

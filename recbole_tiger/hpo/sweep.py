@@ -22,13 +22,15 @@ from typing import Any
 
 import yaml
 
-from recbole_tiger.config import build_config, check_keys, default_recipe, shipped_settings
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.hpo import ray_shim
 from recbole_tiger.hpo.space import Space
 from recbole_tiger.hpo.trainable import FAILED, best_of, make_trainable, reason_of_death
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec
+from recbole_tiger.settings.chain import default_recipe, shipped_settings
+from recbole_tiger.settings.validate import check_keys
 
 try:
     import fcntl

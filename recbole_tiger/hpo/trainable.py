@@ -28,7 +28,7 @@ def run_trial(settings: Mapping, folder: Path, report: Callable[[dict], None]) -
     Raises:
         ValueError: for settings, data or a loss that cannot work.
     """
-    from recbole_tiger.config import build_config
+    from recbole_tiger.experiment.configuration import build_config
     from recbole_tiger.experiment.run import run_config
 
     last = folder / "last.pth"

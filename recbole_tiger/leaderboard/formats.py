@@ -13,9 +13,9 @@ from dataclasses import asdict
 import numpy as np
 from tabulate import tabulate
 
-from recbole_tiger.data.split import LEAVE_ONE_OUT, describe_split
 from recbole_tiger.evaluation.significance import Comparison, has_user_values
 from recbole_tiger.leaderboard.table import Leaderboard
+from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split
 
 SHARED_FUTURE = "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after them."
 

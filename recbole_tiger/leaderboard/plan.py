@@ -13,20 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recbole_tiger.cache import content_key
-from recbole_tiger.config import (
-    build_config,
-    check_keys,
-    check_model,
-    known_keys,
-    parse_value,
-    plain_settings,
-    read_yaml,
-    recbole_models,
-)
-from recbole_tiger.data.split import SPLIT_KEYS
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.leaderboard.table import PLACES, POP, PROTOCOL_KEYS
 from recbole_tiger.models import model_spec
+from recbole_tiger.settings.parse import parse_value, read_yaml
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.split import SPLIT_KEYS
+from recbole_tiger.settings.validate import check_keys, check_model, known_keys, recbole_models
 
 #: Pop has no Config of its own: data and protocol come with this model's.
 CARRIER = "SASRec"

@@ -12,13 +12,15 @@ from pathlib import Path
 from time import perf_counter
 
 from recbole_tiger.cache import content_key
-from recbole_tiger.config import check_settings, config_from_plain, plain_settings
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.plan import carrier_of
 from recbole_tiger.leaderboard.run import run_popularity
 from recbole_tiger.leaderboard.table import POP, StoredRun
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.validate import check_settings
 
 #: Settings that training does not depend on, and the list of a user does.
 OF_EVALUATION = (
@@ -53,7 +55,7 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
     folder.mkdir(parents=True, exist_ok=True)
     if model == POP:
         config = config_from_plain({**before["config"], **changed, "model": carrier_of(model)})
-        check_settings(config, spread=True)
+        check_settings(config)
         new = run_popularity(config, folder)
         _check_data(config, stored, new["data_checksum"])
     else:

@@ -14,13 +14,14 @@ from time import perf_counter
 
 from recbole.config import Config
 
-from recbole_tiger.config import build_config, plain_settings
 from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
 from recbole_tiger.leaderboard.table import POP
+from recbole_tiger.settings.plain import plain_settings
 
 
 def is_done(task: Task) -> bool:

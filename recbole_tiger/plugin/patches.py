@@ -167,7 +167,7 @@ def read_settings_without_eval() -> None:
     """Read string settings as literals: RecBole runs ``eval`` on each, so that opening a checkpoint could run code."""
     from recbole.config import Config
 
-    from recbole_tiger.config import parse_value
+    from recbole_tiger.settings.parse import parse_value
 
     def _convert_config_dict(self, config_dict):
         for key, value in config_dict.items():

@@ -49,7 +49,7 @@ def _extend_config() -> None:
     """Let RecBole's own ``Config`` read our property files below the user's, for our models only."""
     from recbole.config import Config
 
-    from recbole_tiger.config import shipped_settings
+    from recbole_tiger.settings.chain import shipped_settings
 
     original = Config._load_internal_config_dict
 

@@ -14,12 +14,12 @@ from recbole.utils import set_color
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_tiger.config import check_arithmetic, precision_of
 from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.nn import RowAdamW, WeightAverage
+from recbole_tiger.settings.validate import check_arithmetic, precision_of
 from recbole_tiger.training.sequential import SequentialTrainer
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).

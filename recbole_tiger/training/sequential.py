@@ -18,7 +18,6 @@ from recbole.utils import dict2str, get_local_time, set_color
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from recbole_tiger.config import plain_settings
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, TrainingStopped
@@ -32,6 +31,7 @@ from recbole_tiger.evaluation.evaluator import (
     unrounded_evaluator,
 )
 from recbole_tiger.leaderboard.table import PLACES
+from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.signals import on_sigterm
 from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 

@@ -10,9 +10,10 @@ from catalogue import TINY, settings_of, write_catalogue
 from recbole.evaluator import Collector
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.config import build_config, read_yaml
 from recbole_tiger.evaluation.evaluator import unrounded_evaluator
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data, trainer_class
+from recbole_tiger.settings.parse import read_yaml
 
 OURS = ["TIGER", "TIGERTree", "P5"]
 MODELS = [*OURS, "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "HGN", "FDSA", "S3Rec"]
@@ -108,7 +109,7 @@ def test_masking_seen_items_changes_lists_and_nothing_else(toy, model):
 def test_shipped_model_files_name_keys_that_recbole_reads():
     import recbole
 
-    from recbole_tiger.config import PROPERTIES
+    from recbole_tiger.settings.chain import PROPERTIES
 
     theirs = Path(recbole.__file__).parent / "properties" / "model"
     for model in MODELS[len(OURS) :]:

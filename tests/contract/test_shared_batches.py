@@ -4,7 +4,7 @@ import pytest
 import torch
 from catalogue import TINY, settings_of, write_catalogue
 
-from recbole_tiger.config import build_config
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.models import models_with
 from recbole_tiger.training.generative import TIGERTrainer

@@ -58,8 +58,8 @@ def test_embedding_files(toy, workplace):
 
 
 def test_damaged_cache_is_named_and_not_used(toy, workplace, monkeypatch):
-    from recbole_tiger.config import build_config
     from recbole_tiger.data.dataset import TIGERDataset
+    from recbole_tiger.experiment.configuration import build_config
 
     TIGERDataset(build_config("TIGER", "toy", config_dict=toy))
     files = sorted((workplace / "saved" / "cache").glob("*.npz"))

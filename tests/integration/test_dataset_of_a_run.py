@@ -11,10 +11,10 @@ import pytest
 from catalogue import TINY, write_catalogue
 from local_server import send, serving
 
-from recbole_tiger import config as settings_module
 from recbole_tiger.cli import main
 from recbole_tiger.datasets import download, paper_counts
 from recbole_tiger.datasets.paper_counts import DatasetCounts
+from recbole_tiger.experiment import configuration as settings_module
 
 
 @pytest.fixture()

@@ -11,10 +11,10 @@ from catalogue import write_catalogue
 
 from recbole_tiger import cli, run_recbole_tiger
 from recbole_tiger.commands import leaderboard
-from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation.significance import load_ranks, user_values
 from recbole_tiger.experiment import run
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.leaderboard import run as leaderboard_runs
 from recbole_tiger.leaderboard import table as leaderboard_table

@@ -7,11 +7,11 @@ from catalogue import write_catalogue
 
 from recbole_tiger.analysis.cold_start import knn_candidates, write_cold_data
 from recbole_tiger.analysis.runs import TestUsers
-from recbole_tiger.config import build_config
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, most_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import item_content, item_table
 

@@ -5,19 +5,14 @@ import yaml
 from catalogue import write_catalogue
 
 from recbole_tiger import cli
-from recbole_tiger.config import (
-    PROPERTIES,
-    build_config,
-    config_from_plain,
-    known_keys,
-    parse_command_line,
-    parse_value,
-    plain_settings,
-    recbole_models,
-)
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment import run
+from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.quantization import RQVAE_PAPER, RQVAE_TUNED
+from recbole_tiger.settings.chain import PROPERTIES
+from recbole_tiger.settings.parse import parse_command_line, parse_value
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.validate import known_keys, recbole_models
 from recbole_tiger.tokenization import quantizer_of, scaler_of
 
 

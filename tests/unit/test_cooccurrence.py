@@ -9,9 +9,9 @@ import torch
 from catalogue import settings_of
 
 from recbole_tiger import run_recbole_tiger
-from recbole_tiger.config import build_config
 from recbole_tiger.content.cooccurrence import DIMENSIONS, WINDOW, cooccurrence_counts, cooccurrence_vectors
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.quantization.scaling import Scaler
 from recbole_tiger.recommend import Recommender

@@ -14,12 +14,12 @@ from recbole.data.dataset import dataset as recbole_module
 from recbole.data.interaction import Interaction
 from recbole.sampler import RepeatableSampler
 
-from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, seeded_batches
 from recbole_tiger.data.dataset import TIGERDataset, UserSequences, order_interactions
 from recbole_tiger.data.split import leave_one_out
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.experiment.configuration import build_config
 
 
 def random_rows(rng, n_users=12, n_items=9, longest=14):

@@ -5,7 +5,6 @@ import pytest
 import torch
 from recbole.evaluator import Collector
 
-from recbole_tiger.config import build_config
 from recbole_tiger.evaluation.evaluator import (
     collect_topk,
     expected_metrics,
@@ -14,6 +13,7 @@ from recbole_tiger.evaluation.evaluator import (
     topk_of_scores,
     unrounded_evaluator,
 )
+from recbole_tiger.experiment.configuration import build_config
 
 METRICS = ["Recall", "MRR", "NDCG", "Hit", "Precision", "MAP", "ItemCoverage", "ShannonEntropy"]
 

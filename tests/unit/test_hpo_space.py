@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from recbole_tiger.config import read_yaml
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.hpo.space import SPACES, domain, read_space, space_from_dict, space_from_text
 from recbole_tiger.hpo.sweep import Options, check_options, decode, encode, plan
+from recbole_tiger.settings.parse import read_yaml
 
 CONDITIONAL = {
     "space": {

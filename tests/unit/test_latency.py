@@ -6,8 +6,8 @@ import torch
 from recbole.utils import get_model
 
 from recbole_tiger.analysis import latency
-from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.recommend import BareDataset
 
 

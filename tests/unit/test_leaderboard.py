@@ -10,8 +10,8 @@ from catalogue import TINY, write_catalogue
 from stored_runs import METRICS, store
 
 from recbole_tiger.commands import leaderboard
-from recbole_tiger.config import build_config
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.leaderboard.formats import cost_cells, format_latex, format_markdown, format_text, marks
 from recbole_tiger.leaderboard.outputs import write_outputs
 from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows

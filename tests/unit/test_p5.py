@@ -10,7 +10,6 @@ from catalogue import settings_of
 from recbole.data.interaction import Interaction
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.config import build_config
 from recbole_tiger.data.p5_text import (
     TEMPLATES,
     P5Text,
@@ -22,6 +21,7 @@ from recbole_tiger.data.p5_text import (
 )
 from recbole_tiger.decoding import PrefixTrie
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
 
 N_ITEMS = 120  # numbers of one and of two pieces

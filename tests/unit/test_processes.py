@@ -12,12 +12,12 @@ from catalogue import settings_of
 from together import as_process, forked, together
 from torch import nn
 
-from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import FieldNames, TrainingExamples, TrainingWindows
 from recbole_tiger.data.prefixes import PrefixRows
 from recbole_tiger.distributed import collectives, launcher
 from recbole_tiger.distributed.topology import Topology
 from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 
 

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from recbole_tiger.config import build_config
 from recbole_tiger.evaluation.evaluator import Ranks, expected_metrics, metrics_of_ranks
 from recbole_tiger.evaluation.significance import (
     bootstrap_means,
@@ -18,6 +17,7 @@ from recbole_tiger.evaluation.significance import (
     save_ranks,
     user_values,
 )
+from recbole_tiger.experiment.configuration import build_config
 
 
 @pytest.fixture(scope="module")

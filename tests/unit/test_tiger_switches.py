@@ -11,12 +11,12 @@ from dense_softmax import dense_logits, dense_losses
 from gradients import assert_same_gradients
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.tokens import encoder_input
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.decoding.cold_start import with_unseen_items
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.nn import ItemTree, Seq2Seq, T5Config, TreeSeq2Seq

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
-from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import beam_search, exact_scores
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.model.tiger_tree import TIGERTree
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork, TreeStepDecoder, WeightAverage

@@ -14,11 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tqdm import tqdm
 
 from recbole_tiger import run_recbole_tiger
-from recbole_tiger.config import build_config, config_from_plain, plain_settings, precision_of
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment import provenance, run
+from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.nn.t5.seq2seq import _attend
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.validate import precision_of
 from recbole_tiger.training import generative
 
 

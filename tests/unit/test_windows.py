@@ -6,11 +6,11 @@ import torch
 from catalogue import settings_of
 from gradients import assert_same_gradients
 
-from recbole_tiger.config import build_config
 from recbole_tiger.data.batches import TrainingExamples, TrainingWindows
 from recbole_tiger.data.dataset import UserSequences
 from recbole_tiger.data.split import leave_one_out
 from recbole_tiger.data.tokens import block_causal_mask
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.model.tiger import TIGER
 

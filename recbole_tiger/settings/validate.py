@@ -1,37 +1,29 @@
-"""Settings: the chain of property files, the command line, and every check that can be made before any work.
+"""Checks of settings, before any work: each raises one `ConfigError` that names the key, the value and the way out.
 
-Comes in: model and dataset names, the user's files, dictionary and command line. Goes out: a RecBole ``Config`` whose
-precedence is command line > dictionary > the user's files > our property files > RecBole's, or one clear error.
+Input: the user's settings, or the whole of them as RecBole's ``Config`` holds them. Output: nothing, or the error.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
-import enum
 import inspect
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import yaml
-from recbole.config import Config
 from recbole.evaluator.register import metric_information
 
-from recbole_tiger.datasets.download import ensure_dataset, recbole_urls
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
+from recbole_tiger.settings.chain import PROPERTIES, default_recipe
+from recbole_tiger.settings.parse import read_yaml
+from recbole_tiger.settings.split import checked_split
 
-_HERE = Path(__file__).resolve().parent
-#: In a wheel the property files lie inside the package, in a checkout beside it.
-PROPERTIES = _HERE / "properties" if (_HERE / "properties").is_dir() else _HERE.parent / "properties"
-
-#: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, RecBole's own default.
-SAMPLER = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+if TYPE_CHECKING:
+    from recbole.config import Config
 
 CHOICES: dict[str, tuple] = {
     "content_encoder": ("sentence_transformers", "tfidf_svd", "precomputed"),
@@ -77,235 +69,6 @@ _RECBOLE_EXTRA = (
 ).split()
 
 
-# ---------------------------------------------------------------------------------------------- reading the settings
-
-
-def parse_value(text: str, key: str):
-    """One value of the command line: a Python literal, true/false/none in any case, or the text itself.
-
-    For a key that has a choice of that name, none is the choice. Nothing is evaluated: RecBole's own reading runs
-    ``eval`` on it.
-    """
-    lowered = text.strip().lower()
-    if lowered == "none" and "none" in CHOICES.get(key, ()):
-        return "none"
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if lowered in ("none", "null", "~"):
-        return None
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
-
-
-def parse_command_line(arguments: Sequence[str]) -> dict:
-    """``--key=value`` arguments as a dictionary; everything else is an error.
-
-    Raises:
-        ConfigError: for an argument of another form, or a key given twice with different values.
-    """
-    settings: dict = {}
-    for argument in arguments:
-        key, equals, value = argument[2:].partition("=")
-        if not argument.startswith("--") or not equals or not key:
-            raise ConfigError(
-                f"cannot read the argument '{argument}': write --key=value, for example --dataset=ml-100k"
-            )
-        value = parse_value(value, key)
-        if key in settings and settings[key] != value:
-            raise ConfigError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}: keep one")
-        settings[key] = value
-    return settings
-
-
-def read_yaml(path: str | Path) -> dict:
-    """A property file as a dictionary.
-
-    Raises:
-        ConfigError: if the file is missing, is not YAML, or is not a mapping.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"config_files: cannot read '{path}' ({error.strerror}); name an existing YAML file"
-        ) from error
-    try:
-        content = yaml.load(text, Loader=_yaml_loader())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config_files: '{path}' is not valid YAML: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"config_files: '{path}' must hold 'key: value' lines, but holds a {type(content).__name__}")
-    return content
-
-
-def _yaml_loader():
-    """RecBole's YAML loader, which also reads 1e-3 as a number."""
-    return Config._build_yaml_loader(None)
-
-
-@contextmanager
-def blank_argv():
-    """Hide the command line from RecBole, which otherwise parses it in every ``Config``."""
-    saved, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        yield
-    finally:
-        sys.argv = saved
-
-
-def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
-    """The recipe used when none is asked for: `tiny` on ml-100k (minutes on two cores), the model's first elsewhere.
-
-    P5's says what it starts from, and whether its item numbers leak the order of the data.
-    """
-    if model == "P5":
-        start = "checkpoint" if settings.get("p5_checkpoint") else "scratch"
-        return start + ("_leaking" if settings.get("p5_item_numbers") == "consecutive" else "")
-    recipes = model_spec(model).recipes
-    if not recipes:
-        return None
-    return "tiny" if dataset == "ml-100k" and "tiny" in recipes else recipes[0]
-
-
-def model_files(model: str, recipe: str | None) -> list[Path]:
-    """The property files of a model: its own, and on top of it that of a recipe other than the default."""
-    files = [PROPERTIES / "model" / f"{model}.yaml"]
-    if recipe is not None and recipe != model_spec(model).recipes[0]:
-        files.append(PROPERTIES / "model" / f"{model}_{recipe}.yaml")
-    return files
-
-
-def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
-    """Our property files for a run, in the order in which each overrides the one before.
-
-    Args:
-        settings: what the user has set; ``recipe`` and ``semantic_id`` choose files.
-    """
-    recipe = settings.get("recipe") or default_recipe(model, dataset, settings)
-    recipes = model_spec(model).recipes
-    if settings.get("recipe") and recipe not in recipes:
-        offered = f"choose one of {', '.join(recipes)}" if recipes else f"leave it out: {model} has no recipes"
-        raise ConfigError(f"recipe='{recipe}' is not a recipe of {model}; {offered}")
-    by_model = model_files(model, recipe)
-    by_dataset = PROPERTIES / "dataset" / f"{dataset}.yaml"
-    by_method = []
-    if model_spec(model).uses_semantic_ids:
-        shipped = {key: value for file in by_model for key, value in read_yaml(file).items()}
-        by_method = [PROPERTIES / "semantic_id" / f"{settings.get('semantic_id') or shipped['semantic_id']}.yaml"]
-    files = [PROPERTIES / "overall.yaml", by_model[0], *by_method, *by_model[1:], by_dataset]
-    return [file for file in files if file.is_file()]
-
-
-def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
-    """The merged content of :func:`property_files`, with the feature keys of feature models filled in.
-
-    `split` and its cut-offs become the `split` entry of `eval_args`, where RecBole looks, and stand nowhere else.
-
-    Raises:
-        ConfigError: for a recipe or a split that cannot be.
-    """
-    from recbole_tiger.data.split import SPLIT_KEYS, split_setting
-
-    merged: dict = {}
-    for file in property_files(model, dataset, settings):
-        merged.update(read_yaml(file))
-    given = {key: settings[key] for key in SPLIT_KEYS if settings.get(key) is not None}
-    split = split_setting({key: given.get(key, merged.pop(key)) for key in SPLIT_KEYS})
-    given.pop("split", None)
-    if given and "temporal" not in split:
-        key, value = next(iter(given.items()))
-        raise ConfigError(f"{key}={value!r} is for split=temporal; set that as well, or leave {key} out")
-    merged["eval_args"] = {**merged["eval_args"], "split": split}
-    if model_spec(model).recipes:
-        merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset, settings)
-    if model_spec(model).needs_features:
-        feature = settings.get("item_feature", merged.get("item_feature"))
-        if feature:
-            columns = dict(settings.get("load_col") or merged.get("load_col") or {})
-            columns["item"] = [settings.get("ITEM_ID_FIELD", "item_id"), feature]
-            merged.update(selected_features=[feature], item_attribute=feature, load_col=columns)
-    return merged
-
-
-def build_config(
-    model: str,
-    dataset: str,
-    config_file_list: Iterable[str] | None = None,
-    config_dict: Mapping | None = None,
-    command_line: Mapping | None = None,
-    *,
-    spread: bool = False,
-) -> Config:
-    """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
-
-    Args:
-        spread: whether what is done with it can be done by several processes (:func:`recbole_tiger.experiment.run.start_run`).
-
-    Raises:
-        ConfigError: for an unknown model, dataset, key or value.
-        DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
-    """
-    from recbole_tiger.data.split import SPLIT_KEYS
-    from recbole_tiger.plugin.register import register
-
-    register()
-    user: dict = {}
-    for file in config_file_list or []:
-        user.update(read_yaml(file))
-    user.update(config_dict or {})
-    user.update(command_line or {})
-    model, dataset = user.get("model", model), user.get("dataset", dataset)
-    check_model(model)
-    check_keys(user, model)
-    user = {key: value for key, value in user.items() if key not in ("model", "dataset", "config_files")}
-    shipped = shipped_settings(model, dataset, user)
-    settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
-    if shipped.get("selected_features"):  # made of the user's own load_col, and the feature column
-        settings["load_col"] = shipped["load_col"]
-    for key in SPLIT_KEYS:
-        settings.pop(key, None)
-    if settings.get("learner") is not None:
-        settings["learner"] = str(settings["learner"]).lower()
-    if (settings.get("loss_type") == "BPR" or model_spec(model).sampled_loss) and "train_neg_sample_args" not in user:
-        # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
-        settings["train_neg_sample_args"] = dict(SAMPLER)
-    check_dataset(dataset, settings)
-    settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
-    with blank_argv():
-        try:
-            config = Config(model=model, dataset=dataset, config_dict=settings)
-        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-            raise ConfigError(str(error)) from error
-    check_settings(config, spread)
-    check_arithmetic(config)
-    if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
-        ensure_dataset(dataset, settings["data_path"])
-    return config
-
-
-def _eval_args(shipped: Mapping, user: Mapping) -> dict:
-    """The shipped `eval_args`, in which `split` stands already, below the entries of the user's."""
-    from recbole_tiger.data.split import SPLIT_KEYS, checked_split
-
-    own = user.get("eval_args") or {}
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"eval_args={own!r} must be a dictionary, for example {{'mode': 'full'}}")
-    twice = [key for key in SPLIT_KEYS if user.get(key) is not None]
-    if "split" in own and twice:
-        raise ConfigError(
-            f"{twice[0]}={user[twice[0]]!r} and eval_args split={own['split']!r} both name a split; leave one of them out"
-        )
-    merged = {**shipped, **own}
-    return {**merged, "split": checked_split(merged["split"])}
-
-
-# --------------------------------------------------------------------------------------------------------- the checks
-
-
 def recbole_models() -> list[str]:
     """Names of RecBole's sequential models and of ours."""
     import recbole.model.sequential_recommender as package
@@ -321,32 +84,6 @@ def check_model(model) -> None:
         close = difflib.get_close_matches(str(model), known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
         raise ConfigError(f"model='{model}' is not a sequential model of RecBole or of recbole_tiger; {hint}")
-
-
-def check_dataset(dataset: str, settings: Mapping) -> None:
-    """Raise if the dataset neither lies under ``data_path`` nor can be fetched by RecBole."""
-    if dataset == "ml-100k":  # inside RecBole's wheel
-        return
-    if not isinstance(dataset, str) or not dataset:
-        raise ConfigError(f"dataset={dataset!r} is not a name; give --dataset=NAME")
-    root = Path(str(settings.get("data_path") or "dataset"))
-    folder = root / dataset
-    file = folder / f"{dataset}.inter"
-    if file.is_file():
-        return
-    known = dataset in recbole_urls()
-    if folder.is_dir() and not (known and not any(folder.iterdir())):  # an empty one is filled by the download
-        raise ConfigError(
-            f"dataset='{dataset}': the folder '{folder}' has no file '{file.name}'; the folder and its files must "
-            "carry the dataset's name"
-        )
-    if not known:
-        present = sorted(p.name for p in root.iterdir() if (p / f"{p.name}.inter").is_file()) if root.is_dir() else []
-        there = f" (there: {', '.join(present)})" if present else ""
-        raise ConfigError(
-            f"dataset='{dataset}' is not under data_path='{root}'{there} and RecBole knows no download of that name; "
-            f"put it at '{folder / (dataset + '.inter')}' or set --data_path"
-        )
 
 
 def known_keys(model: str) -> set[str]:
@@ -379,10 +116,8 @@ def check_keys(user: Mapping, model: str) -> None:
             raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
 
 
-def check_settings(config: Config, spread: bool = False) -> None:
-    """Raise for a value, or a combination of values, that cannot work; `spread` as in :func:`build_config`."""
-    from recbole_tiger.distributed.topology import check_processes
-
+def check_settings(config: Config) -> None:
+    """Raise for a value, or a combination of values, that cannot work."""
     for key, choices in CHOICES.items():
         value = config[key]
         if value is not None and value not in choices:
@@ -396,7 +131,6 @@ def check_settings(config: Config, spread: bool = False) -> None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
             raise ConfigError(f"{key}={value!r} must be a number of at least 0")
     _check_shares(config, *(key for key in ("dropout_rate", "item_embedding_dropout") if config[key] is not None))
-    check_processes(config, spread)
     _check_evaluation(config)
     if model_spec(config["model"]).needs_features and not config["item_feature"]:
         raise ConfigError(
@@ -445,8 +179,6 @@ def check_arithmetic(config: Config) -> None:
 
 
 def _check_evaluation(config: Config) -> None:
-    from recbole_tiger.data.split import checked_split
-
     checked_split(config["eval_args"]["split"])
     if config["benchmark_filename"]:
         raise ConfigError(
@@ -574,46 +306,3 @@ def _check_tree(config: Config) -> None:
             f"update_rows=touched leaves most rows of a table alone at a step, which learner={config['learner']} with "
             f"ema_decay={config['ema_decay']} cannot; set learner=adamw and ema_decay=0, or update_rows=all"
         )
-
-
-# ------------------------------------------------------------------------------------------ settings as plain values
-
-#: Values that ``Config`` derives anew from the others, and how many processes there are: any number can go on from a checkpoint.
-_DERIVED = (
-    "MODEL_TYPE MODEL_INPUT_TYPE eval_type device single_spec local_rank valid_metric_bigger valid_neg_sample_args "
-    "test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS nproc world_size ip port group_offset offset"
-).split()
-
-
-def plain_settings(config: Config) -> dict:
-    """All settings of a run as plain Python values, for checkpoints and result files."""
-
-    def plain(value):
-        if isinstance(value, enum.Enum):
-            return value.name
-        if isinstance(value, torch.device):
-            return str(value)
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple, set)):
-            return [plain(item) for item in value]
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        return str(value)
-
-    settings = {key: plain(value) for key, value in config.final_config_dict.items() if key not in _DERIVED}
-    # Config joins the dataset's name to data_path; undo it, so that a new Config can do it again.
-    settings["data_path"] = str(Path(config["data_path"]).parent)
-    if settings["train_neg_sample_args"].get("distribution") == "none":
-        settings["train_neg_sample_args"] = None
-    return settings
-
-
-def config_from_plain(settings: Mapping) -> Config:
-    """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated."""
-    from recbole_tiger.plugin.register import register
-
-    register()
-    rest = {key: value for key, value in settings.items() if key not in ("model", "dataset")}
-    with blank_argv():
-        return Config(model=settings["model"], dataset=settings["dataset"], config_dict=rest)

@@ -1,0 +1,134 @@
+"""RecBole's ``Config`` of a run: settings in their order of precedence, checked, with the dataset at hand.
+
+Input: model and dataset names, the user's files, dictionary and command line. Output: a RecBole ``Config`` whose precedence
+is command line > dictionary > the user's files > our property files > RecBole's, or one clear error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from recbole.config import Config
+
+from recbole_tiger.datasets.download import ensure_dataset, recbole_urls
+from recbole_tiger.distributed.topology import check_processes
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.models import model_spec
+from recbole_tiger.settings.chain import shipped_settings
+from recbole_tiger.settings.parse import read_config_files
+from recbole_tiger.settings.split import SPLIT_KEYS, checked_split
+from recbole_tiger.settings.validate import check_arithmetic, check_keys, check_model, check_settings
+
+#: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, as RecBole's
+#: own default.
+SAMPLER = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False, "candidate_num": 0}
+
+
+@contextmanager
+def blank_argv():
+    """Hide the command line from RecBole, which otherwise parses it in every ``Config``."""
+    saved, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = saved
+
+
+def build_config(
+    model: str,
+    dataset: str,
+    config_file_list: Iterable[str] | None = None,
+    config_dict: Mapping | None = None,
+    command_line: Mapping | None = None,
+    *,
+    spread: bool = False,
+) -> Config:
+    """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
+
+    Args:
+        spread: whether what is done with it can be done by several processes.
+
+    Raises:
+        ConfigError: for an unknown model, dataset, key or value.
+        DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
+    """
+    user = {**read_config_files(config_file_list), **(config_dict or {}), **(command_line or {})}
+    model, dataset = user.get("model", model), user.get("dataset", dataset)
+    check_model(model)
+    check_keys(user, model)
+    user = {key: value for key, value in user.items() if key not in ("model", "dataset", "config_files")}
+    shipped = shipped_settings(model, dataset, user)
+    settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
+    if shipped.get("selected_features"):  # made of the user's own load_col, and the feature column
+        settings["load_col"] = shipped["load_col"]
+    for key in SPLIT_KEYS:
+        settings.pop(key, None)
+    if settings.get("learner") is not None:
+        settings["learner"] = str(settings["learner"]).lower()
+    if (settings.get("loss_type") == "BPR" or model_spec(model).sampled_loss) and "train_neg_sample_args" not in user:
+        # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
+        settings["train_neg_sample_args"] = dict(SAMPLER)
+    check_dataset(dataset, settings)
+    settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
+    with blank_argv():
+        try:
+            config = Config(model=model, dataset=dataset, config_dict=settings)
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            raise ConfigError(str(error)) from error
+    check_settings(config)
+    check_processes(config, spread)
+    check_arithmetic(config)
+    if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
+        ensure_dataset(dataset, settings["data_path"])
+    return config
+
+
+def _eval_args(shipped: Mapping, user: Mapping) -> dict:
+    """The shipped `eval_args`, in which `split` stands already, below the entries of the user's."""
+    own = user.get("eval_args") or {}
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"eval_args={own!r} must be a dictionary, for example {{'mode': 'full'}}")
+    twice = [key for key in SPLIT_KEYS if user.get(key) is not None]
+    if "split" in own and twice:
+        raise ConfigError(
+            f"{twice[0]}={user[twice[0]]!r} and eval_args split={own['split']!r} both name a split; leave one of them out"
+        )
+    merged = {**shipped, **own}
+    return {**merged, "split": checked_split(merged["split"])}
+
+
+def check_dataset(dataset: str, settings: Mapping) -> None:
+    """Raise if the dataset neither lies under ``data_path`` nor can be fetched by RecBole."""
+    if dataset == "ml-100k":  # inside RecBole's wheel
+        return
+    if not isinstance(dataset, str) or not dataset:
+        raise ConfigError(f"dataset={dataset!r} is not a name; give --dataset=NAME")
+    root = Path(str(settings.get("data_path") or "dataset"))
+    folder = root / dataset
+    file = folder / f"{dataset}.inter"
+    if file.is_file():
+        return
+    known = dataset in recbole_urls()
+    if folder.is_dir() and not (known and not any(folder.iterdir())):  # an empty one is filled by the download
+        raise ConfigError(
+            f"dataset='{dataset}': the folder '{folder}' has no file '{file.name}'; the folder and its files must "
+            "carry the dataset's name"
+        )
+    if not known:
+        present = sorted(p.name for p in root.iterdir() if (p / f"{p.name}.inter").is_file()) if root.is_dir() else []
+        there = f" (there: {', '.join(present)})" if present else ""
+        raise ConfigError(
+            f"dataset='{dataset}' is not under data_path='{root}'{there} and RecBole knows no download of that name; "
+            f"put it at '{folder / (dataset + '.inter')}' or set --data_path"
+        )
+
+
+def config_from_plain(settings: Mapping) -> Config:
+    """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated."""
+    rest = {key: value for key, value in settings.items() if key not in ("model", "dataset")}
+    with blank_argv():
+        return Config(model=settings["model"], dataset=settings["dataset"], config_dict=rest)

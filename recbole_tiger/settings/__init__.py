@@ -1,0 +1,1 @@
+"""Settings: read, put in their order of precedence, and checked before any work."""

@@ -1,0 +1,88 @@
+"""The chain of property files: what is shipped for a model, a dataset and a recipe, under the user's settings.
+
+Input: names of a model and a dataset, the user's settings. Output: the shipped settings, merged in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.models import model_spec
+from recbole_tiger.settings.parse import read_config_files
+from recbole_tiger.settings.split import SPLIT_KEYS, split_setting
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+#: In a wheel the property files lie inside the package, in a checkout beside it.
+PROPERTIES = _PACKAGE / "properties" if (_PACKAGE / "properties").is_dir() else _PACKAGE.parent / "properties"
+
+
+def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
+    """The recipe used when none is asked for: `tiny` on ml-100k (minutes on two cores), the model's first elsewhere.
+
+    P5's says what it starts from, and whether its item numbers leak the order of the data.
+    """
+    if model == "P5":
+        start = "checkpoint" if settings.get("p5_checkpoint") else "scratch"
+        return start + ("_leaking" if settings.get("p5_item_numbers") == "consecutive" else "")
+    recipes = model_spec(model).recipes
+    if not recipes:
+        return None
+    return "tiny" if dataset == "ml-100k" and "tiny" in recipes else recipes[0]
+
+
+def model_files(model: str, recipe: str | None) -> list[Path]:
+    """The property files of a model: its own, and on top of it that of a recipe other than the default."""
+    files = [PROPERTIES / "model" / f"{model}.yaml"]
+    if recipe is not None and recipe != model_spec(model).recipes[0]:
+        files.append(PROPERTIES / "model" / f"{model}_{recipe}.yaml")
+    return files
+
+
+def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
+    """Our property files for a run, in the order in which each overrides the one before.
+
+    Args:
+        settings: what the user has set; ``recipe`` and ``semantic_id`` choose files.
+    """
+    recipe = settings.get("recipe") or default_recipe(model, dataset, settings)
+    recipes = model_spec(model).recipes
+    if settings.get("recipe") and recipe not in recipes:
+        offered = f"choose one of {', '.join(recipes)}" if recipes else f"leave it out: {model} has no recipes"
+        raise ConfigError(f"recipe='{recipe}' is not a recipe of {model}; {offered}")
+    by_model = model_files(model, recipe)
+    by_dataset = PROPERTIES / "dataset" / f"{dataset}.yaml"
+    by_method = []
+    if model_spec(model).uses_semantic_ids:
+        shipped = read_config_files(by_model)
+        by_method = [PROPERTIES / "semantic_id" / f"{settings.get('semantic_id') or shipped['semantic_id']}.yaml"]
+    files = [PROPERTIES / "overall.yaml", by_model[0], *by_method, *by_model[1:], by_dataset]
+    return [file for file in files if file.is_file()]
+
+
+def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
+    """The merged content of :func:`property_files`, with the feature keys of feature models filled in.
+
+    `split` and its cut-offs become the `split` entry of `eval_args`, where RecBole looks, and stand nowhere else.
+
+    Raises:
+        ConfigError: for a recipe or a split that cannot be.
+    """
+    merged = read_config_files(property_files(model, dataset, settings))
+    given = {key: settings[key] for key in SPLIT_KEYS if settings.get(key) is not None}
+    split = split_setting({key: given.get(key, merged.pop(key)) for key in SPLIT_KEYS})
+    given.pop("split", None)
+    if given and "temporal" not in split:
+        key, value = next(iter(given.items()))
+        raise ConfigError(f"{key}={value!r} is for split=temporal; set that as well, or leave {key} out")
+    merged["eval_args"] = {**merged["eval_args"], "split": split}
+    if model_spec(model).recipes:
+        merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset, settings)
+    if model_spec(model).needs_features:
+        feature = settings.get("item_feature", merged.get("item_feature"))
+        if feature:
+            columns = dict(settings.get("load_col") or merged.get("load_col") or {})
+            columns["item"] = [settings.get("ITEM_ID_FIELD", "item_id"), feature]
+            merged.update(selected_features=[feature], item_attribute=feature, load_col=columns)
+    return merged

@@ -1,0 +1,115 @@
+"""The command line and YAML files as plain dictionaries; nothing is evaluated, and RecBole is not imported.
+
+Input: ``--key=value`` arguments, paths of YAML files. Output: dictionaries of settings.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_tiger.errors import ConfigError
+
+#: Keys of which the word none is a choice.
+_NONE_IS_A_CHOICE = ("collision", "content_standardize")
+
+
+def parse_value(text: str, key: str) -> Any:
+    """One value of the command line: a Python literal, true/false/none in any case, or the text itself.
+
+    For a key that has a choice of that name, none is the choice. Nothing is evaluated, while RecBole's own reading runs
+    ``eval`` on it.
+    """
+    lowered = text.strip().lower()
+    if lowered == "none" and key in _NONE_IS_A_CHOICE:
+        return "none"
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if lowered in ("none", "null", "~"):
+        return None
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def parse_command_line(arguments: Sequence[str]) -> dict:
+    """``--key=value`` arguments as a dictionary; everything else is an error.
+
+    Raises:
+        ConfigError: for an argument of another form, or a key given twice with different values.
+    """
+    settings: dict = {}
+    for argument in arguments:
+        key, equals, value = argument[2:].partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise ConfigError(
+                f"cannot read the argument '{argument}': write --key=value, for example --dataset=ml-100k"
+            )
+        value = parse_value(value, key)
+        if key in settings and settings[key] != value:
+            raise ConfigError(f"--{key} is given twice, as {settings[key]!r} and as {value!r}: keep one")
+        settings[key] = value
+    return settings
+
+
+def read_yaml(path: str | Path) -> dict:
+    """A property file as a dictionary.
+
+    Raises:
+        ConfigError: if the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"config_files: cannot read '{path}' ({error.strerror}); name an existing YAML file"
+        ) from error
+    try:
+        content = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config_files: '{path}' is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"config_files: '{path}' must hold 'key: value' lines, but holds a {type(content).__name__}")
+    return content
+
+
+def read_config_files(paths: Iterable[str | Path] | None) -> dict:
+    """The settings of several property files; of a key in two of them the last one counts.
+
+    Raises:
+        ConfigError: as :func:`read_yaml`.
+    """
+    return {key: value for path in paths or () for key, value in read_yaml(path).items()}
+
+
+def pop_config_files(settings: dict) -> list[str]:
+    """Take the paths of `config_files`, separated by blanks, out of the settings of a command line."""
+    return str(settings.pop("config_files", None) or "").split()
+
+
+class _Loader(yaml.FullLoader):
+    """RecBole's YAML loader, which also reads 1e-3 as a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:
+         [-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+        |\.[0-9_]+(?:[eE][-+][0-9]+)?
+        |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
+        |[-+]?\.(?:inf|Inf|INF)
+        |\.(?:nan|NaN|NAN))$""",
+        re.VERBOSE,
+    ),
+    list("-+0123456789."),
+)
