@@ -28,7 +28,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["recbole_tiger", "recbole_tiger.*"]), *INSIDE],
     package_dir=INSIDE,
-    package_data={"": ["*.yaml"], "recbole_tiger": ["py.typed"]},
+    package_data={"": ["*.yaml"], "recbole_tiger": ["py.typed"], "recbole_tiger.report": ["templates/*"]},
     install_requires=[
         "recbole==1.2.1",
         "torch>=2.4,<2.14",
@@ -40,6 +40,7 @@ setup(
         "sentence-transformers",
         "scikit-learn",
         "pyyaml",
+        "jinja2",
         "filelock",
     ],
     extras_require={

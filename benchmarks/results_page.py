@@ -18,13 +18,12 @@ import markdown
 from recbole_tiger.report.figures import COLORS
 from recbole_tiger.report.pages import document
 
-_STYLE = """<style>
+_STYLE = """
 p, li { max-width: 92ch; } pre { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px;
   overflow-x: auto; font-size: .82rem; line-height: 1.45; } h2 { margin-top: 34px; } h3 { margin-top: 20px; }
 .scroll { background: #fff; border: 1px solid var(--line); border-radius: 10px; margin: 12px 0; padding: 4px 10px; }
 td:first-child { white-space: normal; min-width: 12ch; } svg { width: 100%; height: auto; max-width: 900px; }
 svg text { font-size: 13px; fill: var(--ink); } figure { margin: 12px 0; } u { text-decoration-color: var(--soft); }
-</style>
 """
 #: The column that is drawn, and that of its interval beside it.
 _INTERVAL = "95% interval"
@@ -40,7 +39,7 @@ def results_page(text: str) -> str:
     body = markdown.markdown(text, extensions=["tables", "fenced_code", "sane_lists"])
     body = re.sub(r"<table>.*?</table>", lambda found: _framed(found[0]), body, flags=re.DOTALL)
     title = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
-    return document(html.unescape(title[1]) if title else "Results", body, head=_STYLE)
+    return document(html.unescape(title[1]) if title else "Results", body, style=_STYLE)
 
 
 def _framed(table: str) -> str:

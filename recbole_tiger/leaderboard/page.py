@@ -6,7 +6,6 @@ intervals, quality against cost and training curves; it needs no network.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,102 +19,19 @@ from recbole_tiger.report.figures import bars, color, label, style, wrapped
 #: Rows that figures show; the tables have all.
 DRAWN_ROWS = 24
 
-_STYLE = """
-.filters { display: flex; flex-wrap: wrap; gap: 8px 18px; margin-top: 18px; font-size: .92rem; }
-.filters label { display: flex; gap: 8px; align-items: center; color: var(--soft); max-width: 100%; }
-.filters select { font: inherit; padding: 4px 8px; border: 1px solid var(--line); border-radius: 6px; background: #fff;
-  min-width: 0; max-width: 100%; }
-th[aria-sort] { cursor: pointer; user-select: none; white-space: normal; }
-th[aria-sort]::after { content: "\\00a0\\2195"; opacity: .35; }
-th[aria-sort="ascending"]::after { content: "\\00a0\\2191"; opacity: 1; }
-th[aria-sort="descending"]::after { content: "\\00a0\\2193"; opacity: 1; }
-td.number { font-variant-numeric: tabular-nums; }
-td b { color: var(--accent); }
-.table th:first-child, .table td:first-child { position: sticky; left: 0; background: #fff; z-index: 1; }
-section[hidden] { display: none; }
-"""
-# Cells of the tables come as text: "0.0403 ± 0.0012 *". Without this script the page still reads; with it the marks
-# become bold and underlined, columns sort, and the two menus choose sections.
-_SCRIPT = """
-(() => {
-  const groups = GROUPS;
-  const number = text => {
-    const found = text.replace(/,/g, "").match(/^[+\\-\\u2212]?\\d*\\.?\\d+(e[+-]?\\d+)?/i);
-    return found ? parseFloat(found[0].replace("\\u2212", "-")) : null;
-  };
-  for (const table of document.querySelectorAll("table")) {
-    const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], rows = [...body.rows];
-    for (const row of rows) for (const cell of row.cells) {
-      const mark = cell.textContent.slice(-2);
-      if (mark === " *" || mark === " +") {
-        const dressed = document.createElement(mark === " *" ? "b" : "u");
-        dressed.textContent = cell.textContent.slice(0, -2);
-        cell.replaceChildren(dressed);
-      }
-    }
-    heads.forEach((head, column) => {
-      const values = rows.map(row => row.cells[column].textContent.trim());
-      const filled = values.filter(text => text && text !== "-");
-      const numeric = column > 0 && filled.length > 0 && filled.every(text => number(text) !== null);
-      if (numeric) for (const cell of [head, ...rows.map(row => row.cells[column])]) cell.classList.add("number");
-      head.setAttribute("aria-sort", "none");
-      head.tabIndex = 0;
-      const sort = () => {
-        const down = head.getAttribute("aria-sort") === "none" ? numeric : head.getAttribute("aria-sort") === "ascending";
-        for (const other of heads) other.setAttribute("aria-sort", "none");
-        head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        const key = row => row.cells[column].textContent.trim();
-        const empty = text => text === "" || text === "-";
-        const order = [...rows].sort((a, b) => {
-          const x = key(a), y = key(b);
-          if (empty(x) || empty(y)) return empty(x) - empty(y);
-          const way = numeric ? number(x) - number(y) : x.localeCompare(y);
-          return down ? -way : way;
-        });
-        body.append(...order);
-      };
-      head.addEventListener("click", sort);
-      head.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
-    });
-  }
-  const chosen = {};
-  const apply = () => groups.forEach((group, place) => {
-    const section = document.getElementById("part-" + (place + 1));
-    section.hidden = Object.entries(chosen).some(([name, value]) => value && group[name] !== value);
-    if (!section.hidden && window.Plotly)
-      section.querySelectorAll(".js-plotly-plot").forEach(plot => Plotly.Plots.resize(plot));
-  });
-  const bar = document.createElement("div");
-  bar.className = "filters";
-  for (const name of ["dataset", "protocol"]) {
-    const label = document.createElement("label"), menu = document.createElement("select");
-    menu.id = "filter-" + name;
-    menu.add(new Option("all", ""));
-    for (const value of [...new Set(groups.map(group => group[name]))]) menu.add(new Option(value, value));
-    menu.addEventListener("change", () => { chosen[name] = menu.value; apply(); });
-    label.append(name, menu);
-    bar.append(label);
-  }
-  document.querySelector("header").after(bar);
-})();
-"""
-
 
 def format_page(boards: Sequence[Leaderboard]) -> str:
     """The page, a section for each table."""
     sections = [_section(board, several=len(boards) > 1) for board in boards]
     runs = sum(len(row.runs) for board in boards for row in board.rows)
     rows = sum(len(board.rows) for board in boards)
-    page = pages.page(
+    return pages.page(
         "Leaderboard",
         sections,
         subtitle=f"{_count(rows, 'row')}, {_count(runs, 'run')}; a click on a column's head sorts by it.",
+        template="leaderboard.html.j2",
+        values={"groups": [{"dataset": board.dataset, "protocol": _protocol(board)} for board in boards]},
     )
-    groups = [{"dataset": board.dataset, "protocol": _protocol(board)} for board in boards]
-    data = json.dumps(groups, ensure_ascii=True).replace("</", "<\\/")
-    page = page.replace("</style>", _STYLE + "</style>", 1)
-    head, end, tail = page.rpartition("</body>")
-    return f"{head}<script>{_SCRIPT.replace('GROUPS', data, 1)}</script>\n{end}{tail}"
 
 
 def _count(number: int, noun: str) -> str:

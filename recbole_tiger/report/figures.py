@@ -13,29 +13,18 @@ from typing import Any
 import plotly.graph_objects as go
 
 #: Colours that stay apart for most colour-blind readers (Okabe and Ito, and further ones for many series).
-COLORS = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#d55e00",
-    "#cc79a7",
-    "#56b4e9",
-    "#b2a400",
-    "#7a5195",
-    "#8c564b",
-    "#2f9e9e",
-    "#a6d854",
-    "#e377c2",
-    "#4c5f7a",
-    "#f2b6a0",
-    "#9c9ede",
-    "#637939",
+COLORS = tuple(
+    "#0072b2 #e69f00 #009e73 #d55e00 #cc79a7 #56b4e9 #b2a400 #7a5195 "
+    "#8c564b #2f9e9e #a6d854 #e377c2 #4c5f7a #f2b6a0 #9c9ede #637939".split()
 )
 #: For what is set aside: other codewords, chance.
 GREY = "#b9bec7"
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+#: Of a figure, in pixels.
+HEIGHT = 320
 _INK = "#1d2433"
 _GRID = "#e6e9ef"
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_CHANCE_LINE = {"color": "#4a5263", "width": 1}
 
 
 def label(text: Any) -> str:
@@ -73,70 +62,63 @@ def bars(
     Args:
         x: m categories, as `label` or `wrapped` make them.
         series: for each name m values; None or a shorter list leaves bars out.
-        x_title, y_title: of the axes (of the categories and of the values, also where the bars lie).
+        x_title, y_title: of the axes (of the categories and of the values, also where the bars are horizontal).
         stacked: on top of each other instead of side by side.
         percent: values are fractions and shown as percentages.
         log: logarithmic values.
-        horizontal: bars that lie, for long category names.
+        horizontal: for long category names.
         colors: one for each series.
         chance: for each series what chance gives, drawn in grey over its bars.
         chance_name: its name in the legend.
-        height: in pixels; by default 320, or as many as lying bars need.
+        height: in pixels; by default `HEIGHT`, or as many as horizontal bars need.
     """
-    plot = go.Figure()
     names = [str(entry) for entry in x]
     form = ".1%" if percent else ",.4~g"
-
-    def add(name: str, values: Sequence[float | None], **style: Any) -> None:
-        values = [*values, *[None] * (len(names) - len(values))]
-        across, along = (values, names) if horizontal else (names, values)
-        value = "x" if horizontal else "y"
-        plot.add_bar(
-            x=across,
-            y=along,
-            name=label(name),
-            orientation="h" if horizontal else "v",
-            hovertemplate=f"%{{{'y' if horizontal else 'x'}}}<br>{label(name)}: %{{{value}:{form}}}<extra></extra>",
-            **style,
-        )
-
+    plot = go.Figure()
     for index, (name, values) in enumerate(series.items()):
-        shade = colors[index] if colors else color(index)
-        add(name, values, marker={"color": shade}, **({} if stacked else {"offsetgroup": str(index)}))
+        group = {} if stacked else {"offsetgroup": str(index)}
+        marker = {"color": colors[index] if colors else color(index)}
+        plot.add_trace(_bar(names, name, values, horizontal, form, marker=marker, **group))
     for name, values in (chance or {}).items():
-        add(
-            f"{name}, {chance_name}" if len(chance) > 1 else chance_name,
-            values,
-            marker={"color": "rgba(255,255,255,0.62)", "line": {"color": "#4a5263", "width": 1}},
-            offsetgroup=str(list(series).index(name)),
-            showlegend=False,
-        )
+        shown = f"{name}, {chance_name}" if len(chance) > 1 else chance_name
+        more = {"offsetgroup": str(list(series).index(name)), "showlegend": False}
+        marker = {"color": "rgba(255,255,255,0.62)", "line": _CHANCE_LINE}
+        plot.add_trace(_bar(names, shown, values, horizontal, form, marker=marker, **more))
     if chance:  # one entry in the legend for all of them
-        plot.add_bar(
-            x=[None],
-            y=[None],
-            name=label(chance_name),
-            marker={"color": "#ffffff", "line": {"color": "#4a5263", "width": 1}},
-        )
-    style(
-        plot,
-        x_title=y_title if horizontal else x_title,
-        y_title=x_title if horizontal else y_title,
-        height=height or (60 + 36 * len(names) if horizontal else 320),
-    )
+        plot.add_bar(x=[None], y=[None], name=label(chance_name), marker={"color": "#ffffff", "line": _CHANCE_LINE})
+    height = height or (60 + 36 * len(names) if horizontal else HEIGHT)
+    titles = (y_title, x_title) if horizontal else (x_title, y_title)
+    style(plot, x_title=titles[0], y_title=titles[1], height=height)
     plot.update_layout(barmode="stack" if stacked else "group", bargap=0.22, bargroupgap=0.06)
-    values_axis, names_axis = ("xaxis", "yaxis") if horizontal else ("yaxis", "xaxis")
-    plot.update_layout({names_axis: {"type": "category", "showgrid": False, "dtick": 1}})
-    if any("<br>" in name for name in names) and not horizontal:
-        plot.update_xaxes(tickfont={"size": 11})
-    plot.update_layout({values_axis: {"rangemode": "tozero"}})
-    if percent:
-        plot.update_layout({values_axis: {"tickformat": ".1~%"}})
-    if log:
-        plot.update_layout({values_axis: {"type": "log", "dtick": 1}})
-    if horizontal:
-        plot.update_yaxes(autorange="reversed")
+    _bar_axes(plot, names, horizontal=horizontal, percent=percent, log=log)
     return plot
+
+
+def _bar(names: Sequence[str], name: str, values: Sequence, horizontal: bool, form: str, **look: Any) -> go.Bar:
+    """The bars of one series; missing values at the end are left out."""
+    values = [*values, *[None] * (len(names) - len(values))]
+    category, value = ("y", "x") if horizontal else ("x", "y")
+    return go.Bar(
+        {category: names, value: values},
+        name=label(name),
+        orientation="h" if horizontal else "v",
+        hovertemplate=f"%{{{category}}}<br>{label(name)}: %{{{value}:{form}}}<extra></extra>",
+        **look,
+    )
+
+
+def _bar_axes(plot: go.Figure, names: Sequence[str], *, horizontal: bool, percent: bool, log: bool) -> None:
+    categories: dict[str, Any] = {"type": "category", "showgrid": False, "dtick": 1}
+    values: dict[str, Any] = {"rangemode": "tozero"}
+    if horizontal:
+        categories["autorange"] = "reversed"
+    elif any("<br>" in name for name in names):
+        categories["tickfont"] = {"size": 11}
+    if percent:
+        values["tickformat"] = ".1~%"
+    if log:
+        values |= {"type": "log", "dtick": 1}
+    plot.update_layout({"yaxis": categories, "xaxis": values} if horizontal else {"xaxis": categories, "yaxis": values})
 
 
 def lines(
@@ -147,9 +129,9 @@ def lines(
     y_title: str = "",
     percent: bool = False,
     log: bool = False,
-    height: int = 320,
+    height: int = HEIGHT,
 ) -> go.Figure:
-    """Lines of one or several series over the same points."""
+    """Lines of one or several series over the same points; the arguments are those of `bars`."""
     plot = go.Figure()
     for index, (name, values) in enumerate(series.items()):
         plot.add_scatter(
@@ -166,7 +148,7 @@ def lines(
     return plot
 
 
-def style(plot: go.Figure, *, x_title: str = "", y_title: str = "", height: int = 320) -> go.Figure:
+def style(plot: go.Figure, *, x_title: str = "", y_title: str = "", height: int = HEIGHT) -> go.Figure:
     """Give any figure the look of the others: white, thin grid, margins that fit a phone."""
     plot.update_layout(
         template="none",

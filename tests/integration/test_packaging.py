@@ -26,6 +26,8 @@ def test_the_wheel_trains_a_step_from_another_folder(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"recbole_tiger"}
     assert "recbole_tiger/properties/model/TIGER_paper.yaml" in names and "recbole_tiger/py.typed" in names
+    for name in ("page.html.j2", "page.css", "leaderboard.js"):
+        assert f"recbole_tiger/report/templates/{name}" in names
     assert "recbole_tiger/hpo/spaces/tiger.yaml" in names and "recbole_tiger/hpo/sweep.py" in names
     run(*pip, "install", "-q", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), str(wheel))
 

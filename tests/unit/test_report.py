@@ -74,6 +74,16 @@ def test_legend_of_the_page_names_every_series_once():
     assert [re.findall(r"</i>(.*?)</span>", legend) for legend in legends] == [["one", "two"]]
 
 
+def test_no_text_of_a_page_is_read_as_html():
+    name = "<!--<script>'\"&{{ x }}"
+    plot = figures.lines([0, 1], {name: [1, 2], "other": [2, 1]})
+    parts = [pages.Figure(plot, name, name, name), pages.Table([name, "b"], [[name, name]], name, name)]
+    text = without_plotlyjs(pages.page(name, [pages.Section(name, name, parts), pages.Section(name)], subtitle=name))
+    assert "<!--" not in text and "<script>'" not in text
+    legend = re.search(r'<div class="legend">(.*?)</div>', text)[1]
+    assert legend.count("&lt;!--&lt;script&gt;&#39;&#34;&amp;{{ x }}") == 2  # escaped once
+
+
 def test_numbers_stand_right_and_words_left():
     text = pages.page("t", [pages.Section("s", (), [pages.Table(["k", "v", "w"], [["1", "-1.5e-3", "x"]])])])
     assert re.findall(r"<td( class=\"number\")?>", text) == ["", ' class="number"', ""]
