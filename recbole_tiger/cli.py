@@ -36,13 +36,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "recbole_tiger.commands.evaluate",
         "finished runs once more, under other settings of evaluation (seen items masked, other beams)",
     ),
-    "ids": ("recbole_tiger.analysis.ids", "make Semantic IDs, without training a recommender, and report on them"),
-    "cold-start": ("recbole_tiger.analysis.cold_start", "how often items are found that nobody had touched before"),
-    "diversity": ("recbole_tiger.analysis.diversity", "categories of recommendations drawn at several temperatures"),
-    "invalid-ids": ("recbole_tiger.analysis.invalid_ids", "how many freely written Semantic IDs belong to no item"),
-    "latency": ("recbole_tiger.analysis.latency", "time and memory beside an exact and an approximate inner product"),
-    "report": ("recbole_tiger.analysis.report", "one page of all runs and analyses in a folder"),
-    "recommend": ("recbole_tiger.recommend", "recommendations from a trained checkpoint, for any history"),
+    "ids": ("recbole_tiger.commands.ids", "make Semantic IDs, without training a recommender, and report on them"),
+    "cold-start": ("recbole_tiger.commands.cold_start", "how often cold-start (unseen) items are found"),
+    "diversity": ("recbole_tiger.commands.diversity", "categories of recommendations drawn at several temperatures"),
+    "invalid-ids": (
+        "recbole_tiger.commands.invalid_ids",
+        "how many Semantic IDs of unconstrained generation belong to no item",
+    ),
+    "latency": ("recbole_tiger.commands.latency", "time and memory beside an exact and an approximate inner product"),
+    "report": ("recbole_tiger.commands.report", "one page of all runs and analyses in a folder"),
+    "recommend": ("recbole_tiger.commands.recommend", "recommendations from a trained checkpoint, for any history"),
 }
 
 

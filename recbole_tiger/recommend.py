@@ -1,7 +1,7 @@
 """From a trained checkpoint to recommendations for any history: users never seen, many at once, items added later.
 
-Comes in: ``best.pth`` of a run of a model with Semantic IDs, which is all that is needed. Goes out: items with titles,
-scores and codewords.
+Input: ``best.pth`` of a run of a model with Semantic IDs, which is all that is needed. Output: items with titles, scores and
+codewords.
 """
 
 from __future__ import annotations
@@ -9,53 +9,26 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from recbole.utils import get_model
-from tabulate import tabulate
 from tqdm import tqdm
 
 from recbole_tiger.content.new_items import embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.content.sentences import item_titles
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
-from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
+from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.experiment.configuration import config_from_plain
-from recbole_tiger.io import atomic_file
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.tokenization import TokenizedCatalogue
 from recbole_tiger.training.checkpoint import load_checkpoint
-
-USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
-       python run_recbole_tiger.py recommend --checkpoint=FILE --histories=FILE --output=FILE [--k=10]
-
-Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint alone.
-
-  --checkpoint=FILE          best.pth of a run
-  --history=A,B,...          titles or item ids, in time order; an id that reads like another number is put in quotes
-                             twice: --history="'1_0', '007'"
-  --user=ID                  the user, for models with user tokens
-  --histories=FILE           .csv, .tsv, .inter or .parquet: one line per interaction with the columns of the user and the
-                             item, in time order, or in any order with a column of the time
-  --output=FILE              .csv or .parquet, which must not exist
-  --k=10                     items for each history
-  --exclude_seen=True        leave out the items of the history
-  --temperature=T            divides the logits; one number, or one per level
-  --sample=True, --seed=N    draw items at this temperature instead of taking the best
-  --beam_size=N              by default that of the run, or k if that is more
-  --new_items=FILE           items that came after training, as an .item file: found through their Semantic IDs
-  --epsilon=1.0              the largest share of new items in a list
-  --unknown=skip             leave out items of a history that the model does not know, instead of stopping
-"""
-
-TITLE_WIDTH = 60
 
 
 @dataclass(frozen=True)
@@ -77,7 +50,7 @@ class Recommendation:
     new: bool
 
 
-class BareDataset:
+class DatasetStub:
     """What a sequential model asks of a dataset when it is built, without a dataset.
 
     Args:
@@ -95,6 +68,22 @@ class BareDataset:
     def num(self, field: str) -> int:
         """Items with padding; users are not known."""
         return self.n_items + 1 if field == self.iid_field else 1
+
+
+def load_semantic_id_checkpoint(path: str | Path) -> dict:
+    """The content of a checkpoint of a model with Semantic IDs (:func:`recbole_tiger.training.checkpoint.load_checkpoint`).
+
+    Raises:
+        CheckpointError: for a file that is missing, damaged, of another version, or of a model without Semantic IDs.
+    """
+    state = load_checkpoint(path)
+    name = state["config"].get("model")
+    if not model_spec(name).uses_semantic_ids:
+        raise CheckpointError(
+            f"'{path}' is a checkpoint of {name}, whose items have no Semantic IDs; give one of "
+            f"{', '.join(models_with('uses_semantic_ids'))}"
+        )
+    return state
 
 
 class Recommender:
@@ -124,17 +113,11 @@ class Recommender:
         Raises:
             CheckpointError: for a file that is missing, damaged, of another version, or of a model without Semantic IDs.
         """
-        state = load_checkpoint(path)
-        name = state["config"].get("model")
-        if not model_spec(name).uses_semantic_ids:
-            raise CheckpointError(
-                f"'{path}' is a checkpoint of {name}, whose items have no Semantic IDs; recommend needs one of "
-                f"{', '.join(models_with('uses_semantic_ids'))}"
-            )
-        config = config_from_plain(state["config"])
+        state = load_semantic_id_checkpoint(path)
+        name, config = state["config"]["model"], config_from_plain(state["config"])
         try:
             prepared = TokenizedCatalogue.from_state_dict(state["other_parameter"]["semantic_ids"])
-            model = get_model(name)(config, BareDataset(config, prepared.table.n_items, prepared)).to(config["device"])
+            model = get_model(name)(config, DatasetStub(config, prepared.table.n_items, prepared)).to(config["device"])
             model.load_state_dict(state["state_dict"])
             model.load_other_parameter(state["other_parameter"])
         except (KeyError, RuntimeError) as error:
@@ -183,13 +166,14 @@ class Recommender:
         """Names separated by commas, where a title may hold commas itself: the longest run that is an item counts."""
         parts, names = text.split(","), []
         while parts:
-            ends = (end for end in range(len(parts), 0, -1) if self._is_item(",".join(parts[:end])))
+            ends = (end for end in range(len(parts), 0, -1) if self.is_item(",".join(parts[:end])))
             end = next(ends, 1)
             names.append(",".join(parts[:end]).strip())
             parts = parts[end:]
         return [name for name in names if name]
 
-    def _is_item(self, name: str) -> bool:
+    def is_item(self, name: str) -> bool:
+        """Whether an item has this id or title."""
         return name.strip() in self._number or name.strip().casefold() in self._titled
 
     def add_items(self, path: str | Path) -> int:
@@ -269,6 +253,22 @@ class Recommender:
             UnknownItemError: naming items that are not known.
             ValueError: for an empty history, or a k, epsilon, temperature or beam size that cannot work.
         """
+        beams = self._checked_beams(histories, k, users, beam_size, epsilon, unknown)
+        numbers = self._numbers(histories, users, unknown)
+        options: dict = {"beam_size": beams, "temperature": temperature, "sample": sample}
+        if sample and seed is not None:
+            options["generator"] = torch.Generator(self.config["device"]).manual_seed(seed)
+        chunk, hidden = self.config["eval_batch_size"], not (progress and sys.stderr.isatty())
+        lists: list[list[Recommendation]] = []
+        for start in tqdm(range(0, len(numbers), chunk), desc="recommend", ncols=100, disable=hidden):
+            rows = slice(start, start + chunk)
+            user_rows = self._users(None if users is None else users[rows])
+            found = self._search(user_rows, numbers[rows], k, exclude_seen, epsilon, options)
+            lists += self._written(found.items.tolist(), found.scores.tolist())
+        return lists
+
+    def _checked_beams(self, histories, k, users, beam_size, epsilon, unknown) -> int:
+        """The number of beams; raises for arguments of :meth:`recommend` that cannot work."""
         if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
             raise ValueError(
                 "histories must be a list of lists of item ids or titles; see Recommender.split for one text"
@@ -284,34 +284,31 @@ class Recommender:
             raise ValueError(f"beam_size={beams} is smaller than k={k}: a list of that length cannot be filled")
         if users is not None and len(users) != len(histories):
             raise ValueError(f"there are {len(users)} users, but {len(histories)} histories")
-        numbers = self._numbers(histories, users, unknown)
+        return beams
+
+    def _search(
+        self,
+        users: torch.Tensor | None,
+        histories: list[list[int]],
+        k: int,
+        exclude_seen: bool,
+        epsilon: float,
+        options,
+    ) -> BeamResult:
+        """Items [n, k] for histories of internal numbers; `options` go to `model.recommend`."""
         device = self.config["device"]
-        options: dict = {"beam_size": beams, "temperature": temperature, "sample": sample}
-        if sample and seed is not None:
-            options["generator"] = torch.Generator(device).manual_seed(seed)
-        chunk = self.config["eval_batch_size"]
-        starts = range(0, len(numbers), chunk)
-        hidden = not (progress and sys.stderr.isatty())
-        lists: list[list[Recommendation]] = []
-        for start in tqdm(starts, desc="recommend", ncols=100, disable=hidden):
-            part = numbers[start : start + chunk]
-            recent = [history[-self.config["MAX_ITEM_LIST_LENGTH"] :] for history in part]
-            found = self.model.recommend(
-                self._users(None if users is None else users[start : start + chunk]),
-                _padded(recent, device),
-                torch.tensor([len(history) for history in recent], device=device),
-                k if self._new is None else beams,
-                excluded=_padded(part, device) if exclude_seen else None,
-                **options,
-            )
-            if self._new is not None:
-                found = self._new.candidates(found, k)
-                if exclude_seen:  # a new item that came in through its prefix
-                    seen = (found.items[:, :, None] == _padded(part, device)[:, None, :]).any(2)
-                    found = BeamResult(found.items.masked_fill(seen, 0), found.scores.masked_fill(seen, -torch.inf))
-                found = limit_unseen(found, self.prepared.table.n_items, k, epsilon)
-            lists += self._written(found.items.tolist(), found.scores.tolist())
-        return lists
+        recent = [history[-self.config["MAX_ITEM_LIST_LENGTH"] :] for history in histories]
+        lengths = torch.tensor([len(history) for history in recent], device=device)
+        excluded = _padded(histories, device) if exclude_seen else None
+        n_found = k if self._new is None else options["beam_size"]
+        found = self.model.recommend(users, _padded(recent, device), lengths, n_found, excluded=excluded, **options)
+        if self._new is None:
+            return found
+        found = self._new.candidates(found, k)
+        if excluded is not None:  # a new item that was found through its prefix
+            seen = (found.items[:, :, None] == excluded[:, None, :]).any(2)
+            found = BeamResult(found.items.masked_fill(seen, 0), found.scores.masked_fill(seen, -torch.inf))
+        return limit_unseen(found, self.prepared.table.n_items, k, epsilon)
 
     def _numbers(self, histories, users, unknown: str) -> list[list[int]]:
         """Internal numbers of all histories."""
@@ -366,115 +363,3 @@ class Recommender:
 def _padded(rows: Sequence[Sequence[int]], device) -> torch.Tensor:
     """Lists of item numbers as one tensor [n, longest], padded with 0 at the end."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
-
-
-# ------------------------------------------------------------------------------------------------------ the command
-
-
-def run(settings: dict) -> str:
-    """Recommend for one history, or for a file of them; returns what to print.
-
-    Raises:
-        ValueError: for settings, files and histories that cannot work.
-    """
-    checkpoint = settings.pop("checkpoint", None)
-    history, file = settings.pop("history", None), settings.pop("histories", None)
-    user, output = settings.pop("user", None), settings.pop("output", None)
-    new_items = settings.pop("new_items", None)
-    options = {
-        key: settings.pop(key)
-        for key in ("k", "temperature", "exclude_seen", "beam_size", "sample", "seed", "epsilon", "unknown")
-        if settings.get(key) is not None
-    }
-    if settings:
-        raise ConfigError(f"unknown key '{next(iter(settings))}' for recommend; see recommend --help")
-    if checkpoint is None:
-        raise ConfigError("recommend needs --checkpoint=FILE, the best.pth of a run")
-    if (history is None) == (file is None):
-        raise ConfigError("recommend needs either --history=A,B,... or --histories=FILE")
-    if file is not None:
-        if output is None:
-            raise ConfigError("--histories needs --output=FILE.csv or FILE.parquet for the recommendations")
-        _check_output(Path(str(output)))
-    recommender = Recommender.from_checkpoint(str(checkpoint))
-    if new_items is not None:
-        recommender.add_items(str(new_items))
-    if file is not None:
-        histories = read_histories(str(file), recommender.config)
-        found = recommender.recommend(list(histories.values()), users=list(histories), progress=True, **options)
-        n_rows = write_recommendations(Path(str(output)), list(histories), found)
-        return f"{n_rows:,} recommendations for {len(histories):,} users: {output}"
-    names = [str(name) for name in history] if isinstance(history, (list, tuple)) else recommender.split(str(history))
-    [found] = recommender.recommend([names], users=None if user is None else [str(user)], **options)
-    rows = [
-        [rank, _cut(r.title), r.item, f"{r.score:.3f}", " ".join(map(str, r.codes)) + (" (new)" if r.new else "")]
-        for rank, r in enumerate(found, 1)
-    ]
-    return tabulate(rows, headers=["", "title", "item", "score", "codewords"], disable_numparse=True)
-
-
-def _cut(title: str) -> str:
-    return title if len(title) <= TITLE_WIDTH else title[: TITLE_WIDTH - 1] + "…"
-
-
-def read_histories(path: str | Path, config) -> dict[str, list[str]]:
-    """Histories by user from a file with one interaction per line, in time order.
-
-    Raises:
-        ValueError: for a file that cannot be read, or without the columns of user and item.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"histories='{path}' is not a file; give a .csv, .tsv, .inter or .parquet")
-    text = {"dtype": str, "keep_default_na": False}
-    readers = {
-        ".csv": lambda: pd.read_csv(path, **text),
-        ".tsv": lambda: pd.read_csv(path, sep="\t", **text),
-        ".inter": lambda: pd.read_csv(path, sep=config["field_separator"], quoting=3, **text),
-        ".parquet": lambda: pd.read_parquet(path),
-    }
-    if path.suffix not in readers:
-        raise ValueError(f"histories='{path}' must end in one of {', '.join(readers)}")
-    table = readers[path.suffix]()
-    table.columns = [str(column).partition(":")[0] for column in table.columns]
-    user, item, time = (config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME"))
-    for field in (user, item):
-        if field not in table.columns:
-            raise ValueError(f"histories='{path}' has no column '{field}'; its columns: {', '.join(table.columns)}")
-    if table.empty:
-        raise ValueError(f"histories='{path}' holds no interactions")
-    if time in table.columns:
-        table = table.iloc[np.argsort(pd.to_numeric(table[time]).to_numpy(), kind="stable")]
-    # One row per user, users in the order in which they first come.
-    return {str(name): rows.astype(str).tolist() for name, rows in table.groupby(user, sort=False)[item]}
-
-
-def _check_output(path: Path) -> None:
-    if path.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"output='{path}' must end in .csv or .parquet")
-    if path.exists():
-        raise ConfigError(f"output='{path}' exists already; name a file that does not")
-
-
-def write_recommendations(path: Path, users: Sequence[str], found: Sequence[Sequence[Recommendation]]) -> int:
-    """Lists as rows of user, rank, item, title, score, codewords and whether the item is new; returns how many."""
-    rows: list[Mapping] = [
-        {
-            "user_id": user,
-            "rank": rank,
-            "item_id": r.item,
-            "title": r.title,
-            "score": r.score,
-            "codewords": " ".join(map(str, r.codes)),
-            "new": r.new,
-        }
-        for user, row in zip(users, found, strict=True)
-        for rank, r in enumerate(row, 1)
-    ]
-    table = pd.DataFrame(rows)
-    with atomic_file(path) as file:
-        if path.suffix == ".csv":
-            file.write(table.to_csv(index=False).encode("utf-8"))
-        else:
-            table.to_parquet(file, index=False)
-    return len(table)

@@ -1,97 +1,93 @@
-"""The command ``diversity``: what sampling at a temperature does to the categories of the recommended items, and at what
-price (paper, 4.4.2, Tables 4 and 5).
+"""Categories of recommended items that are drawn at a temperature, and the price in Recall (paper, 4.4.2, Tables 4 and 5).
 
-Comes in: a trained run whose items have categories. Goes out: Entropy@K and Recall@K per temperature, for all levels of
-the IDs or for one, and the categories that users are offered.
+Input: a trained run whose items have categories. Output: Entropy@K and Recall@K per temperature, for all levels of the IDs
+or for one, and the categories that users are offered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tabulate import tabulate
 
-from recbole_tiger.analysis.runs import (
-    TrainedRun,
-    describe,
-    heading,
-    new_folder,
-    open_run,
-    pop_number,
-    pop_numbers,
-    recall,
-    recommend_users,
-    write_outputs,
-)
+from recbole_tiger.analysis.runs import Measured, TrainedRun, recall, recommend_users
 from recbole_tiger.content.sentences import category_paths
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.report import pages
-from recbole_tiger.report.figures import bars, wrapped
 from recbole_tiger.tokenization import item_table
 
-USAGE = """Usage: python run_recbole_tiger.py diversity --checkpoint=FILE [--temperatures=1.0,1.5,2.0] [--key=value ...]
-
-Draws recommendations at several temperatures and measures the entropy of their categories, and Recall beside it.
-
-  --checkpoint=FILE          best.pth of a run; without it, --model, --dataset and any key of a run to train first
-  --temperatures=A,B,...     (1.0,1.5,2.0)
-  --levels=1,2,...           the temperature holds for one level of the ID only, each of these in turn (1 is the first
-                             codeword); 0, the default, is for all levels together
-  --k=10,20,50               lengths of the lists
-  --category=COLUMN          the column of the .item file (by default item_feature)
-  --category_depth=N         names of a category path that make up a category: see the note of the result (2)
-  --users=N                  so many test users, drawn at random; by default all
-  --sample_seed=N            seed of the draws; by default the run's
-  --output_dir=FOLDER        a folder that does not exist yet, for diversity.json and .html
-"""
-
-#: The paper's Table 5: Entropy@10, @20, @50 on Beauty.
-PAPER = {1.0: (0.76, 1.14, 1.70), 1.5: (1.14, 1.52, 2.06), 2.0: (1.38, 1.76, 2.28)}
 NOTES = (
     "Entropy@K: the entropy, in nats, of the categories of a user's K items, averaged over users. The paper names neither "
     "the logarithm nor the average; pooled over users it would hardly grow with K, as it does in Table 5.",
     "Sampling draws K distinct items without replacement, level by level inside the catalogue (Gumbel-top-k along the trie); "
     "the row 'beam search' takes the K best. The paper says only 'temperature-based sampling in the decoding'.",
 )
+#: Target categories of Table 4's view, and names shown for each.
 SHOWN_CATEGORIES, NAMES_PER_CELL = 8, 3
 
 
-def run(settings: dict) -> str:
-    """Measure, write, and return the table."""
-    temperatures = pop_numbers(settings, "temperatures", (1.0, 1.5, 2.0), low=1e-6)
-    levels = pop_numbers(settings, "levels", (0,), low=0, kind=int)
-    ks = pop_numbers(settings, "k", (10, 20, 50), low=1, kind=int)
-    depth = pop_number(settings, "category_depth", 2, low=1, kind=int)
-    n_users = pop_number(settings, "users", None, low=1, kind=int)
-    seed = pop_number(settings, "sample_seed", None, low=0, kind=int)
-    column, output = settings.pop("category", None), settings.pop("output_dir", None)
-    trained = open_run(settings, n_users)
-    n_levels, n_items = trained.model.trie.depth, trained.model.trie.n_items
-    if max(levels) > n_levels:
-        raise ConfigError(f"levels={levels}: an ID of this run has {n_levels} codewords")
-    if max(ks) > n_items:
-        raise ConfigError(f"k={max(ks)} is larger than the catalogue ({n_items} items); lower k")
-    names, rule = categories(trained, column, depth)
-    folder = new_folder(output, "diversity", trained.config)
-    seed = trained.config["seed"] if seed is None else seed
+@dataclass(frozen=True)
+class DiversitySettings:
+    """What to draw.
 
-    lists = {"beam search": _lists(trained, ks, None, seed)}
-    if trained.model.rescore_weight:  # samples are not rescored: this row is what they are to be compared with
-        weight, trained.model.rescore_weight = trained.model.rescore_weight, 0.0
-        lists["beam search, not rescored"] = _lists(trained, ks, None, seed)
-        trained.model.rescore_weight = weight
-    n_beam = len(lists)
-    for level in levels:
-        for temperature in temperatures:
-            if level and temperature == 1 and 0 in levels:
-                continue  # the same as for all levels
-            value = temperature if level == 0 else [temperature if n == level else 1.0 for n in range(1, n_levels + 1)]
-            where = "" if level == 0 else f", level {level} only"
-            lists[f"T = {temperature:g}{where}"] = _lists(trained, ks, value, seed)
-    codes, known = _category_codes(names)
+    Attributes:
+        temperatures: of the draws.
+        levels: the temperature holds for one level of the ID, each of these in turn; 0 is for all levels together.
+        k: lengths of the lists.
+        category: column of the item file; None: `item_feature`.
+        depth: names of a category path that make up a category.
+        seed: of the draws; None: the run's.
+    """
+
+    temperatures: Sequence[float] = (1.0, 1.5, 2.0)
+    levels: Sequence[int] = (0,)
+    k: Sequence[int] = (10, 20, 50)
+    category: str | None = None
+    depth: int = 2
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Diversity(Measured):
+    """What was measured.
+
+    Attributes:
+        k: lengths of the lists.
+        sample_seed: of the draws.
+        rows: for beam search and each temperature "row", its name, and "entropy" and "recall" by K (as text).
+        offered: Table 4's view (:func:`offered_categories`) by row.
+        notes: what the numbers mean.
+    """
+
+    k: list[int]
+    sample_seed: int
+    rows: list[dict]
+    offered: dict[str, dict[str, list]]
+    notes: list[str]
+
+
+def diversity(trained: TrainedRun, settings: DiversitySettings) -> Diversity:
+    """Make the lists of beam search and of every temperature, and measure them.
+
+    Raises:
+        ConfigError: for levels or lists that the run does not have, and for items without categories.
+    """
+    ks, levels, trie = settings.k, settings.levels, trained.model.trie
+    if max(levels) > trie.depth:
+        raise ConfigError(f"levels={levels}: an ID of this run has {trie.depth} codewords")
+    if max(ks) > trie.n_items:
+        raise ConfigError(f"k={max(ks)} is larger than the catalogue ({trie.n_items} items); lower k")
+    names, rule = categories(trained, settings.category, settings.depth)
+    seed = trained.config["seed"] if settings.seed is None else settings.seed
+    lists = _beam_lists(trained, ks, seed)
+    n_viewed = len(lists) + len(
+        settings.temperatures
+    )  # one level or all together, so that Table 4's view stays readable
+    for name, value in _temperatures(settings, trie.depth).items():
+        lists[name] = _lists(trained, ks, value, seed)
+    codes, known = category_codes(names)
     rows = [
         {
             "row": name,
@@ -100,42 +96,45 @@ def run(settings: dict) -> str:
         }
         for name, by_k in lists.items()
     ]
-    shown = min(ks)
-    # One level or all together, so that the table stays readable.
-    viewed = list(lists)[: n_beam + len(temperatures)]
-    offered = {name: offered_categories(codes, known, trained, lists[name][shown]) for name in viewed}
+    k = min(ks)
+    offered = {name: offered_categories(codes, known, trained, lists[name][k]) for name in list(lists)[:n_viewed]}
     notes = [
         *NOTES,
         rule,
-        f"Categories in Table 4's view are those of the top {shown}; its percentages are shares of items.",
+        f"Categories in Table 4's view are those of the top {k}; its percentages are shares of items.",
     ]
-    if levels != [0]:
+    if list(levels) != [0]:
         notes.append("A temperature for one level only leaves the others at 1.")
-    about = describe(trained)
-    result = {
-        "about": heading(about),
-        **about,
-        "k": ks,
-        "sample_seed": seed,
-        "rows": rows,
-        "offered": offered,
-        "notes": notes,
-    }
-    places = write_outputs(folder, "diversity", result, sections(result), title="Diversity")
-    header, table = _table(result)
-    return (
-        f"{result['about']}\n{tabulate(table, headers=header, disable_numparse=True)}\n\n"
-        + tabulate(_offered_rows(offered), headers=["target", *offered], disable_numparse=True, maxcolwidths=36)
-        + "\n\n"
-        + "\n".join(notes)
-        + f"\n{places}"
-    )
+    return Diversity(list(ks), seed, rows, offered, notes)
+
+
+def _beam_lists(trained: TrainedRun, ks: Sequence[int], seed: int) -> dict[str, dict[int, torch.Tensor]]:
+    """The rows without sampling. Samples are not rescored, so they are compared with beam search without rescoring too."""
+    lists = {"beam search": _lists(trained, ks, None, seed)}
+    if trained.model.rescore_weight:
+        weight, trained.model.rescore_weight = trained.model.rescore_weight, 0.0
+        lists["beam search, not rescored"] = _lists(trained, ks, None, seed)
+        trained.model.rescore_weight = weight
+    return lists
+
+
+def _temperatures(settings: DiversitySettings, n_levels: int) -> dict[str, float | list[float]]:
+    """What the search takes as its temperature, by the name of the row."""
+    rows: dict[str, float | list[float]] = {}
+    for level in settings.levels:
+        for value in settings.temperatures:
+            if level == 0:
+                rows[f"T = {value:g}"] = value
+            elif value != 1 or 0 not in settings.levels:  # at 1, one level is the same as all levels
+                one = [value if number == level else 1.0 for number in range(1, n_levels + 1)]
+                rows[f"T = {value:g}, level {level} only"] = one
+    return rows
 
 
 def _lists(trained: TrainedRun, ks: Sequence[int], temperature, seed: int) -> dict[int, torch.Tensor]:
     """Recommended items [n, K] for every K: drawn at a temperature, or the best ones where it is None.
 
-    The lists of the drawn ones are nested: the same beams and random numbers, of which the first K drawn are kept.
+    The drawn lists are nested: the same beams and random numbers, of which the first K drawn are kept.
     """
     beams = max(*ks, trained.config["beam_size"])
     lists = {}
@@ -177,7 +176,7 @@ def categories(trained: TrainedRun, column: str | None, depth: int) -> tuple[lis
     return [path[0] if path else "" for path in paths], f"A category is the most general name in the column '{column}'."
 
 
-def _category_codes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def category_codes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Category number of every internal item number (row 0 padding), -1 for none; and the names by number."""
     known = sorted(set(names) - {""})
     number = {name: n for n, name in enumerate(known)}
@@ -220,52 +219,3 @@ def offered_categories(codes: np.ndarray, known: list[str], trained: TrainedRun,
         whole = max(sum(counts.values()), 1)
         view[known[category]] = [[known[c], count / whole] for c, count in counts.most_common(NAMES_PER_CELL)]
     return view
-
-
-def _offered_rows(offered: dict) -> list[list[str]]:
-    targets = list(next(iter(offered.values())))
-    return [
-        [target, *["; ".join(f"{name} {share:.0%}" for name, share in view[target]) for view in offered.values()]]
-        for target in targets
-    ]
-
-
-def _table(result: dict) -> tuple[list[str], list[list[str]]]:
-    ks = [str(k) for k in result["k"]]
-    rows = [
-        [row["row"], *[f"{row['entropy'][k]:.2f}" for k in ks], *[f"{row['recall'][k]:.4f}" for k in ks]]
-        for row in result["rows"]
-    ]
-    return ["", *[f"Entropy@{k}" for k in ks], *[f"Recall@{k}" for k in ks]], rows
-
-
-def sections(result: dict) -> list[pages.Section]:
-    """The page of a result."""
-    names = [row["row"] for row in result["rows"]]
-
-    def chart(measure: str, title: str) -> pages.Figure:
-        series = {f"{title}@{k}": [row[measure][str(k)] for row in result["rows"]] for k in result["k"]}
-        return pages.Figure(bars([wrapped(n) for n in names], series, y_title=title), title=f"{title}@K")
-
-    paper = [[f"T = {t:g}", *[f"{value:.2f}" for value in values]] for t, values in PAPER.items()]
-    return [
-        pages.Section(
-            "Entropy of the recommended categories, and its price",
-            result["notes"],
-            [
-                chart("entropy", "Entropy"),
-                chart("recall", "Recall"),
-                pages.Table(*_table(result), title="This run"),
-                pages.Table(
-                    ["", "Entropy@10", "Entropy@20", "Entropy@50"],
-                    paper,
-                    title="The paper's Table 5 (Beauty), to compare",
-                ),
-            ],
-        ),
-        pages.Section(
-            "What users are offered",
-            "The paper's Table 4: by the category of the target, the most common categories of the recommended items.",
-            [pages.Table(["target", *result["offered"]], _offered_rows(result["offered"]))],
-        ),
-    ]

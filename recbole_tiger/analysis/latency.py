@@ -1,10 +1,10 @@
-"""The command ``latency``: what a recommendation costs in time and memory (paper, section 5, "Inference cost").
+"""What a recommendation costs in time and memory (paper, section 5, "Inference cost").
 
-Comes in: sizes of catalogues, beams, lengths of IDs and codebook sizes. Goes out: milliseconds per user and queries per
-second of TIGER, beside SASRec with an exact inner product and with an approximate nearest neighbour index (ANN).
+Input: sizes of catalogues, beams, lengths of IDs and codebook sizes. Output: milliseconds per user and queries per second
+of TIGER, beside SASRec with an exact inner product and with an approximate nearest neighbour index (ANN).
 
 Nothing is trained, and no data is read: catalogues, histories and weights are random, of the shapes that a run would have.
-Time does not depend on what the weights are; what the ANN index finds does, and with random item vectors, which have no
+Time does not depend on the weights; what the ANN index finds does, and with random item vectors, which have no
 neighbourhoods, its recall is about the worst there can be.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,33 +22,13 @@ from time import perf_counter
 import numpy as np
 import torch
 from recbole.utils import get_model
-from tabulate import tabulate
 from tqdm import tqdm
 
-from recbole_tiger.analysis.runs import new_folder, pop_number, pop_numbers, write_outputs
+from recbole_tiger.analysis.runs import Measured
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.recommend import BareDataset
-from recbole_tiger.report import pages
-from recbole_tiger.report.figures import lines
+from recbole_tiger.recommend import DatasetStub
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import TokenizedCatalogue
-
-USAGE = """Usage: python run_recbole_tiger.py latency [--n_items=12000,100000,1000000] [--beams=50,10,20] [--key=value ...]
-
-Times TIGER beside SASRec with an exact inner product and with an ANN index, on catalogues made up for the purpose.
-
-  --n_items=A,B,...          sizes of the catalogues (12000,100000,1000000)
-  --beams=A,B,...            (50,10,20) the first of this and the next two is the base; the others vary one of them
-  --id_lengths=A,B,...       learned codewords per item (3,4,6); the collision token comes on top
-  --codebook_sizes=A,B,...   (256,64)
-  --k=10, --batch=64         length of the lists; users at once for the queries per second
-  --repeats=7                rounds; in each, all take their turn, and the median counts
-  --threads=2                of torch and of the ANN index
-  --ann=NAME                 faiss or hnswlib; by default the one that is installed (extra 'ann'), or neither
-  --output_dir=FOLDER        a folder that does not exist yet, for latency.json and .html
-  --any_key=value            any key of TIGER's tuned recipe: --d_model=..., --num_decoder_layers=..., --scoring=exact
-"""
 
 ANN_LIBRARIES = ("faiss", "hnswlib")
 #: HNSW: links per item, candidates while building, candidates while searching (k, if that is more).
@@ -76,98 +56,121 @@ class Contender:
     note: str = ""
 
 
-def run(settings: dict) -> str:
-    """Measure, write, and return the table."""
-    sizes = pop_numbers(settings, "n_items", (12_000, 100_000, 1_000_000), low=2, kind=int)
-    lists = {
-        key: pop_numbers(settings, key, default, low=low, kind=int, ordered=False)
-        for key, default, low in (
-            ("beams", (50, 10, 20), 1),
-            ("id_lengths", (3, 4, 6), 1),
-            ("codebook_sizes", (256, 64), 2),
-        )
-    }
-    k, batch, repeats, threads = (
-        pop_number(settings, key, default, low=1, kind=int)
-        for key, default in (("k", 10), ("batch", 64), ("repeats", 7), ("threads", 2))
-    )
-    ann, output = settings.pop("ann", None), settings.pop("output_dir", None)
-    if min(lists["beams"]) < k:
-        raise ConfigError(f"beams={min(lists['beams'])} is smaller than k={k}: a list of that length cannot be filled")
-    if min(sizes) < k:
-        raise ConfigError(f"n_items={min(sizes)} is smaller than k={k}")
-    library = ann_library(ann)
-    config = build_config("TIGER", "ml-100k", None, {"recipe": "tuned", **settings})
-    sasrec = build_config("SASRec", "ml-100k", None, {"MAX_ITEM_LIST_LENGTH": config["MAX_ITEM_LIST_LENGTH"]})
-    folder = new_folder(output, "latency", config)
+@dataclass(frozen=True)
+class LatencySettings:
+    """What to time.
 
-    rows, before = [], torch.get_num_threads()
-    torch.set_num_threads(threads)
+    Attributes:
+        n_items: sizes of the catalogues.
+        beams, id_lengths, codebook_sizes: the first of each makes the base; the others vary one of them.
+        k: length of the lists.
+        batch: users at once for the queries per second.
+        repeats: rounds; in each, all take their turn, and the median counts.
+        threads: of torch and of the ANN index.
+        ann: library of the ANN index; None: the one that is installed.
+    """
+
+    n_items: Sequence[int] = (12_000, 100_000, 1_000_000)
+    beams: Sequence[int] = (50, 10, 20)
+    id_lengths: Sequence[int] = (3, 4, 6)
+    codebook_sizes: Sequence[int] = (256, 64)
+    k: int = 10
+    batch: int = 64
+    repeats: int = 7
+    threads: int = 2
+    ann: str | None = None
+
+    def __post_init__(self) -> None:
+        ann_library(self.ann)
+        if min(self.beams) < self.k:
+            raise ConfigError(
+                f"beams={min(self.beams)} is smaller than k={self.k}: a list of that length cannot be filled"
+            )
+        if min(self.n_items) < self.k:
+            raise ConfigError(f"n_items={min(self.n_items)} is smaller than k={self.k}")
+
+
+@dataclass(frozen=True)
+class Latency(Measured):
+    """The rows, and what they were measured with (see `LatencySettings`); `history` items per user.
+
+    Each row is one model on one catalogue: "ms_one" of one user alone and "ms_batch" of one in a batch in milliseconds,
+    "queries_per_second" in batches, "model_mb" and "index_mb" in MiB, and a note, which says why where nothing was measured.
+    """
+
+    k: int
+    batch: int
+    repeats: int
+    threads: int
+    device: str
+    history: int
+    ann: str | None
+    rows: list[dict]
+
+    @property
+    def about(self) -> str:
+        """One line for the screen and the page."""
+        return (
+            f"k = {self.k}, histories of {self.history} items, {self.threads} thread{'s'[: self.threads - 1]} on "
+            f"{self.device}, medians of {self.repeats} interleaved rounds, random weights"
+        )
+
+
+def latency(settings: LatencySettings, config, sasrec) -> Latency:
+    """Time all models on all catalogues.
+
+    Args:
+        settings: what to time.
+        config: of TIGER.
+        sasrec: of SASRec.
+    """
+    library, rows, before = ann_library(settings.ann), [], torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
     try:
-        for n_items in sizes:
+        for n_items in settings.n_items:
             contenders = [
-                *tiger_contenders(config, n_items, k, **lists),
-                *sasrec_contenders(sasrec, n_items, k, library, threads),
+                *tiger_contenders(config, n_items, settings),
+                *sasrec_contenders(sasrec, n_items, settings.k, library, settings.threads),
             ]
-            rows += measure_all(contenders, n_items, config, batch, repeats)
+            rows += measure_all(contenders, n_items, config, settings.batch, settings.repeats)
             if library is None:
-                rows.append({"n_items": n_items, "name": "SASRec, ANN", "note": "not measured: " + missing_ann(ann)})
+                note = f"not measured: {missing_ann(settings.ann)}"
+                rows.append({"n_items": n_items, "name": "SASRec, ANN", "note": note})
     finally:
         torch.set_num_threads(before)
-    result = {
-        "about": f"k = {k}, histories of {config['MAX_ITEM_LIST_LENGTH']} items, {threads} thread{'s'[: threads - 1]} on "
-        f"{config['device']}, medians of {repeats} interleaved rounds, random weights",
-        "k": k,
-        "batch": batch,
-        "repeats": repeats,
-        "threads": threads,
-        "device": str(config["device"]),
-        "history": config["MAX_ITEM_LIST_LENGTH"],
-        "ann": library,
-        "rows": rows,
-    }
-    header, table = _table(result)
-    places = write_outputs(folder, "latency", result, sections(result), title="Latency and memory")
-    return f"{result['about']}\n{tabulate(table, headers=header, disable_numparse=True)}\n{places}"
+    given = {key: getattr(settings, key) for key in ("k", "batch", "repeats", "threads")}
+    history = config["MAX_ITEM_LIST_LENGTH"]
+    return Latency(**given, device=str(config["device"]), history=history, ann=library, rows=rows)
 
 
-# ------------------------------------------------------------------------------------------------------ contenders
-
-
-def tiger_contenders(
-    config, n_items: int, k: int, *, beams: list[int], id_lengths: list[int], codebook_sizes: list[int]
-) -> list[Contender]:
+def tiger_contenders(config, n_items: int, settings: LatencySettings) -> list[Contender]:
     """TIGER at the base (the first of each list) and at every other value of one of the three."""
-    settings = [(beam, id_lengths[0], codebook_sizes[0]) for beam in beams]
-    settings += [(beams[0], length, codebook_sizes[0]) for length in id_lengths[1:]]
-    settings += [(beams[0], id_lengths[0], size) for size in codebook_sizes[1:]]
+    beam, length, size = settings.beams[0], settings.id_lengths[0], settings.codebook_sizes[0]
+    variants = [(other, length, size) for other in settings.beams]
+    variants += [(beam, other, size) for other in settings.id_lengths[1:]]
+    variants += [(beam, length, other) for other in settings.codebook_sizes[1:]]
     models: dict[tuple[int, int], torch.nn.Module] = {}
     contenders = []
-    for beam, length, size in settings:
+    for beam, length, size in variants:
         if (length, size) not in models:
             codes = np.random.default_rng(n_items).integers(0, size, (n_items, length))
             table = SemanticIDTable.from_codes(codes, range(n_items), [size] * length)
-            dataset = BareDataset(config, n_items, TokenizedCatalogue(table))
+            dataset = DatasetStub(config, n_items, TokenizedCatalogue(table))
             models[length, size] = get_model("TIGER")(config, dataset).to(config["device"]).eval()
         model = models[length, size]
 
         def search(history, lengths, model=model, beam=beam):
-            return model.recommend(None, history, lengths, k, beam_size=beam).items
+            return model.recommend(None, history, lengths, settings.k, beam_size=beam).items
 
-        contenders.append(
-            Contender(
-                f"TIGER, {beam} beams, {length} x {size}",
-                search,
-                _parameter_bytes(model),
-                model.trie.nbytes + model.item_tokens.nbytes,
-            )
-        )
+        index_bytes = model.trie.nbytes + model.item_tokens.nbytes
+        name = f"TIGER, {beam} beams, {length} x {size}"
+        contenders.append(Contender(name, search, _parameter_bytes(model), index_bytes))
     return contenders
 
 
 def sasrec_contenders(config, n_items: int, k: int, library: str | None, threads: int) -> list[Contender]:
     """SASRec with an exact inner product, and with an ANN index where a library for one is installed."""
-    model = get_model("SASRec")(config, BareDataset(config, n_items)).to(config["device"]).eval()
+    model = get_model("SASRec")(config, DatasetStub(config, n_items)).to(config["device"]).eval()
     vectors = model.item_embedding.weight.detach()[: n_items + 1]
     without_items = _parameter_bytes(model) - vectors.nbytes
 
@@ -206,7 +209,7 @@ def ann_library(wanted: str | None) -> str | None:
 
 
 def missing_ann(wanted: str | None) -> str:
-    """What to do about a library that is not there."""
+    """The libraries that are not installed, and the way out."""
     return f"{wanted or ' and '.join(ANN_LIBRARIES)} not installed; pip install 'recbole-tiger[ann]'"
 
 
@@ -237,9 +240,6 @@ def build_ann(library: str, vectors: np.ndarray, k: int, threads: int) -> tuple[
 
 def _parameter_bytes(model: torch.nn.Module) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
-
-
-# ------------------------------------------------------------------------------------------------------ measuring
 
 
 def _histories(n_items: int, n: int, config) -> tuple[torch.Tensor, torch.Tensor]:
@@ -288,51 +288,3 @@ def interleaved_medians(calls: Mapping, repeats: int, clock: Callable[[], float]
             if number:
                 seconds[name].append(clock() - started)
     return {name: median(values) for name, values in seconds.items()}
-
-
-# ---------------------------------------------------------------------------------------------------- what is shown
-
-
-def _table(result: dict) -> tuple[list[str], list[list[str]]]:
-    header = ["items", "model", "ms, alone", f"ms, of {result['batch']}", "queries/s", "model MB", "index MB", "note"]
-    form = {"ms_one": ".2f", "ms_batch": ".3f", "queries_per_second": ",.0f", "model_mb": ".1f", "index_mb": ".1f"}
-    rows = [
-        [
-            f"{row['n_items']:,}",
-            row["name"],
-            *[f"{row[key]:{style}}" if key in row else "-" for key, style in form.items()],
-            row["note"],
-        ]
-        for row in result["rows"]
-    ]
-    return header, rows
-
-
-def sections(result: dict) -> list[pages.Section]:
-    """The page of a result."""
-    sizes = list(dict.fromkeys(row["n_items"] for row in result["rows"]))
-    names = list(dict.fromkeys(row["name"] for row in result["rows"] if "ms_one" in row))
-    value = {(row["name"], row["n_items"]): row for row in result["rows"]}
-
-    def chart(key: str, title: str) -> pages.Figure:
-        series = {name: [value[name, size][key] for size in sizes] for name in names}
-        drawn = lines([f"{size:,}" for size in sizes], series, x_title="items", y_title=title, log=True, height=380)
-        drawn.update_xaxes(type="category")
-        drawn.update_yaxes(dtick="D2")  # 1, 2 and 5 of each power of ten
-        return pages.Figure(drawn, title=title)
-
-    return [
-        pages.Section(
-            "Time",
-            "TIGER's rows name its beams, and how many learned codewords of which codebook size an item has.",
-            [
-                chart("ms_one", "milliseconds, one user alone"),
-                chart("queries_per_second", "queries per second, in batches"),
-            ],
-        ),
-        pages.Section(
-            "Memory and numbers",
-            "The model's memory does not depend on the catalogue. The index does: item vectors, ANN index, or trie and tokens.",
-            [chart("index_mb", "index, MB"), pages.Table(*_table(result))],
-        ),
-    ]

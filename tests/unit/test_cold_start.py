@@ -5,7 +5,8 @@ import pytest
 import torch
 from catalogue import write_catalogue
 
-from recbole_tiger.analysis.cold_start import knn_candidates, write_cold_data
+from recbole_tiger.analysis.cold_start import knn_candidates
+from recbole_tiger.analysis.cold_start_data import write_cold_data
 from recbole_tiger.analysis.runs import TestUsers
 from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.decoding import BeamResult

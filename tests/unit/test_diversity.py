@@ -50,7 +50,7 @@ def test_what_a_category_is(paths, expected, monkeypatch):
 
 
 def test_the_view_of_table_4():
-    codes, known = diversity._category_codes(["x", "x", "y", "", "z"])  # items 1..5
+    codes, known = diversity.category_codes(["x", "x", "y", "", "z"])  # items 1..5
     assert codes.tolist() == [-1, 0, 0, 1, -1, 2] and known == ["x", "y", "z"]
     run = SimpleNamespace(test=SimpleNamespace(targets=torch.tensor([1, 2, 3, 4])))
     items = torch.tensor([[1, 3, 4], [2, 1, 5], [5, 5, 0], [1, 1, 1]])

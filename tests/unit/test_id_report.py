@@ -3,14 +3,22 @@
 import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
-from recbole_tiger.analysis import id_report as module
-from recbole_tiger.analysis.id_report import IDSet, format_report, id_report, write_html, write_json
+from recbole_tiger.analysis import id_categories, id_metrics
+from recbole_tiger.analysis.id_report import IDSet, id_report
+from recbole_tiger.report.semantic_ids import format_report
+from recbole_tiger.report.semantic_ids_page import semantic_ids_page
+
+
+def measured(sets, **given):
+    """The report as its stored file has it."""
+    return id_report(sets, **given).to_json()
 
 
 def catalogue(n=120, seed=0, sizes=(4, 5, 6)):
@@ -36,7 +44,7 @@ def full():
         "shuffled": IDSet(shuffled),
         "part": IDSet(codes[10:60], rows=np.arange(10, 60)),
     }
-    return sets, embeddings, paths, titles, id_report(sets, embeddings=embeddings, categories=paths, titles=titles)
+    return sets, embeddings, paths, titles, measured(sets, embeddings=embeddings, categories=paths, titles=titles)
 
 
 def prefixes(codes, depth):
@@ -48,8 +56,8 @@ def prefixes(codes, depth):
 
 def test_usage_entropy_and_perplexity_by_hand():
     codes = np.array([[0, 7], [0, 7], [1, 7], [3, 7]])
-    first, second = module.level_usage(codes, [8, 8])
-    assert first == {
+    first, second = id_metrics.level_usage(codes, [8, 8])
+    assert asdict(first) == {
         "level": 1,
         "codebook_size": 8,
         "used": 3,
@@ -57,8 +65,8 @@ def test_usage_entropy_and_perplexity_by_hand():
         "entropy": 1.5,
         "perplexity": 2**1.5,
     }
-    assert (second["used"], second["entropy"], second["perplexity"]) == (1, 0.0, 1.0)
-    assert str(second["entropy"]) == "0.0"
+    assert (second.used, second.entropy, second.perplexity) == (1, 0.0, 1.0)
+    assert str(second.entropy) == "0.0"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,7 +74,7 @@ def test_collisions_and_prefixes_by_counting(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 200))
     codes = rng.integers(0, [3, 200, 4], (n, 3))
-    report = id_report({"x": IDSet(codes)})["sets"]["x"]
+    report = measured({"x": IDSet(codes)})["sets"]["x"]
     for depth in (1, 2, 3):
         counted = Counter(prefixes(codes, depth))
         assert report["prefixes"][depth - 1] == {
@@ -132,13 +140,13 @@ def test_expected_neighbours_of_shuffled_ids():
     """The closed form against many random dealings."""
     rng = np.random.default_rng(0)
     codes = np.repeat([[0], [1], [2]], [10, 5, 2], axis=0)
-    queries, neighbors = module.nearest_neighbors(rng.normal(size=(17, 3)), 4, 100, rng)
-    rows = np.arange(17)
-    expected = module.neighbors_kept(rows, module.prefix_groups(codes), 17, queries, neighbors)[0]["shuffled"]
-    dealt = [
-        module.neighbors_kept(rows, module.prefix_groups(rng.permutation(codes)), 17, queries, neighbors)[0]["kept"]
-        for _ in range(2000)
-    ]
+    nearest, rows = id_metrics.nearest_neighbors(rng.normal(size=(17, 3)), 4, 100, rng), np.arange(17)
+
+    def kept(codes):
+        return id_metrics.neighbors_kept(rows, id_metrics.prefix_groups(codes), 17, nearest)[0]
+
+    expected = kept(codes).shuffled
+    dealt = [kept(rng.permutation(codes)).kept for _ in range(2000)]
     assert np.mean(dealt) == pytest.approx(expected, abs=0.01)
     assert expected == pytest.approx((10 * 9 + 5 * 4 + 2 * 1) / (17 * 16))
 
@@ -147,12 +155,14 @@ def test_neighbours_in_blocks_and_of_a_sample(monkeypatch):
     rng = np.random.default_rng(1)
     embeddings = rng.normal(size=(50, 4))
     embeddings[7] = 0  # has no direction, must not become NaN
-    queries, whole = module.nearest_neighbors(embeddings, 5, 100, rng)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 50 * 3)
-    assert np.array_equal(np.sort(module.nearest_neighbors(embeddings, 5, 100, rng)[1]), np.sort(whole))
-    some, of_some = module.nearest_neighbors(embeddings, 5, 20, rng)
-    assert len(some) == 20 and np.array_equal(np.sort(of_some), np.sort(whole[some]))
-    assert not (whole == queries[:, None]).any()
+    whole = id_metrics.nearest_neighbors(embeddings, 5, 100, rng)
+    monkeypatch.setattr(id_metrics, "_BLOCK_BYTES", 4 * 50 * 3)
+    blocks = id_metrics.nearest_neighbors(embeddings, 5, 100, rng)
+    assert np.array_equal(np.sort(blocks.neighbors), np.sort(whole.neighbors))
+    some = id_metrics.nearest_neighbors(embeddings, 5, 20, rng)
+    assert len(some.queries) == 20
+    assert np.array_equal(np.sort(some.neighbors), np.sort(whole.neighbors[some.queries]))
+    assert not (whole.neighbors == whole.queries[:, None]).any()
 
 
 def test_reconstruction_error_is_the_variance_left():
@@ -165,26 +175,26 @@ def test_reconstruction_error_is_the_variance_left():
         return target if depth == 2 else np.repeat(target.mean(axis=0)[None], len(given), axis=0)
 
     ids = IDSet(codes, reconstruct=reconstruct, target=target)
-    assert id_report({"x": ids})["sets"]["x"]["reconstruction"] == pytest.approx([1, 1, 0])
+    assert measured({"x": ids})["sets"]["x"]["reconstruction"] == pytest.approx([1, 1, 0])
     half = IDSet(codes, reconstruct=lambda given, depth: target + 1.0, target=target)
     wanted = 40 * 6 / ((target - target.mean(axis=0)) ** 2).sum()
-    assert id_report({"x": half})["sets"]["x"]["reconstruction"][1:] == pytest.approx([wanted, wanted])
+    assert measured({"x": half})["sets"]["x"]["reconstruction"][1:] == pytest.approx([wanted, wanted])
     # Without a target of its own it is the embeddings; without meaning, or without variance, there is none.
     plain = IDSet(codes, reconstruct=lambda given, depth: target)
-    assert id_report({"x": plain}, embeddings=target)["sets"]["x"]["reconstruction"] == pytest.approx([1, 0, 0])
+    assert measured({"x": plain}, embeddings=target)["sets"]["x"]["reconstruction"] == pytest.approx([1, 0, 0])
     for nothing in (
         IDSet(codes, target=target),
         IDSet(codes, reconstruct=lambda given, depth: None, target=target),
         IDSet(codes, reconstruct=lambda given, depth: target * 0, target=target * 0),
     ):
-        assert id_report({"x": nothing})["sets"]["x"]["reconstruction"] is None
+        assert measured({"x": nothing})["sets"]["x"]["reconstruction"] is None
 
 
 def test_reconstruction_in_blocks():
     rng = np.random.default_rng(3)
     target, codes = rng.normal(size=(25, 3)), np.arange(25)[:, None]
-    ids = IDSet(codes, [25], np.arange(25), lambda given, depth: target[given[:, 0]] + 0.5, target)
-    assert module.reconstruction_errors(ids, block=4) == pytest.approx(module.reconstruction_errors(ids))
+    given = (codes, lambda codes, depth: target[codes[:, 0]] + 0.5, target)
+    assert id_metrics.reconstruction_errors(*given, block=4) == pytest.approx(id_metrics.reconstruction_errors(*given))
 
 
 def test_figures_count_every_item(full):
@@ -213,9 +223,9 @@ def test_many_codewords_and_categories_are_put_together_and_nothing_is_lost():
     rng = np.random.default_rng(4)
     codes = rng.integers(0, 100, (3000, 2))
     paths = [[f"top {rng.integers(40)}"] for _ in range(3000)]
-    figure = id_report({"x": IDSet(codes)}, categories=paths)["sets"]["x"]["figure_4a"]
-    assert len(figure["codewords"]) == module.MAX_CODEWORDS + 1 and figure["codewords"][-1] is None
-    assert len(figure["categories"]) == module.MAX_CATEGORIES + 1 and figure["categories"][-1] == "(others)"
+    figure = measured({"x": IDSet(codes)}, categories=paths)["sets"]["x"]["figure_4a"]
+    assert len(figure["codewords"]) == id_categories.MAX_CODEWORDS + 1 and figure["codewords"][-1] is None
+    assert len(figure["categories"]) == id_categories.MAX_CATEGORIES + 1 and figure["categories"][-1] == "(others)"
     assert np.shape(figure["counts"]) == (17, 11) and np.shape(figure["majority"]) == (11, 11)
     assert np.sum(figure["counts"]) == np.sum(figure["majority"]) == 3000
     assert sum(figure["majority_codewords"]) == figure["codewords_used"] == 100
@@ -239,8 +249,8 @@ def test_examples_share_their_prefix(full):
 def test_same_seed_same_report(full):
     sets, embeddings, paths, titles, report = full
     given = {"embeddings": embeddings, "categories": paths, "titles": titles}
-    assert id_report(sets, **given) == report
-    assert id_report(sets, **given, random_state=1) != report
+    assert measured(sets, **given) == report
+    assert measured(sets, **given, random_state=1) != report
 
 
 def test_category_levels(full):
@@ -254,14 +264,13 @@ def test_category_levels(full):
 # -------------------------------------------------------------------------------------------- little to go by
 
 
-def test_codes_alone_are_enough(tmp_path):
+def test_codes_alone_are_enough():
     report = id_report({"x": IDSet(np.array([[1, 2], [1, 2], [0, 0]]))})
-    ids = report["sets"]["x"]
-    assert ids["categories"] is ids["neighbors"] is ids["reconstruction"] is ids["figure_4a"] is None
-    assert ids["examples"] == []
+    ids = report.sets["x"]
+    assert ids.categories is ids.neighbors is ids.reconstruction is ids.figure_4a is None
+    assert ids.examples == []
     assert "largest" in format_report(report)
-    write_html(report, tmp_path / "r.html")
-    assert "Collisions" in (tmp_path / "r.html").read_text()
+    assert "Collisions" in semantic_ids_page(report)
 
 
 @pytest.mark.parametrize(
@@ -273,12 +282,12 @@ def test_codes_alone_are_enough(tmp_path):
         (np.zeros((4, 3), np.uint8), np.ones((4, 1)), [["a", "b"], ["a"], [], ["c"]]),
     ],
 )
-def test_tiny_and_constant_catalogues(tmp_path, codes, embeddings, paths):
+def test_tiny_and_constant_catalogues(codes, embeddings, paths):
     titles = ["t"] * len(codes)
     report = id_report({"x": IDSet(codes)}, embeddings=embeddings, categories=paths, titles=titles)
-    assert "NaN" not in json.dumps(report)
+    assert "NaN" not in json.dumps(report.to_json())
     format_report(report)
-    write_html(report, tmp_path / "r.html")
+    semantic_ids_page(report)
 
 
 @pytest.mark.parametrize(
@@ -307,28 +316,27 @@ def test_what_does_not_fit_together(sets, others, message):
 
 
 def test_text_holds_every_set_and_level(full):
-    report = full[-1]
+    sets, embeddings, paths, titles, _ = full
+    report = id_report(sets, embeddings=embeddings, categories=paths, titles=titles)
     text = format_report(report)
-    for name, ids in report["sets"].items():
-        assert len(re.findall(rf"^{name} ", text, flags=re.MULTILINE)) == 2 + 2 * ids["id_length"]
-    at = report["sets"]["good"]["categories"]["leaf"][1]
-    assert f"{at['purity']:.3f} ({at['purity_shuffled']:.3f})" in text
+    for name, ids in report.sets.items():
+        assert len(re.findall(rf"^{name} ", text, flags=re.MULTILINE)) == 2 + 2 * ids.id_length
+    at = report.sets["good"].categories["leaf"][1]
+    assert f"{at.purity:.3f} ({at.purity_shuffled:.3f})" in text
     assert "item 1" in text and max(map(len, text.split("\n"))) < 180
 
 
-def test_json_comes_back(full, tmp_path):
-    write_json(full[-1], tmp_path / "report.json")
-    assert json.loads((tmp_path / "report.json").read_text()) == full[-1]
+def test_json_comes_back(full):
+    assert json.loads(json.dumps(full[-1])) == full[-1]
 
 
-def test_page_shows_all_parts_and_needs_nothing_else(full, tmp_path):
+def test_page_shows_all_parts_and_needs_nothing_else(full):
     sets, embeddings, paths, _, _ = full
     titles = [f"<script>alert({n})</script>" for n in range(120)]
     paths = [[name.replace("top", "<b>top & co") for name in path] for path in paths]
     sets = {**sets, "<i>other</i>": IDSet(sets["good"].codes, reconstruct=lambda c, d: embeddings)}
     report = id_report(sets, embeddings=embeddings, categories=paths, titles=titles)
-    write_html(report, tmp_path / "r.html", title="IDs of a test")
-    text = (tmp_path / "r.html").read_text()
+    text = semantic_ids_page(report, title="IDs of a test")
     body = text[text.index("<body>") :]
     headings = re.findall(r"<h2>(.*?)</h2>", body)
     assert headings == [

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from recbole_tiger.analysis.invalid_ids import invalid_ids, run
+from recbole_tiger.analysis.invalid_ids import invalid_ids
 from recbole_tiger.analysis.runs import TestUsers, open_run
+from recbole_tiger.commands.invalid_ids import run
 from recbole_tiger.decoding import BeamResult, FreeBeamResult
 from recbole_tiger.errors import CheckpointError
 from recbole_tiger.quick_start import run_recbole_tiger
@@ -31,9 +32,9 @@ def test_by_hand():
         4,
         4,
     )
-    assert found["invalid"] == pytest.approx([1 / 2, 2 / 4, 3 / 6, 4 / 8])
-    assert found["recall_free"] == pytest.approx([0, 0, 0.5, 1])
-    assert found["recall_constrained"] == pytest.approx([0, 1, 1, 1])
+    assert found.invalid == pytest.approx([1 / 2, 2 / 4, 3 / 6, 4 / 8])
+    assert found.recall_free == pytest.approx([0, 0, 0.5, 1])
+    assert found.recall_constrained == pytest.approx([0, 1, 1, 1])
 
 
 def test_an_untrained_model_writes_many_and_a_trained_one_few(toy):
@@ -42,11 +43,11 @@ def test_an_untrained_model_writes_many_and_a_trained_one_few(toy):
     for steps in (2, 400):
         more = {"max_steps": steps, "epochs": 20, "eval_step": 100, "num_heads": 2}
         result = run_recbole_tiger("TIGER", "toy", None, {**settings, **more})
-        trained = open_run({"checkpoint": result["files"]["checkpoint"]}, None)
+        trained = open_run(None, result["files"]["checkpoint"])
         shares[steps] = invalid_ids(trained, 10, 20)
-    assert shares[2]["invalid"][9] > 0.5  # 48 of 24 * 24 IDs exist
-    assert shares[400]["invalid"][0] < 0.05 and shares[400]["invalid"][9] < shares[2]["invalid"][9] - 0.3
-    gain = shares[2]["recall_constrained"][9] - shares[2]["recall_free"][9]
+    assert shares[2].invalid[9] > 0.5  # 48 of 24 * 24 IDs exist
+    assert shares[400].invalid[0] < 0.05 and shares[400].invalid[9] < shares[2].invalid[9] - 0.3
+    gain = shares[2].recall_constrained[9] - shares[2].recall_free[9]
     assert gain > 0
 
 

@@ -6,9 +6,10 @@ import torch
 from recbole.utils import get_model
 
 from recbole_tiger.analysis import latency
+from recbole_tiger.commands.latency import run
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.recommend import BareDataset
+from recbole_tiger.recommend import DatasetStub
 
 
 @pytest.fixture()
@@ -32,7 +33,8 @@ def test_medians_of_interleaved_rounds():
 
 
 def test_tiger_varies_one_thing_at_a_time(tiger):
-    found = latency.tiger_contenders(tiger, 300, 5, beams=[10, 5], id_lengths=[2, 3], codebook_sizes=[16, 8])
+    wanted = latency.LatencySettings((300,), beams=(10, 5), id_lengths=(2, 3), codebook_sizes=(16, 8), k=5)
+    found = latency.tiger_contenders(tiger, 300, wanted)
     names = [c.name for c in found]
     assert names == [
         "TIGER, 10 beams, 2 x 16",
@@ -53,7 +55,7 @@ def test_the_exact_search_is_recboles_full_sort(workplace):
     torch.manual_seed(0)
     [exact] = latency.sasrec_contenders(config, 200, 150, None, 1)  # so many that padding would be among them
     torch.manual_seed(0)
-    model = get_model("SASRec")(config, BareDataset(config, 200)).eval()
+    model = get_model("SASRec")(config, DatasetStub(config, 200)).eval()
     history, lengths = latency._histories(200, 6, config)
     scores = model.full_sort_predict({model.ITEM_SEQ: history, model.ITEM_SEQ_LEN: lengths})
     assert torch.equal(exact.search(history, lengths), 1 + scores[:, 1:].topk(150).indices)
@@ -96,4 +98,4 @@ def test_the_library(monkeypatch):
 )
 def test_bad_settings(workplace, settings, words):
     with pytest.raises(ValueError, match=words):
-        latency.run(settings)
+        run(settings)

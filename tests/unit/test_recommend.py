@@ -9,10 +9,11 @@ import torch
 from catalogue import TINY, write_catalogue
 
 import recbole_tiger
+from recbole_tiger.commands.recommend import read_histories, run, write_recommendations
 from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.quick_start import run_recbole_tiger
-from recbole_tiger.recommend import Recommender, read_histories, run, write_recommendations
+from recbole_tiger.recommend import Recommender
 from recbole_tiger.training.checkpoint import load_checkpoint, save_checkpoint
 
 

@@ -1,22 +1,31 @@
-"""The command ``report``: everything that a folder of runs and analyses holds, on one page.
+"""The command ``report``: all runs and analyses of a folder on one page.
 
-Comes in: a folder with ``result.json`` files of runs and the JSON files of the analysis commands, at any depth. Goes out:
-one page, with the tables of the leaderboard and the tables and pictures of every analysis.
+Input: a folder with ``result.json`` files of runs and the JSON files of the analysis commands, at any depth. Output: one
+page, with the tables of the leaderboard and the tables and pictures of every analysis.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from recbole_tiger.analysis.cold_start import ColdStart
+from recbole_tiger.analysis.diversity import Diversity
+from recbole_tiger.analysis.invalid_ids import InvalidIDs
+from recbole_tiger.analysis.latency import Latency
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.formats import cost_cells, describe, notes, quality_cells, statistics_cells
 from recbole_tiger.leaderboard.table import Leaderboard, make_leaderboards, read_run
 from recbole_tiger.report import pages
+from recbole_tiger.report.analyses import (
+    cold_start_sections,
+    diversity_sections,
+    invalid_ids_sections,
+    latency_sections,
+)
 
 USAGE = """Usage: python run_recbole_tiger.py report [--runs=saved] [--output=FILE.html]
 
@@ -26,12 +35,12 @@ Puts all finished runs and all analyses below a folder on one page.
   --output=FILE.html         a file that does not exist yet; by default report.html in the folder
 """
 
-#: File of each analysis: its title, and the module whose `sections` draws it.
+#: File of each analysis: its title, the class of its result, and what draws it.
 ANALYSES = {
-    "cold-start.json": ("Cold start", "recbole_tiger.analysis.cold_start"),
-    "diversity.json": ("Diversity", "recbole_tiger.analysis.diversity"),
-    "invalid-ids.json": ("Invalid IDs", "recbole_tiger.analysis.invalid_ids"),
-    "latency.json": ("Latency", "recbole_tiger.analysis.latency"),
+    "cold-start.json": ("Cold start", ColdStart, cold_start_sections),
+    "diversity.json": ("Diversity", Diversity, diversity_sections),
+    "invalid-ids.json": ("Invalid IDs", InvalidIDs, invalid_ids_sections),
+    "latency.json": ("Latency", Latency, latency_sections),
 }
 
 
@@ -52,8 +61,7 @@ def run(settings: dict) -> str:
     boards = make_leaderboards(stored) if stored else []
     analyses = [path for name in ANALYSES for path in sorted(folder.rglob(name))]
     sections = [board_section(board) for board in boards]
-    for path in analyses:
-        sections += analysis_sections(path)
+    sections += [section for path in analyses for section in analysis_sections(path)]
     if not sections:
         raise ConfigError(f"runs='{folder}' holds neither finished runs nor analyses; name a folder that does")
     about = f"{len(stored)} runs and {len(analyses)} analyses below {folder}"
@@ -76,16 +84,14 @@ def analysis_sections(path: Path) -> list[pages.Section]:
     Raises:
         ValueError: for a damaged file, naming it.
     """
-    title, module = ANALYSES[path.name]
+    title, measured, draw = ANALYSES[path.name]
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        drawn = importlib.import_module(module).sections(result)
-        about = result["about"]
-    except (ValueError, KeyError, TypeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        drawn, about = draw(measured.from_json(data)), data["about"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"'{path}' is damaged or of another version ({error!r}); delete it or make it again"
         ) from error
-    named = [dataclasses.replace(section, title=f"{title}: {section.title}") for section in drawn]
-    first = named[0]
-    text = [first.text] if isinstance(first.text, str) else list(first.text)
-    return [dataclasses.replace(first, text=[about, *text]), *named[1:]]
+    named = [replace(section, title=f"{title}: {section.title}") for section in drawn]
+    text = named[0].text
+    return [replace(named[0], text=[about, *([text] if isinstance(text, str) else text)]), *named[1:]]

@@ -1,0 +1,171 @@
+"""A dataset without some of its test items, which become unseen.
+
+Input: the settings of a run on the whole dataset. Output: the dataset without the unseen items on disk, and the settings of
+a run on it. The run reads files written without them, so nothing of them can reach it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recbole.data.dataset import SequentialDataset
+
+from recbole_tiger.data.dataset import UserSequences, order_interactions
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import config_from_plain
+from recbole_tiger.io import atomic_write_text
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.tokenization import item_file
+
+
+@dataclass(frozen=True)
+class ColdData:
+    """A dataset without the unseen items, on disk.
+
+    Attributes:
+        source: the settings of the whole dataset.
+        config: of a run on it.
+        unseen: ids of the unseen items.
+        targets: by user id, the unseen item that is this user's test target; in the data another item stands there.
+        n_removed: interactions that were removed.
+        n_dropped_users: users who were left with fewer than 3 interactions.
+    """
+
+    source: Any
+    config: Any
+    unseen: list[str]
+    targets: dict[str, str]
+    n_removed: int
+    n_dropped_users: int
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is left of all interactions, in the order of user and time.
+
+    Attributes:
+        users, items: [n] internal numbers; where an unseen item is a test target, the item before it stands in its place.
+        targets: by internal number of the user, the unseen item that is the test target.
+        n_removed, n_dropped_users: as in `ColdData`.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    targets: dict[int, int]
+    n_removed: int
+    n_dropped_users: int
+
+
+def write_cold_data(config, share: float, seed: int, folder: Path) -> ColdData:
+    """Draw the unseen items and write ``<folder>/data/<dataset>-cold`` without them.
+
+    Their rows leave the ``.item`` file and their interactions the ``.inter`` file. Where one is a user's test target,
+    the item before it stands in its place, so that the user keeps the same split: leave-one-out never trains on it.
+
+    Args:
+        config: settings of a run on the whole dataset.
+        share: of the distinct test targets.
+        seed: of the draw, and of the run.
+        folder: of the data and the run.
+
+    Raises:
+        ConfigError: if there are too few test items for the share, or item embeddings come without ids.
+    """
+    if config["content_encoder"] == "precomputed" and str(config["content_file"]).endswith(".npy"):
+        raise ConfigError(
+            f"content_file='{config['content_file']}' holds rows in the order of the .item file, without ids; cold-start "
+            "needs an .npz or .parquet file with ids"
+        )
+    dataset = SequentialDataset(config)
+    sequences = order_interactions(dataset)
+    users, items = (dataset.field2id_token[field] for field in (dataset.uid_field, dataset.iid_field))
+    drawn = _draw(sequences, share, seed)
+    kept = _without(sequences, np.isin(np.arange(len(items)), drawn))
+    unseen = items[drawn].astype(str).tolist()
+    name = f"{config['dataset']}-cold"
+    path = folder / "data" / name
+    path.mkdir(parents=True)
+    _write_interactions(config, path / f"{name}.inter", users[kept.users].tolist(), items[kept.items].tolist())
+    if item_file(config).is_file():
+        _write_items(config, path / f"{name}.item", set(unseen))
+    return ColdData(
+        source=config,
+        config=_cold_config(config, name, seed, folder),
+        unseen=unseen,
+        targets={str(users[user]): str(items[item]) for user, item in kept.targets.items()},
+        n_removed=kept.n_removed,
+        n_dropped_users=kept.n_dropped_users,
+    )
+
+
+def _is_test_target(sequences: UserSequences) -> np.ndarray:
+    """[n_interactions] whether each interaction is the last of a user with at least 3."""
+    is_last = np.zeros(len(sequences.items), dtype=bool)
+    is_last[sequences.start[1:][np.diff(sequences.start) >= 3] - 1] = True
+    return is_last
+
+
+def _draw(sequences: UserSequences, share: float, seed: int) -> np.ndarray:
+    """Internal numbers of the unseen items, in ascending order."""
+    candidates = np.unique(sequences.items[_is_test_target(sequences)])
+    n_unseen = round(share * len(candidates))
+    if n_unseen < 1:
+        raise ConfigError(f"cold_share={share:g} of {len(candidates)} test items is none; raise cold_share")
+    return np.sort(np.random.default_rng([seed, n_unseen]).choice(candidates, n_unseen, replace=False))
+
+
+def _without(sequences: UserSequences, is_unseen: np.ndarray) -> _Kept:
+    """Remove the interactions of unseen items ([n_items + 1] bool), and users who are left with fewer than 3."""
+    length = np.diff(sequences.start)
+    owner, is_target = np.repeat(np.arange(len(length)), length), _is_test_target(sequences)
+    kept = ~is_unseen[sequences.items] | is_target
+    dropped = (length >= 3) & (np.bincount(owner[kept], minlength=len(length)) < 3)
+    kept &= ~dropped[owner]
+    users, items = owner[kept], sequences.items[kept]
+    hidden = np.flatnonzero(is_target[kept] & is_unseen[items])
+    targets = dict(zip(users[hidden].tolist(), items[hidden].tolist(), strict=True))
+    items[hidden] = items[hidden - 1]
+    return _Kept(users, items, targets, int((~kept).sum()), int(dropped.sum()))
+
+
+def _write_interactions(config, path: Path, users: list, items: list) -> None:
+    """Users and items in the order of user and time; the time is the number of the row."""
+    separator = config["field_separator"]
+    user, item, time = (config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME"))
+    rows = [separator.join((f"{user}:token", f"{item}:token", f"{time}:float"))]
+    rows += [separator.join(map(str, row)) for row in zip(users, items, range(len(users)), strict=True)]
+    atomic_write_text(path, "\n".join(rows) + "\n", config["encoding"] or "utf-8")
+
+
+def _write_items(config, path: Path, unseen: set[str]) -> None:
+    """The lines of the item file whose item is not unseen, unchanged."""
+    encoding, separator = config["encoding"] or "utf-8", config["field_separator"]
+    with open(item_file(config), encoding=encoding, newline="") as file:
+        head, *lines = file.read().split("\n")
+    names = [part.strip('"\ufeff ').partition(":")[0] for part in head.rstrip("\r").split(separator)]
+    column = names.index(config["ITEM_ID_FIELD"])
+    lines = [line for line in lines if line and line.rstrip("\r").split(separator)[column].strip('"') not in unseen]
+    atomic_write_text(path, "\n".join([head, *lines]) + "\n", encoding)
+
+
+def _cold_config(config, name: str, seed: int, folder: Path):
+    """The settings of a run on the data without the unseen items."""
+    cold = {
+        **plain_settings(config),
+        "dataset": name,
+        "data_path": str((folder / "data").resolve()),
+        "run_dir": str(folder / "run"),
+        "seed": seed,
+        "resume": None,
+        # The data went through these filters before; a second pass would drop users and items for what was removed.
+        "user_inter_num_interval": "[0,inf)",
+        "item_inter_num_interval": "[0,inf)",
+        "val_interval": None,
+        "filter_inter_by_user_or_item": True,
+        "tie_order": "file",
+        "load_col": {"inter": [config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME")]},
+    }
+    return config_from_plain(cold)

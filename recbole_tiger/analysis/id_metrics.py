@@ -1,0 +1,179 @@
+"""Measures of one set of Semantic IDs: codebook usage, collisions, reconstruction, nearest neighbours (paper, 3.1).
+
+Input: codes [n, id_length] and embeddings [N, dim]. Output: numbers, per level or per depth of the prefix. Pure numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Bytes that similarities of one block of queries may take.
+_BLOCK_BYTES = 1 << 27
+
+
+@dataclass(frozen=True)
+class LevelUsage:
+    """One level: codewords used, usage (their share of the codebook), entropy in bits, perplexity 2^entropy."""
+
+    level: int
+    codebook_size: int
+    used: int
+    usage: float
+    entropy: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Collisions:
+    """Distinct IDs, items that share theirs, the largest group, and pairs of [size, groups of that size]."""
+
+    distinct: int
+    colliding_items: int
+    largest_group: int
+    histogram: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Prefixes of one depth: how many, and the items of the largest."""
+
+    depth: int
+    count: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class NeighborsKept:
+    """Share of nearest neighbours with the same prefix of one depth, and the exact expectation for shuffled IDs."""
+
+    depth: int
+    kept: float
+    shuffled: float
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Nearest others of some items: `queries` [q] in ascending order, `neighbors` [q, k] in no particular order."""
+
+    queries: np.ndarray
+    neighbors: np.ndarray
+
+
+def prefix_groups(codes: np.ndarray) -> list[np.ndarray]:
+    """For each depth 1 … id_length the number [n] of each item's prefix, counted from 0 without gaps."""
+    groups: list[np.ndarray] = []
+    label = np.zeros(len(codes), dtype=np.int64)
+    for column in codes.T:
+        label = np.unique(label * (int(column.max()) + 1) + column, return_inverse=True)[1].reshape(-1)
+        groups.append(label)
+    return groups
+
+
+def level_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> list[LevelUsage]:
+    """The usage of each level."""
+    levels = []
+    for level, (column, size) in enumerate(zip(codes.T, codebook_sizes, strict=True), start=1):
+        share = np.bincount(column, minlength=size) / len(column)
+        share = share[share > 0]
+        entropy = float(-(share * np.log2(share)).sum()) + 0.0  # + 0.0: no "-0.0" for a single codeword
+        levels.append(LevelUsage(level, int(size), len(share), len(share) / size, entropy, 2.0**entropy))
+    return levels
+
+
+def collisions(groups: np.ndarray) -> Collisions:
+    """How many items share their whole ID; `groups` [n] numbers the IDs."""
+    sizes = np.bincount(groups)
+    histogram = np.stack(np.unique(sizes, return_counts=True), axis=1)
+    return Collisions(len(sizes), int(sizes[sizes > 1].sum()), int(sizes.max()), histogram.tolist())
+
+
+def prefixes(groups: list[np.ndarray]) -> list[Prefixes]:
+    """Number and largest group of the prefixes of each depth."""
+    return [
+        Prefixes(depth, int(group.max()) + 1, int(np.bincount(group).max())) for depth, group in enumerate(groups, 1)
+    ]
+
+
+def reconstruction_errors(
+    codes: np.ndarray,
+    reconstruct: Callable[[np.ndarray, int], np.ndarray | None] | None,
+    target: np.ndarray | None,
+    block: int = 65536,
+) -> list[float] | None:
+    """Share of the variance left after 0, 1, …, id_length levels: squared error over squared distance to the mean.
+
+    Args:
+        codes: [n, id_length].
+        reconstruct, target: as in :class:`recbole_tiger.analysis.id_report.IDSet`.
+        block: rows at a time.
+
+    Returns:
+        id_length + 1 numbers, the first is 1; None where codes stand for nothing or all items are alike.
+    """
+    if reconstruct is None or target is None:
+        return None
+    total = _squares(target - target.mean(axis=0, dtype=np.float64).astype(target.dtype))
+    errors = [1.0]
+    for depth in range(1, codes.shape[1] + 1):
+        left = 0.0
+        for start in range(0, len(target), block):
+            part = reconstruct(codes[start : start + block], depth)
+            if part is None:
+                return None
+            left += _squares(target[start : start + block] - part)
+        errors.append(left / total if total > 0 else float("nan"))
+    return errors if total > 0 else None
+
+
+def _squares(x: np.ndarray) -> float:
+    return float(np.einsum("ij,ij->", x, x, dtype=np.float64))
+
+
+def nearest_neighbors(embeddings: np.ndarray, k: int, max_queries: int, rng: np.random.Generator) -> Neighbors:
+    """The k nearest others of each item by cosine, exactly.
+
+    Args:
+        embeddings: [N, dim].
+        k: at most N - 1.
+        max_queries: items to look up; drawn at random if there are more.
+        rng: draws them.
+    """
+    vectors = np.asarray(embeddings, dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    n = len(vectors)
+    queries = np.arange(n) if n <= max_queries else np.sort(rng.choice(n, max_queries, replace=False))
+    found = np.empty((len(queries), k), dtype=np.int64)
+    block = max(1, _BLOCK_BYTES // (4 * n))
+    for start in range(0, len(queries), block):
+        rows = queries[start : start + block]
+        similarity = vectors[rows] @ vectors.T
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        found[start : start + block] = np.argpartition(similarity, n - k, axis=1)[:, n - k :]
+    return Neighbors(queries, found)
+
+
+def neighbors_kept(rows: np.ndarray, groups: list[np.ndarray], n: int, nearest: Neighbors) -> list[NeighborsKept]:
+    """Per depth the share of neighbours that have the item's prefix, and what shuffled IDs would give on average.
+
+    Args:
+        rows: [m], catalogue rows of the ID set; pairs with an item outside it do not count.
+        groups: from `prefix_groups`, each [m].
+        n: items in the catalogue.
+        nearest: from `nearest_neighbors`.
+    """
+    position = np.full(n, -1)
+    position[rows] = np.arange(len(rows))
+    first, second = np.broadcast_arrays(position[nearest.queries][:, None], position[nearest.neighbors])
+    both = (first >= 0) & (second >= 0)
+    first, second = first[both], second[both]
+    kept = []
+    for depth, group in enumerate(groups, start=1):
+        sizes = np.bincount(group).astype(np.float64)
+        pairs = len(group) * (len(group) - 1)
+        share = float((group[first] == group[second]).mean()) if len(first) else 0.0
+        kept.append(NeighborsKept(depth, share, float((sizes * (sizes - 1)).sum() / pairs) if pairs else 0.0))
+    return kept

@@ -1,0 +1,94 @@
+"""The command ``ids``: Semantic IDs of a dataset, made and reported on without training a recommender.
+
+Input: the settings of a run, with one or several tokenizers. Output: the IDs as JSON, and a report on the screen, as
+``report.json`` and as ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from recbole_tiger.analysis.ids import MadeIDs, make_ids
+from recbole_tiger.commands.shared import new_folder
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
+from recbole_tiger.io import atomic_write_text
+from recbole_tiger.quantization import QUANTIZERS
+from recbole_tiger.report.semantic_ids import format_report
+from recbole_tiger.report.semantic_ids_page import semantic_ids_page
+from recbole_tiger.settings.parse import pop_config_files, read_config_files
+
+USAGE = f"""Usage: python run_recbole_tiger.py ids --dataset=NAME [--semantic_id=rqvae,rkmeans,...] [--key=value ...]
+
+Makes Semantic IDs without training a recommender, writes them as JSON {{item_id: [codes]}}, and reports on their quality.
+
+  --semantic_id=A,B,...      one or several of {", ".join((*QUANTIZERS, "file"))}; several come out side by side
+  --semantic_id_file=F       where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read: F,G,...
+  --output_dir=FOLDER        a folder that does not exist yet, for report.json, report.html and the IDs; by default one
+                             in saved/
+  --recipe=NAME              the settings of this TIGER recipe (tuned, paper, tiny)
+  --any_key=value            every key of a TIGER run: --id_length=3 --codebook_size=256 --collision=append ...
+"""
+
+
+def run(settings: dict) -> str:
+    """Make and report on the IDs that the settings ask for; returns the report as text.
+
+    Raises:
+        ValueError: for settings that cannot work, and for an output that exists.
+    """
+    settings = {**read_config_files(pop_config_files(settings)), **settings}
+    dataset, output = settings.pop("dataset", "ml-100k"), settings.pop("output_dir", None)
+    wanted, target = _pop_tokenizers(settings)
+    configs = [build_config("TIGER", dataset, None, {**settings, **each}) for each in wanted]
+    folder = new_folder(output, "ids", configs[0], parent="")
+    made = make_ids(configs)
+    paths = {name: target or folder / (re.sub(r"[^\w.-]+", "_", name) + ".json") for name in made.sets}
+    for name, path in paths.items():
+        made.sets[name].table.to_file(path)
+    data, page = folder / "report.json", folder / "report.html"
+    result = {**made.report.to_json(), "dataset": dataset}
+    atomic_write_text(data, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    atomic_write_text(page, semantic_ids_page(made.report, f"Semantic IDs of {dataset}"))
+    written = "\n".join(f"{name}: {path}" for name, path in paths.items())
+    return f"{format_report(made.report)}\n\n{_seconds(made)}\n\n{written}\nreport: {data}\npage: {page}"
+
+
+def _pop_tokenizers(settings: dict) -> tuple[list[dict], Path | None]:
+    """The settings that differ between the ID sets, and the file for the IDs of a single one.
+
+    Raises:
+        ConfigError: for files and tokenizers that do not belong together.
+    """
+    methods, given = _listed(settings.pop("semantic_id", None)), settings.pop("semantic_id_file", None)
+    sources = _listed(given) if "file" in methods else []
+    if "file" in methods and not sources:
+        raise ConfigError("semantic_id=file needs --semantic_id_file=FILE.json, one or several separated by commas")
+    target = Path(given) if given and not sources else None
+    if target is not None and len(methods) > 1:
+        raise ConfigError(
+            f"semantic_id_file='{given}' is one file, but semantic_id names {len(methods)} tokenizers; leave it out: "
+            "every set is written to output_dir"
+        )
+    wanted = [{"semantic_id": method} for method in methods if method != "file"] or [{}] * (not sources)
+    return wanted + [{"semantic_id": "file", "semantic_id_file": source} for source in sources], target
+
+
+def _listed(value) -> list[str]:
+    """Names separated by commas, each once."""
+    parts = value if isinstance(value, (list, tuple)) else str(value or "").split(",")
+    return list(dict.fromkeys(part.strip() for part in map(str, parts) if part.strip()))
+
+
+def _seconds(made: MadeIDs) -> str:
+    """The seconds of each stage, a line for each set."""
+    lines = []
+    for name, ids in made.sets.items():
+        stages = [
+            f"{stage} {value:.1f} s{' (from cache)' if stage in ids.cached else ''}"
+            for stage, value in ids.seconds.items()
+        ]
+        lines.append(f"{name}: {', '.join(stages)}")
+    return "\n".join(lines)

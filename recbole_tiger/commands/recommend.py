@@ -1,0 +1,220 @@
+"""The command ``recommend``: recommendations from a trained checkpoint, for one history or for a file of them.
+
+Input: the settings of the command, and a table with one interaction per line. Output: a table on the screen, or a file with
+the lists of all users.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.io import atomic_file
+from recbole_tiger.recommend import Recommendation, Recommender
+
+USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
+       python run_recbole_tiger.py recommend --checkpoint=FILE --histories=FILE --output=FILE [--k=10]
+
+Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint alone.
+
+  --checkpoint=FILE          best.pth of a run
+  --history=A,B,...          titles or item ids, in time order, as they are written in the data
+  --user=ID                  the user, for models with user tokens
+  --histories=FILE           .csv, .tsv, .inter or .parquet: one line per interaction with the columns of the user and the
+                             item, in time order, or in any order with a column of the time
+  --output=FILE              .csv or .parquet, which must not exist
+  --k=10                     items for each history
+  --exclude_seen=True        leave out the items of the history
+  --temperature=T            divides the logits; one number, or one per level
+  --sample=True, --seed=N    draw items at this temperature instead of taking the best
+  --beam_size=N              by default that of the run, or k if that is more
+  --new_items=FILE           items that came after training, as an .item file: found through their Semantic IDs
+  --epsilon=1.0              the largest share of new items in a list
+  --unknown=skip             leave out items of a history that the model does not know, instead of stopping
+"""
+
+TITLE_WIDTH = 60
+HISTORY_FILES = (".csv", ".tsv", ".inter", ".parquet")
+OPTIONS = ("k", "temperature", "exclude_seen", "beam_size", "sample", "seed", "epsilon", "unknown")
+
+
+def run(settings: dict) -> str:
+    """Recommend for one history, or for a file of them; returns what to print.
+
+    Raises:
+        ValueError: for settings, files and histories that cannot work.
+    """
+    checkpoint, history, file, user, output, new_items = (
+        settings.pop(key, None) for key in ("checkpoint", "history", "histories", "user", "output", "new_items")
+    )
+    options = {key: settings.pop(key) for key in OPTIONS if settings.get(key) is not None}
+    if settings:
+        raise ConfigError(f"unknown key '{next(iter(settings))}' for recommend; see recommend --help")
+    if checkpoint is None:
+        raise ConfigError("recommend needs --checkpoint=FILE, the best.pth of a run")
+    if (history is None) == (file is None):
+        raise ConfigError("recommend needs either --history=A,B,... or --histories=FILE")
+    if file is not None:
+        if output is None:
+            raise ConfigError("--histories needs --output=FILE.csv or FILE.parquet for the recommendations")
+        _check_output(Path(str(output)))
+    recommender = Recommender.from_checkpoint(str(checkpoint))
+    if new_items is not None:
+        recommender.add_items(str(new_items))
+    if file is not None:
+        histories = read_histories(str(file), recommender.config)
+        found = recommender.recommend(list(histories.values()), users=list(histories), progress=True, **options)
+        n_rows = write_recommendations(Path(str(output)), list(histories), found)
+        return f"{n_rows:,} recommendations for {len(histories):,} users: {output}"
+    names = history_names(history, recommender)
+    [found] = recommender.recommend([names], users=None if user is None else [str(user)], **options)
+    rows = [
+        [rank, _cut(r.title), r.item, f"{r.score:.3f}", " ".join(map(str, r.codes)) + (" (new)" if r.new else "")]
+        for rank, r in enumerate(found, 1)
+    ]
+    return tabulate(rows, headers=["", "title", "item", "score", "codewords"], disable_numparse=True)
+
+
+def history_names(history, recommender: Recommender) -> list[str]:
+    """The names in a history, which is text or a list of texts: titles or ids, separated by commas.
+
+    A list may stand in brackets, and a name in quotes, where that is not how an item is called.
+
+    Raises:
+        ConfigError: for numbers, which no longer say which item was meant: `1_2` and `12` are the same number.
+    """
+    if not isinstance(history, str):
+        names = history if isinstance(history, (list, tuple)) else [history]
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError(
+                f"history={history!r} was read as a number; give text, an item's id or title as it is written"
+            )
+        return list(names)
+    try:
+        literal = ast.literal_eval(history.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        literal = None
+    if isinstance(literal, (str, list, tuple)) and all(isinstance(name, str) for name in literal):
+        return [literal] if isinstance(literal, str) else list(literal)
+    text = history.strip()
+    if isinstance(literal, (list, tuple)) and text[0] in "[(" and not recommender.is_item(text):
+        text = text[1:-1]
+    return [_unquoted(name, recommender) for name in recommender.split(text)]
+
+
+def _unquoted(name: str, recommender: Recommender) -> str:
+    is_quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "'\""
+    return name[1:-1] if is_quoted and not recommender.is_item(name) else name
+
+
+def _cut(title: str) -> str:
+    return title if len(title) <= TITLE_WIDTH else title[: TITLE_WIDTH - 1] + "…"
+
+
+def read_histories(path: str | Path, config) -> dict[str, list[str]]:
+    """Histories by user from a file with one interaction per line, in time order.
+
+    Args:
+        path: .csv, .tsv, .inter or .parquet; names of columns may carry a type, as in atomic files.
+        config: settings of the run, which name the columns of user, item and time.
+
+    Returns:
+        item names by user, users in the order in which they first come.
+
+    Raises:
+        ValueError: for a file that cannot be read, without the columns of user and item, or with a line that does not fit
+            the header or has no user, item or time.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"histories='{path}' is not a file; give a .csv, .tsv, .inter or .parquet")
+    if path.suffix not in HISTORY_FILES:
+        raise ValueError(f"histories='{path}' must end in one of {', '.join(HISTORY_FILES)}")
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path, config["field_separator"])
+    table.columns = [str(column).partition(":")[0] for column in table.columns]
+    twice = [column for column, count in Counter(table.columns).items() if count > 1]
+    if twice:
+        raise ValueError(f"histories='{path}', line 1: the column '{twice[0]}' stands there twice; keep one")
+    user, item, time = (config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME"))
+    for field in (user, item):
+        if field not in table.columns:
+            raise ValueError(f"histories='{path}' has no column '{field}'; its columns: {', '.join(table.columns)}")
+    if table.empty:
+        raise ValueError(f"histories='{path}' holds no interactions")
+    for field in (user, item):
+        _refuse(path, field, table, table[field].isna() | (table[field].astype(str).str.strip() == ""), "is empty")
+    if time in table.columns:
+        moments = pd.to_numeric(table[time], errors="coerce")
+        _refuse(path, time, table, moments.isna(), "is not a number")
+        table = table.iloc[np.argsort(moments.to_numpy(), kind="stable")]
+    return {str(name): rows.astype(str).tolist() for name, rows in table.groupby(user, sort=False)[item]}
+
+
+def _read_text(path: Path, field_separator: str) -> pd.DataFrame:
+    """The cells of a text file as they are written, the number of its line as the index of each row."""
+    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix, field_separator)
+    quoting = csv.QUOTE_NONE if path.suffix == ".inter" else csv.QUOTE_MINIMAL
+    lines, rows, line = [], [], 1  # a quoted cell may run over several lines
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+        try:
+            header = next(reader, [])
+            line = reader.line_num + 1
+            for cells in reader:
+                if cells and len(cells) != len(header):
+                    raise ValueError(f"{len(cells)} cells, but the header names {len(header)} columns")
+                if cells:
+                    lines.append(line)
+                    rows.append(cells)
+                line = reader.line_num + 1
+        except (csv.Error, ValueError) as error:
+            raise ValueError(f"histories='{path}', line {line}: {error}; correct the line") from error
+    return pd.DataFrame(rows, index=lines, columns=header, dtype=str)
+
+
+def _refuse(path: Path, field: str, table: pd.DataFrame, wrong: pd.Series, what: str) -> None:
+    """Raise for the first wrong cell of a column."""
+    if wrong.any():
+        row = int(np.argmax(wrong.to_numpy()))
+        where = f"row {row + 1}" if path.suffix == ".parquet" else f"line {table.index[row]}"
+        value = table[field].iloc[row]
+        raise ValueError(f"histories='{path}', {where}: '{field}' {what} ({value!r}); correct it or leave the line out")
+
+
+def _check_output(path: Path) -> None:
+    """Raise a `ConfigError` for an output file of another format, or that exists."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise ConfigError(f"output='{path}' must end in .csv or .parquet")
+    if path.exists():
+        raise ConfigError(f"output='{path}' exists already; name a file that does not")
+
+
+def write_recommendations(path: Path, users: Sequence[str], found: Sequence[Sequence[Recommendation]]) -> int:
+    """Lists as rows of user, rank, item, title, score, codewords and whether the item is new; returns how many."""
+    table = pd.DataFrame(
+        {
+            "user_id": user,
+            "rank": rank,
+            "item_id": r.item,
+            "title": r.title,
+            "score": r.score,
+            "codewords": " ".join(map(str, r.codes)),
+            "new": r.new,
+        }
+        for user, row in zip(users, found, strict=True)
+        for rank, r in enumerate(row, 1)
+    )
+    with atomic_file(path) as file:
+        if path.suffix == ".csv":
+            file.write(table.to_csv(index=False).encode("utf-8"))
+        else:
+            table.to_parquet(file, index=False)
+    return len(table)
