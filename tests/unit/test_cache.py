@@ -1,6 +1,8 @@
 """The cache helper: keys, one computation for many processes, damage, files that are whole or not there."""
 
+import enum
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -272,10 +274,10 @@ def test_folder_that_is_a_file(tmp_path):
 
 
 def test_read_only_folder(tmp_path, monkeypatch):
-    def read_only(*_):
+    def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(cache, "open", read_only, raising=False)  # root may write in any folder of a real one
+    monkeypatch.setattr(os, "open", read_only)  # root may write in any folder of a real one
     with pytest.raises(CacheFolderError, match="Read-only file system.*cache_dir") as caught:
         ArrayCache(tmp_path).get_or_compute("n", KEY, never)
     assert str(tmp_path) in str(caught.value)
@@ -284,7 +286,7 @@ def test_read_only_folder(tmp_path, monkeypatch):
 def test_a_shared_read_only_cache_can_still_be_read(tmp_path, monkeypatch):
     store = ArrayCache(tmp_path)
     store.get_or_compute("n", KEY, lambda: {"v": 1})
-    monkeypatch.setattr(ArrayCache, "_locked", lambda *_: pytest.fail("a finished result needs no lock"))
+    monkeypatch.setattr(cache, "file_lock", lambda *_, **__: pytest.fail("a finished result needs no lock"))
     assert store.get_or_compute("n", KEY, never)[2]
 
 
@@ -297,6 +299,19 @@ def test_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
         ArrayCache(tmp_path).get_or_compute("n", KEY, lambda: {"a": np.zeros(3)})
     assert str(tmp_path) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.filterwarnings("ignore:flock not supported")  # filelock's own, where it knows another way
+def test_a_folder_without_locks_can_be_used(tmp_path, monkeypatch, code):
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    values, path, hit = ArrayCache(tmp_path).get_or_compute("n", KEY, lambda: {"v": 1})
+    assert (values, hit) == ({"v": 1}, False) and ArrayCache(tmp_path).get_or_compute("n", KEY, never)[2]
+    assert [f.name for f in tmp_path.iterdir()] == [path.name]
 
 
 # -------------------------------------------------------------------------------------------------- processes
@@ -353,7 +368,7 @@ def test_processes_that_ask_at_once_share_one_computation(tmp_path):
     assert len(list(folder.iterdir())) == 1
 
 
-def test_a_second_process_waits_for_the_first(tmp_path):
+def test_a_second_process_waits_for_the_first(tmp_path, caplog):
     """The race above may be won before the others start; here the others surely come while it is running."""
     folder, marks = tmp_path / "cache", tmp_path / "marks"
     marks.mkdir()
@@ -361,7 +376,9 @@ def test_a_second_process_waits_for_the_first(tmp_path):
     while not list(marks.iterdir()):
         assert first.poll() is None
         time.sleep(0.01)
-    values, _, hit = ArrayCache(folder).get_or_compute("n", KEY, never)
+    with caplog.at_level("INFO", logger=cache.__name__):
+        values, _, hit = ArrayCache(folder).get_or_compute("n", KEY, never, describe="the thing")
+    assert "Another process is computing the thing: waiting for it" in caplog.messages
     assert hit and f"computed-{int(values['pid'])}" in [f.name for f in marks.iterdir()]
     assert first.wait(60) == 0
 
@@ -450,3 +467,42 @@ def test_permissions_are_those_of_any_new_file_and_links_stay_links(tmp_path):
     (tmp_path / "link").symlink_to("ordinary")
     atomic_write_text(tmp_path / "link", "through")
     assert (tmp_path / "link").is_symlink() and ordinary.read_text() == "through"
+
+
+# -------------------------------------------------------------------------------------------------------- locks
+
+
+def test_a_lock_asks_before_it_waits(tmp_path):
+    """What `on_wait` raises ends the attempt; the holder keeps its lock."""
+
+    def refuse():
+        raise RuntimeError("somebody is there")
+
+    with io.file_lock(tmp_path / "lock", never) as alone:
+        assert alone
+        with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="somebody is there"):
+            pool.submit(lambda: io.file_lock(tmp_path / "lock", refuse).__enter__()).result(60)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- plain values
+
+
+def test_plain_values_are_what_json_can_hold():
+    class Kind(enum.Enum):
+        FIRST = 1
+
+    value = {
+        "kind": Kind.FIRST,
+        3: (np.int64(1), np.float32(0.5), np.bool_(True), None),
+        "text": np.str_("x"),
+        "set": {"b", "a"},
+        "deep": [{"n": np.float64(0.1)}],
+    }
+    plain = io.to_plain(value)
+    assert plain == {"kind": "FIRST", "3": [1, 0.5, True, None], "text": "x", "set": ["a", "b"], "deep": [{"n": 0.1}]}
+    assert json.loads(json.dumps(plain)) == plain
+    assert [type(entry) for entry in (*plain["3"][:3], plain["text"])] == [int, float, bool, str]
+    assert io.to_plain({"device": torch.device("cpu")}, other=str) == {"device": "cpu"}
+    with pytest.raises(TypeError, match="Tensor"):
+        io.to_plain([torch.zeros(1)])
