@@ -17,14 +17,18 @@ from recbole_tiger.errors import ConfigError
 
 #: Keys of which the word none is a choice.
 _NONE_IS_A_CHOICE = ("collision", "content_standardize")
+#: Keys whose value is text, even if it looks like a number: the ids `1_2` and `12` are different items.
+_TEXT = ("history", "user")
 
 
 def parse_value(text: str, key: str) -> Any:
     """One value of the command line: a Python literal, true/false/none in any case, or the text itself.
 
-    For a key that has a choice of that name, none is the choice. Nothing is evaluated, while RecBole's own reading runs
+    Some keys take the text as it is. For a key that has a choice of that name, none is the choice. Nothing is evaluated, while RecBole's own reading runs
     ``eval`` on it.
     """
+    if key in _TEXT:
+        return text
     lowered = text.strip().lower()
     if lowered == "none" and key in _NONE_IS_A_CHOICE:
         return "none"

@@ -51,6 +51,16 @@ def test_ids_are_those_of_a_training_run_under_the_same_settings(toy, workplace)
     assert result["cached"] == ["embeddings", "semantic IDs"]
 
 
+def test_the_last_of_several_config_files_wins(toy, workplace):
+    (workplace / "first.yaml").write_text("semantic_id: pq\nid_length: 3\n")
+    (workplace / "last.yaml").write_text("semantic_id: rkmeans\n")
+    keys = [f"--{key}={toy[key]}" for key in KEYS if key != "id_length"]
+    files = "--config_files=first.yaml last.yaml"
+    assert main(["ids", "--dataset=toy", *keys, "--show_progress=False", files, "--output_dir=out"]) == 0
+    report = json.loads((workplace / "out" / "report.json").read_text())
+    assert list(report["sets"]) == ["rkmeans"] and report["sets"]["rkmeans"]["id_length"] == 3
+
+
 def test_a_killed_tokenizer_goes_on_where_it_was(toy, workplace, monkeypatch):
     more = ("--semantic_id=rqvae", "--rqvae_epochs=10", "--rqvae_checkpoint_interval=2")
     original, epochs = rqvae._Training.run_epoch, []

@@ -8,6 +8,7 @@ import torch
 from recbole_tiger.analysis.invalid_ids import invalid_ids
 from recbole_tiger.analysis.runs import TestUsers, open_run
 from recbole_tiger.commands.invalid_ids import run
+from recbole_tiger.commands.shared import pop_run
 from recbole_tiger.decoding import BeamResult, FreeBeamResult
 from recbole_tiger.errors import CheckpointError
 from recbole_tiger.quick_start import run_recbole_tiger
@@ -67,3 +68,11 @@ def test_bad_settings(toy, workplace):
         run({"checkpoint": "nothing.pth"})
     with pytest.raises(ValueError, match="model='SASRec' has no Semantic IDs"):
         run({"model": "SASRec"})
+
+
+def test_the_last_of_several_config_files_wins(toy, workplace):
+    (workplace / "first.yaml").write_text("id_length: 2\nd_model: 48\nbeam_size: 30\n")
+    (workplace / "last.yaml").write_text("d_model: 64\nbeam_size: 25\n")
+    given = {"config_files": "first.yaml last.yaml", "dataset": "toy", "data_path": toy["data_path"], "beam_size": 20}
+    config, checkpoint = pop_run(given)
+    assert (config["id_length"], config["d_model"], config["beam_size"], checkpoint) == (2, 64, 20, None)

@@ -9,11 +9,12 @@ import torch
 from catalogue import TINY, write_catalogue
 
 import recbole_tiger
-from recbole_tiger.commands.recommend import read_histories, run, write_recommendations
+from recbole_tiger.commands.recommend import history_names, read_histories, run, write_recommendations
 from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.quick_start import run_recbole_tiger
 from recbole_tiger.recommend import Recommender
+from recbole_tiger.settings.parse import parse_command_line
 from recbole_tiger.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -213,6 +214,34 @@ def test_commas_in_titles(recommender):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("1_2", ["1_2"]),
+        ("007, 1_2,50", ["007", "1_2", "50"]),
+        ("[50, 1_2]", ["50", "1_2"]),
+        ("'1_2', '007'", ["1_2", "007"]),
+        ("'1_2', 007", ["1_2", "007"]),
+        ("i0_1", ["i0_1"]),
+        ("Soap, blue, i0_1", ["Soap, blue", "i0_1"]),
+        (["1_2", "Soap, blue"], ["1_2", "Soap, blue"]),
+    ],
+)
+def test_a_history_is_text(recommender, text, names):
+    recommender.titles[1:3] = ["Soap, blue", "(500)"]
+    recommender._index()
+    if isinstance(text, str):
+        [text] = parse_command_line([f"--history={text}"]).values()
+    assert history_names(text, recommender) == names
+    assert history_names("(500)", recommender) == ["(500)"]
+
+
+@pytest.mark.parametrize("value", [12, 1.5, [50, "a"], (1, 2), True])
+def test_a_history_of_numbers_is_refused(recommender, value):
+    with pytest.raises(ValueError, match="history=.*was read as a number"):
+        history_names(value, recommender)
+
+
 def test_the_package_offers_it():
     assert recbole_tiger.Recommender is Recommender
     with pytest.raises(AttributeError, match="Recommenders"):
@@ -236,6 +265,33 @@ def test_histories_from_files(recommender, workplace):
             (workplace / name).write_text("user_id\nu\n")
         with pytest.raises(ValueError, match=words):
             read_histories(name, recommender.config)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("h.csv", "user_id,item_id\nu1,i1\nu1,i2,i3\n", "line 3: 3 cells, but the header names 2"),
+        ("h.csv", "user_id,item_id\nu1\n", "line 2: 1 cells"),
+        ("h.csv", 'user_id,item_id\n"u\n1",i1\n,i2\n', "line 4: 'user_id' is empty"),
+        ("h.csv", "user_id,item_id\nu1, \n", "line 2: 'item_id' is empty"),
+        ("h.csv", 'user_id,item_id\nu1,"i1\nu2,i2\n', "line 2: unexpected end of data"),
+        ("h.tsv", "user_id\titem_id\ttimestamp\nu1\ti1\t1\n\nu1\ti2\t\n", "line 4: 'timestamp' is not a number"),
+        ("h.tsv", "user_id\titem_id\ttimestamp\nu1\ti1\tlate\n", "line 2: 'timestamp' is not a number"),
+        ("h.inter", "user_id:token\titem_id:token\titem_id:token\nu1\ti1\ti2\n", "'item_id' .* twice"),
+        ("h.csv", "user_id,item_id\n", "holds no interactions"),
+        ("h.csv", "", "no column 'user_id'"),
+    ],
+)
+def test_lines_of_histories_that_do_not_fit(recommender, workplace, name, text, words):
+    (workplace / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_histories(name, recommender.config)
+
+
+def test_parquet_histories_that_do_not_fit(recommender, workplace):
+    pd.DataFrame({"user_id": ["a", None], "item_id": [1, 2]}).to_parquet("h.parquet")
+    with pytest.raises(ValueError, match="row 2: 'user_id' is empty"):
+        read_histories("h.parquet", recommender.config)
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
