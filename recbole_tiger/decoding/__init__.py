@@ -1,16 +1,14 @@
-"""Decoding semantic IDs: the prefix trie of a catalogue, beam search inside it or free of it, exact scoring."""
+"""Decoding of semantic IDs: the prefix trie of a catalogue, beam search inside it or unconstrained, exact scoring.
 
-from recbole_tiger.decoding.beam_search import (
-    BeamResult,
-    ChildStepDecoder,
-    FreeBeamResult,
-    StepDecoder,
-    beam_search,
-    free_beam_search,
-    rank_items,
-)
-from recbole_tiger.decoding.exact import ForkableStepDecoder, exact_scores, exact_topk
+Input: a step decoder, which may be any model's, and a trie. Output: ranked items or IDs. No network is imported here.
+"""
+
+from recbole_tiger.decoding.beam_search import beam_search
+from recbole_tiger.decoding.exact import exact_scores, exact_topk
+from recbole_tiger.decoding.ranking import rank_items
 from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
+from recbole_tiger.decoding.types import BeamResult, ChildStepDecoder, ForkableStepDecoder, FreeBeamResult, StepDecoder
+from recbole_tiger.decoding.unconstrained import free_beam_search
 
 __all__ = [
     "BeamResult",

@@ -1,7 +1,7 @@
-"""Items that came after training, found through the codewords that they share with a predicted Semantic ID.
+"""Cold-start (unseen) items, found through the codewords that they share with a predicted Semantic ID.
 
-Comes in: the codes of all items and ranked predictions. Goes out: candidate lists with unseen items in them, and lists of
-K that hold at most a share epsilon of these (paper, 4.4.1).
+Input: codes of all items and ranked predictions. Output: candidates with unseen items among them, and lists of K with at
+most a share epsilon of these (paper, section 4.4.1).
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_tiger.decoding.beam_search import BeamResult
+from recbole_tiger.decoding.trie_builder import IntArray
+from recbole_tiger.decoding.types import BeamResult
 from recbole_tiger.semantic_ids import SemanticIDTable
 
 
-def with_unseen_items(table: SemanticIDTable, codes: np.ndarray, items: Sequence[str]) -> SemanticIDTable:
-    """A table with unseen items after the seen ones, over the same codebooks: a trained model can search and read it.
+def with_unseen_items(table: SemanticIDTable, codes: IntArray, items: Sequence[str]) -> SemanticIDTable:
+    """A table with unseen items after the seen ones, over the same codebooks, which a trained model can search.
 
     `SemanticIDTable.add_items` gives every item an ID of its own, for which it may need collision tokens that the model
     was never trained on. Here the collision token of every unseen item is 0, so that it may share its ID with others.
@@ -28,9 +30,9 @@ def with_unseen_items(table: SemanticIDTable, codes: np.ndarray, items: Sequence
         codes: `[n_unseen, id_length]`, learned codewords of the unseen items.
         items: their ids.
     """
-    codes = np.pad(codes, ((0, 0), (0, table.length - table.id_length))).astype(np.int64)
+    padded = np.pad(codes, ((0, 0), (0, table.length - table.id_length))).astype(np.int64)
     return SemanticIDTable(
-        np.concatenate([table.codes, codes]),
+        np.concatenate([table.codes, padded]),
         np.concatenate([table.items, np.array([str(item) for item in items], dtype=np.str_)]),
         table.level_sizes,
         table.id_length,
@@ -46,7 +48,7 @@ class UnseenItems:
         n_seen: how many are seen.
         prefix_length: how many codewords an unseen item must share with a predicted ID (the paper: the first three of
             four); None for all learned ones.
-        device: where predictions will lie.
+        device: of the predictions.
 
     Attributes:
         n_seen: as given.
@@ -80,8 +82,8 @@ class UnseenItems:
     def candidates(self, predicted: BeamResult, at_most: int) -> BeamResult:
         """Every predicted seen item, each followed by the unseen items with its prefix that were not listed before.
 
-        A predicted unseen item stands for all those with its prefix. They stand in the order of their numbers, at the
-        score of the predicted ID: nothing tells them apart.
+        A predicted unseen item represents all those with its prefix. They come in the order of their numbers, at the
+        score of the predicted ID: nothing distinguishes them.
 
         Args:
             predicted: a search among all items, `[B, W]`.
@@ -94,17 +96,17 @@ class UnseenItems:
         group = self._group[items]  # [B, W]
         repeated = (group[:, :, None] == group[:, None, :]).tril(-1).any(2)
         count = torch.where(repeated | (items == 0), 0, self._count[group]).clamp(max=at_most)
-        place = torch.arange(int(count.max()) if count.numel() else 0, device=items.device)
-        index = (self._start[group][:, :, None] + place).clamp(max=max(len(self._members) - 1, 0))
-        members = torch.where(place < count[:, :, None], self._members[index], 0) if len(place) else index
+        window = torch.arange(int(count.max()) if count.numel() else 0, device=items.device)
+        index = (self._start[group][:, :, None] + window).clamp(max=max(len(self._members) - 1, 0))
+        members = torch.where(window < count[:, :, None], self._members[index], 0) if len(window) else index
         own = torch.where(items <= self.n_seen, items, 0)
         found = torch.cat([own[:, :, None], members], 2).flatten(1)
-        spread = scores[:, :, None].expand(-1, -1, 1 + len(place)).flatten(1)
-        return BeamResult(found, torch.where(found > 0, spread, -torch.inf))
+        repeated_scores = scores[:, :, None].expand(-1, -1, 1 + len(window)).flatten(1)
+        return BeamResult(found, torch.where(found > 0, repeated_scores, -torch.inf))
 
 
 def most_unseen(k: int, epsilon: float) -> int:
-    """How many unseen items a list of k may hold: the largest whole number that is at most epsilon * k."""
+    """Number of unseen items that a list of k may hold: the largest integer that is at most epsilon * k."""
     return math.floor(epsilon * k + 1e-9)  # 0.29 * 100 is a little less than 29
 
 
@@ -120,10 +122,9 @@ def limit_unseen(candidates: BeamResult, n_seen: int, k: int, epsilon: float) ->
     items = candidates.items
     unseen = items > n_seen
     allowed: Tensor = (items > 0) & (~unseen | (unseen.cumsum(1) <= most_unseen(k, epsilon)))
-    place = torch.arange(items.shape[1], device=items.device)
-    chosen = torch.where(allowed, place, items.shape[1]).sort(1).values[:, :k]
-    chosen = torch.nn.functional.pad(chosen, (0, k - chosen.shape[1]), value=items.shape[1])
+    position = torch.arange(items.shape[1], device=items.device)
+    chosen = torch.where(allowed, position, items.shape[1]).sort(1).values[:, :k]
+    chosen = F.pad(chosen, (0, k - chosen.shape[1]), value=items.shape[1])
     return BeamResult(
-        torch.nn.functional.pad(items, (0, 1)).gather(1, chosen),
-        torch.nn.functional.pad(candidates.scores, (0, 1), value=-torch.inf).gather(1, chosen),
+        F.pad(items, (0, 1)).gather(1, chosen), F.pad(candidates.scores, (0, 1), value=-torch.inf).gather(1, chosen)
     )

@@ -1,8 +1,8 @@
-"""Prefix trie of a catalogue: codes `[n_items, id_length]` come in, plain arrays that the search can index go
-out.
+"""Prefix trie of a catalogue in plain arrays that a search can index.
 
-The prefixes of every length are ranked by one sort, so the children of a node are a contiguous range of the
-next level and no table of next states is needed: a node costs one codeword and one offset.
+Input: codes `[n_items, id_length]`. Output: a `PrefixTrie`. The prefixes of every length are ranked by one sort, so the
+children of a node are a contiguous range of the next level and no table of next states is needed: a node costs one
+codeword and one offset.
 """
 
 from __future__ import annotations
@@ -10,89 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-MAX_DEPTH = 8
-MAX_CODEBOOK = 65_536
-# Rows of the catalogue fit into the low bits of a sort key, and their numbers into int32.
-_MAX_ITEMS = 2**31 - 2
-
-
-@dataclass(frozen=True)
-class ChildRanges:
-    """Where the children of each node of one level stand in the next level, in the cheapest of three forms.
-
-    `offsets` [N + 1] int32: node `i` has the children `offsets[i]` up to `offsets[i + 1]`. Deep levels are
-    mostly chains, where storing only the nodes that branch is smaller: `branching` [m] are their numbers,
-    `extra` [m] how many children beyond one each all of them up to and including this one have. Neither:
-    every node has one child, its own number.
-    """
-
-    offsets: Tensor | None = None
-    branching: Tensor | None = None
-    extra: Tensor | None = None
-
-    @classmethod
-    def from_starts(cls, above: np.ndarray, below: np.ndarray, n_items: int) -> ChildRanges:
-        """Ranges from the rows of the sorted catalogue at which the nodes of a level and of the next one start."""
-        if len(above) == len(below):
-            return cls()
-        offsets = np.searchsorted(below, np.append(above, n_items))
-        branching = np.flatnonzero(np.diff(offsets) > 1)
-        if 4 * len(branching) > len(above):
-            return cls(offsets=torch.from_numpy(offsets.astype(np.int32)))
-        extra = offsets[branching + 1] - (branching + 1)
-        return cls(
-            branching=torch.from_numpy(branching.astype(np.int32)),
-            extra=torch.from_numpy(extra.astype(np.int32)),
-        )
-
-    def arrays(self) -> dict[str, Tensor]:
-        named = {"offsets": self.offsets, "branching": self.branching, "extra": self.extra}
-        return {name: array for name, array in named.items() if array is not None}
-
-    def to(self, device: torch.device | str) -> ChildRanges:
-        return ChildRanges(**{name: array.to(device) for name, array in self.arrays().items()})
-
-    def first(self, nodes: Tensor) -> Tensor:
-        """First child of `nodes` (int64, any shape, N allowed), int64."""
-        if self.offsets is not None:
-            return self.offsets[nodes].long()
-        if self.branching is None:
-            return nodes
-        before = torch.searchsorted(self.branching, nodes.int())  # branching nodes with a smaller number
-        return nodes + torch.where(before > 0, self.extra[(before - 1).clamp_(min=0)], 0)
-
-    def parent(self, children: Tensor) -> Tensor:
-        """Node of each of `children` (int64, any shape); one number past the last child gives N."""
-        if self.offsets is not None:
-            return torch.searchsorted(self.offsets, children.int(), right=True) - 1
-        if self.branching is None:
-            return children
-        first = self.first(self.branching.long()).int()
-        at = torch.searchsorted(first, children.int(), right=True) - 1  # the last branching node that starts here
-        near = at.clamp(min=0)
-        node = torch.maximum(self.branching[near].long(), children - self.extra[near])
-        return torch.where(at >= 0, node, children)
-
-    def max_count(self) -> int:
-        """Most children of one node."""
-        if self.offsets is not None:
-            return int(self.offsets.diff().max())
-        if self.branching is None:
-            return 1
-        return 1 + int(self.extra.diff(prepend=self.extra.new_zeros(1)).max())
+from recbole_tiger.decoding.child_ranges import ChildRanges
+from recbole_tiger.decoding.trie_builder import IntArray, build_arrays
 
 
 @dataclass(frozen=True)
 class ExhaustedNodes:
-    """What is left empty when some items are taken away, for each of several rows (`PrefixTrie.exhausted`).
+    """Nodes with no item left below them when some items are taken away, for each of several rows of a batch.
+
+    Made by `PrefixTrie.exhausted`.
 
     Attributes:
-        keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, as long for every
-            row, of `row * (N + 1) + node` for the N nodes of the level; where nothing is to be said, node is N.
+        keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, equally long for
+            every row, of `row * (N + 1) + node` for the N nodes of the level; filled up with N for the node.
         n_nodes: N of each.
     """
 
@@ -100,19 +33,19 @@ class ExhaustedNodes:
     n_nodes: tuple[int, ...]
 
     def has(self, level: int, rows: Tensor, nodes: Tensor) -> Tensor:
-        """bool: is there nothing left below `nodes` of `level` for `rows`? Shapes that broadcast."""
+        """bool: are `nodes` of `level` exhausted for `rows`? Shapes that broadcast."""
         sorted_keys, keys = self.keys[level], rows * (self.n_nodes[level] + 1) + nodes
-        place = torch.searchsorted(sorted_keys, keys).clamp_(max=len(sorted_keys) - 1)
-        return sorted_keys[place] == keys
+        index = torch.searchsorted(sorted_keys, keys).clamp_(max=len(sorted_keys) - 1)
+        return sorted_keys[index] == keys
 
     def count(self, level: int, rows: Tensor, first: Tensor, count: Tensor) -> Tensor:
-        """How many of the nodes `first, …, first + count - 1` of `level` are empty for `rows`; shapes that broadcast."""
+        """Number exhausted for `rows` of the nodes `first, …, first + count - 1` of `level`; shapes that broadcast."""
         base = rows * (self.n_nodes[level] + 1) + first
         return torch.searchsorted(self.keys[level], base + count) - torch.searchsorted(self.keys[level], base)
 
     def pairs(self, level: int) -> tuple[Tensor, Tensor]:
-        """Rows and nodes of `level` of all that is empty, each `[n]`, every pair once."""
-        keys = self.keys[level].unique_consecutive()
+        """Rows and exhausted nodes of `level`, each `[n]`, every pair once."""
+        keys = torch.unique_consecutive(self.keys[level])
         row, node = keys // (self.n_nodes[level] + 1), keys % (self.n_nodes[level] + 1)
         there = node < self.n_nodes[level]
         return row[there], node[there]
@@ -121,21 +54,19 @@ class ExhaustedNodes:
 class PrefixTrie:
     """Every prefix of every semantic ID of a catalogue, level by level in lexicographic order.
 
-    A node of level `l` (0-based) is a prefix of `l + 1` codewords; the root stands above level 0. The leaves,
-    the nodes of level `depth - 1`, are the distinct semantic IDs. Items are kept in the order of their
-    leaves; items on the same ID (duplicates) follow each other in ascending item number. Build one with
-    `from_codes`.
+    A node of level `l` (0-based) is a prefix of `l + 1` codewords; the root stands above level 0. The leaves, the nodes of
+    level `depth - 1`, are the distinct semantic IDs. Items are kept in the order of their leaves; items on the same ID
+    (duplicates) follow each other in ascending item number. Build one with `from_codes`.
 
     Attributes:
         level_sizes: codebook size of each level.
-        tokens: per level, codeword of each node `[N_l]`, in the smallest integer type that holds the level's
-            codes.
-        ranges: per level, the children of each node in the next level; at the last level, its items as
-            positions in `items`.
+        tokens: per level, codeword of each node `[N_l]`, in the smallest integer type that holds the level's codes.
+        ranges: per level, the children of each node in the next level; at the last level, its items as positions in
+            `items`.
         items: item numbers in leaf order `[n_items]`, int32.
         n_nodes: number of nodes per level.
-        max_degree: most children below one node, per level of the children (`max_degree[0]` is the root's);
-            one more entry at the end counts the items of one semantic ID.
+        max_degree: most children below one node, per level of the children (`max_degree[0]` is the root's); one more
+            entry at the end counts the items of one semantic ID.
     """
 
     def __init__(
@@ -158,9 +89,7 @@ class PrefixTrie:
         self._dense: dict[int, Tensor] = {}
 
     @classmethod
-    def from_codes(
-        cls, codes: np.ndarray, level_sizes: Sequence[int] | int, items: np.ndarray | None = None
-    ) -> PrefixTrie:
+    def from_codes(cls, codes: IntArray, level_sizes: Sequence[int] | int, items: IntArray | None = None) -> PrefixTrie:
         """Build the trie of a catalogue, on the CPU.
 
         Args:
@@ -169,62 +98,10 @@ class PrefixTrie:
             items: distinct positive item numbers `[n_items]` of the rows; by default 1, 2, …
 
         Raises:
-            ValueError: an empty catalogue, an impossible shape, a code outside its codebook, a bad item
-                number.
+            ValueError: an empty catalogue, an impossible shape, a code outside its codebook, a bad item number.
         """
-        codes = np.asarray(codes)
-        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
-            raise ValueError(
-                f"codes must be integers [n_items, id_length], but they are {codes.dtype} {list(codes.shape)}"
-            )
-        n_items, depth = codes.shape
-        if n_items == 0:
-            raise ValueError("the catalogue is empty: a prefix trie needs at least one item")
-        if n_items > _MAX_ITEMS:
-            raise ValueError(f"a prefix trie holds at most {_MAX_ITEMS} items, but there are {n_items}")
-        if not 1 <= depth <= MAX_DEPTH:
-            raise ValueError(f"a semantic ID has 1 to {MAX_DEPTH} codewords, but codes has {depth} columns")
-        sizes = [int(level_sizes)] * depth if np.ndim(level_sizes) == 0 else [int(size) for size in level_sizes]
-        if len(sizes) != depth:
-            raise ValueError(f"level_sizes names {len(sizes)} codebooks, but the semantic IDs have {depth} codewords")
-        for level, size in enumerate(sizes):
-            if not 1 <= size <= MAX_CODEBOOK:
-                raise ValueError(f"codebook size {size} of level {level} is not between 1 and {MAX_CODEBOOK}")
-            low, high = int(codes[:, level].min()), int(codes[:, level].max())
-            if low < 0 or high >= size:
-                raise ValueError(f"level {level} has codes from {low} to {high}, outside its codebook of {size}")
-
-        rows = None  # the order in which ties are kept: ascending item number
-        if items is None:
-            items = np.arange(1, n_items + 1, dtype=np.int32)
-        else:
-            items = np.asarray(items)
-            if items.shape != (n_items,) or not np.issubdtype(items.dtype, np.integer):
-                raise ValueError(f"items must be {n_items} integers, one per row of codes")
-            if items.min() < 1 or items.max() > _MAX_ITEMS:
-                raise ValueError(f"item numbers must lie between 1 and {_MAX_ITEMS}; 0 is padding")
-            step = np.diff(items)
-            if not (step > 0).all():
-                rows = np.argsort(items, kind="stable")
-                if (np.diff(items[rows]) == 0).any():
-                    raise ValueError("items holds a number twice: one item has one semantic ID")
-        order = _lexicographic_order(codes if rows is None else codes[rows], sizes)
-        order = order if rows is None else rows[order]
-
-        tokens, ranges = [], []
-        new = np.zeros(n_items, dtype=bool)  # does row i of the sorted catalogue open a node of this level?
-        new[0] = True
-        starts_above: np.ndarray | None = None
-        for level, size in enumerate(sizes):
-            column = codes[order, level].astype(_token_dtype(size))
-            new[1:] |= column[1:] != column[:-1]
-            starts = np.flatnonzero(new)
-            if starts_above is not None:
-                ranges.append(ChildRanges.from_starts(starts_above, starts, n_items))
-            tokens.append(torch.from_numpy(column[starts]))
-            starts_above = starts
-        ranges.append(ChildRanges.from_starts(starts_above, np.arange(n_items), n_items))
-        return cls(sizes, tokens, ranges, torch.from_numpy(items[order].astype(np.int32)))
+        arrays = build_arrays(codes, level_sizes, items)
+        return cls(arrays.level_sizes, arrays.tokens, arrays.ranges, arrays.items)
 
     @property
     def depth(self) -> int:
@@ -275,15 +152,9 @@ class PrefixTrie:
         """The trie that `state_dict` described."""
         sizes = state["level_sizes"].tolist()
         levels = range(len(sizes))
-        return cls(
-            sizes,
-            [state[f"tokens.{level}"] for level in levels],
-            [
-                ChildRanges(*(state.get(f"{name}.{level}") for name in ("offsets", "branching", "extra")))
-                for level in levels
-            ],
-            state["items"],
-        )
+        names = ("offsets", "branching", "extra")
+        ranges = [ChildRanges(**{name: state.get(f"{name}.{level}") for name in names}) for level in levels]
+        return cls(sizes, [state[f"tokens.{level}"] for level in levels], ranges, state["items"])
 
     def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """First child and number of children of `nodes` (any shape, int64) of `level`, both int64.
@@ -302,8 +173,7 @@ class PrefixTrie:
         return low, high
 
     def parent(self, level: int, nodes: Tensor) -> Tensor:
-        """Parents, at `level - 1`, of `nodes` of `level`; with `level == depth` the leaves of positions in
-        `items`.
+        """Parents, at `level - 1`, of `nodes` of `level`; with `level == depth` the leaves of positions in `items`.
 
         A node number one past the last one (a sentinel) has the parent number one past the last one.
         """
@@ -321,7 +191,7 @@ class PrefixTrie:
         return torch.where(known, found, self.n_items)
 
     def exhausted(self, items: Tensor) -> ExhaustedNodes:
-        """What taking away `items` `[B, S]` leaves nothing of, row by row; 0 and numbers outside stand for none."""
+        """Nodes without an item left when `items` `[B, S]` are taken away, row by row; 0 and unknown numbers are ignored."""
         if items.shape[1] == 0:
             items = items.new_zeros((len(items), 1))
         position = self.position(items).sort(1).values
@@ -346,8 +216,10 @@ class PrefixTrie:
         return self.parent(self.depth, self.position(items))
 
     def dense_children(self, level: int) -> Tensor:
-        """Child of each node of `level` by codeword, `[N_level, level_sizes[level + 1]]` int32, -1 where
-        there is none; built at the first use and kept. For levels with few nodes only."""
+        """Child of each node of `level` by codeword, `[N_level, level_sizes[level + 1]]` int32, -1 for none.
+
+        Built at the first use and kept: for levels with few nodes only.
+        """
         if level not in self._dense:
             table = torch.full(
                 (self.n_nodes[level], self.level_sizes[level + 1]), -1, dtype=torch.int32, device=self.device
@@ -372,8 +244,7 @@ class PrefixTrie:
                 low, count = self.children(level - 1, node)
             wanted = codes[..., level]
             tokens, last = self.tokens[level], self.n_nodes[level] - 1
-            # Binary search inside [low, low + count): the smallest child whose codeword is not below the
-            # wanted one.
+            # Binary search inside [low, low + count): the smallest child whose codeword is not below the wanted one.
             left, right = low, low + count
             for _ in range(self.max_degree[level].bit_length()):
                 middle = (left + right) // 2
@@ -390,11 +261,11 @@ class PrefixTrie:
             raise ValueError(f"a prefix has at most {self.depth} codewords, but this one has {len(prefix)}")
         if not prefix:
             return 0, self.n_items
-        node = self.find(torch.tensor(list(prefix), device=self.device)[None])
-        if node.item() < 0:
+        node = self.find(torch.tensor(list(prefix), device=self.device))
+        if node < 0:
             return 0, 0
         low, high = self.item_range(len(prefix) - 1, node)
-        return int(low.item()), int(high.item())
+        return int(low), int(high)
 
     def next_codes(self, prefix: Sequence[int]) -> Tensor:
         """Codewords that may follow `prefix` (shorter than an ID), ascending int64; empty for an unknown prefix."""
@@ -402,50 +273,25 @@ class PrefixTrie:
             return self.tokens[0].long()
         if len(prefix) >= self.depth:
             raise ValueError(f"no codeword follows a whole semantic ID of {self.depth}")
-        node = self.find(torch.tensor(list(prefix), device=self.device)[None])
-        if node.item() < 0:
+        node = self.find(torch.tensor(list(prefix), device=self.device))
+        if node < 0:
             return torch.empty(0, dtype=torch.long, device=self.device)
         first, count = self.children(len(prefix) - 1, node)
         return self.tokens[len(prefix)][int(first) : int(first + count)].long()
 
-    def codes(self) -> Tensor:
-        """Semantic IDs `[n_items, depth]` int64 in the order of `items`."""
+    def first_item(self, leaves: Tensor) -> Tensor:
+        """Smallest item number on each of `leaves` (any shape), int64."""
+        return self.items[self.children(self.depth - 1, leaves)[0]].long()
+
+    def paths(self) -> Tensor:
+        """Nodes of all levels on the way to each item, `[n_items, depth]` int64 in the order of `items`."""
         node = torch.arange(self.n_items, device=self.device)
         columns = []
         for level in range(self.depth, 0, -1):
             node = self.parent(level, node)
-            columns.append(self.tokens[level - 1][node].long())
+            columns.append(node)
         return torch.stack(columns[::-1], 1)
 
-
-def _token_dtype(size: int) -> type[np.generic]:
-    if size <= 2**8:
-        return np.uint8
-    return np.int16 if size <= 2**15 else np.int32
-
-
-def _lexicographic_order(codes: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """Stable order of the rows of `codes`, by one 64-bit key where it fits, by several where not."""
-    n_items, depth = codes.shape
-    row_bits = max(1, (n_items - 1).bit_length())
-    keys: list[np.ndarray] = []
-    bits = 64
-    for level in range(depth):
-        width = max(1, (sizes[level] - 1).bit_length())
-        if bits + width > 63:
-            keys.append(codes[:, level].astype(np.int64))
-            bits = width
-        else:
-            keys[-1] <<= width
-            keys[-1] |= codes[:, level]
-            bits += width
-    if len(keys) == 1 and bits + row_bits <= 63:
-        # The row number in the low bits makes every key distinct: a plain sort is stable and carries the
-        # order along.
-        key = keys[0]
-        key <<= row_bits
-        key |= np.arange(n_items)
-        key.sort()
-        key &= (1 << row_bits) - 1
-        return key
-    return np.lexsort(keys[::-1])
+    def codes(self) -> Tensor:
+        """Semantic IDs `[n_items, depth]` int64 in the order of `items`."""
+        return torch.stack([tokens[node].long() for tokens, node in zip(self.tokens, self.paths().T, strict=True)], 1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_tiger.decoding import PrefixTrie
-from recbole_tiger.decoding.trie import _lexicographic_order
+from recbole_tiger.decoding.trie_builder import lexicographic_order
 
 
 def random_catalogue(rng, max_items=300, max_depth=8, max_codebook=300, skew=True):
@@ -99,11 +99,11 @@ def test_find_tells_ids_that_are_no_items(seed):
         [4, 16, 256],
     ],
 )
-def test_one_sort_key_or_several_give_the_stable_lexicographic_order(sizes):
+def test_one_sort_key_or_several_give_the_stablelexicographic_order(sizes):
     rng = np.random.default_rng(len(sizes))
     codes = np.stack([rng.choice(rng.integers(0, s, 3), 2000) for s in sizes], 1)
     expected = sorted(range(len(codes)), key=lambda row: codes[row].tolist())  # Python's sort is stable
-    assert _lexicographic_order(codes, sizes).tolist() == expected
+    assert lexicographic_order(codes, sizes).tolist() == expected
     trie = PrefixTrie.from_codes(codes, sizes)
     assert torch.equal(trie.codes(), torch.from_numpy(codes[expected]))
 

@@ -1,0 +1,81 @@
+"""Ranking of candidates and the arguments that every search checks.
+
+Input: scores of candidates and numbers that break ties. Output: the best items, in an order that no device or batch
+changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_tiger.decoding.types import BeamResult
+
+
+def rank_items(items: Tensor, scores: Tensor, k: int) -> BeamResult:
+    """The `k` best of candidates `[B, C]` by (score, item number); a score of `-inf` means no candidate."""
+    best = sort_keys(scores, items).topk(min(k, items.shape[1]), dim=1).indices
+    scores = scores.gather(1, best)
+    items = torch.where(scores > -torch.inf, items.gather(1, best), 0)
+    missing = k - items.shape[1]
+    if missing > 0:
+        items = F.pad(items, (0, missing))
+        scores = F.pad(scores, (0, missing), value=-torch.inf)
+    return BeamResult(items, scores)
+
+
+def sort_keys(rank: Tensor, tie: Tensor) -> Tensor:
+    """int64 keys whose descending order is that of float32 `rank`, equal ranks by ascending `tie` (below 2**32).
+
+    With distinct keys a top-k has one answer, on every device and in every batch.
+    """
+    bits = (rank + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (ordered.long() << 32) | (0xFFFFFFFF - tie)
+
+
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """As `torch.logsumexp` over the last dimension, without its passes over the input in search of infinities."""
+    highest = logits.amax(-1, keepdim=True)
+    return (logits - highest).exp_().sum(-1).log_() + highest[..., 0]
+
+
+def scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits in float32, divided by the temperature."""
+    logits = logits.float()
+    return logits if temperature == 1 else logits / temperature
+
+
+def checked_k(k: int | None, beam_size: int) -> int:
+    """`k`, by default the width of the beam.
+
+    Raises:
+        ValueError: the beam cannot hold `k` items.
+    """
+    k = beam_size if k is None else k
+    if not 1 <= k <= beam_size:
+        raise ValueError(f"a beam search returns 1 to beam_size items, but k is {k} and beam_size is {beam_size}")
+    return k
+
+
+def checked_temperatures(temperature: float | Sequence[float], depth: int) -> list[float]:
+    """A temperature for each of `depth` levels, from one for all or one per level.
+
+    Raises:
+        ValueError: another number of them, or one that is not positive.
+    """
+    values = [temperature] * depth if isinstance(temperature, (int, float)) else list(temperature)
+    if len(values) != depth:
+        raise ValueError(f"temperature names {len(values)} levels, but a semantic ID has {depth}")
+    if not all(value > 0 for value in values):
+        raise ValueError(f"temperature must be positive, but it is {temperature}")
+    return [float(value) for value in values]
+
+
+def check_normalise(normalise: str) -> None:
+    """Raises ValueError unless `normalise` is one of `Normalise`."""
+    if normalise not in ("level", "legal"):
+        raise ValueError(f"normalise must be 'level' or 'legal', but it is {normalise!r}")

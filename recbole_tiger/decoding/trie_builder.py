@@ -1,0 +1,137 @@
+"""Building of a prefix trie on the CPU: checks of a catalogue's codes, one sort, and the nodes of every level.
+
+Input: codes `[n_items, id_length]`, codebook sizes and item numbers. Output: the arrays of a `PrefixTrie`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recbole_tiger.decoding.child_ranges import ChildRanges
+
+IntArray = npt.NDArray[np.integer[Any]]
+Rows = npt.NDArray[np.int64]
+
+MAX_DEPTH = 8
+MAX_CODEBOOK = 65_536
+# Rows of the catalogue fit into the low bits of a sort key, and their numbers into int32.
+_MAX_ITEMS = 2**31 - 2
+
+
+@dataclass(frozen=True)
+class TrieArrays:
+    """What a `PrefixTrie` is made of; see its attributes."""
+
+    level_sizes: list[int]
+    tokens: list[Tensor]
+    ranges: list[ChildRanges]
+    items: Tensor
+
+
+def build_arrays(codes: IntArray, level_sizes: Sequence[int] | int, items: IntArray | None) -> TrieArrays:
+    """Arrays of the trie of a catalogue; arguments and errors as for `PrefixTrie.from_codes`."""
+    codes = np.asarray(codes)
+    sizes = _checked_sizes(codes, level_sizes)
+    n_items = len(codes)
+    rows = None  # the order in which ties are kept: ascending item number
+    if items is None:
+        items = np.arange(1, n_items + 1, dtype=np.int32)
+    else:
+        items = np.asarray(items)
+        rows = _checked_item_order(items, n_items)
+    order = lexicographic_order(codes if rows is None else codes[rows], sizes)
+    order = order if rows is None else rows[order]
+
+    tokens, ranges = [], []
+    new = np.zeros(n_items, dtype=bool)  # does row i of the sorted catalogue open a node of this level?
+    new[0] = True
+    starts_above: Rows | None = None
+    for level, size in enumerate(sizes):
+        column = codes[order, level].astype(_token_dtype(size))
+        new[1:] |= column[1:] != column[:-1]
+        starts = np.flatnonzero(new)
+        if starts_above is not None:
+            ranges.append(ChildRanges.from_starts(starts_above, starts, n_items))
+        tokens.append(torch.from_numpy(column[starts]))
+        starts_above = starts
+    ranges.append(ChildRanges.from_starts(starts, np.arange(n_items), n_items))
+    return TrieArrays(sizes, tokens, ranges, torch.from_numpy(items[order].astype(np.int32)))
+
+
+def _checked_sizes(codes: IntArray, level_sizes: Sequence[int] | int) -> list[int]:
+    """Codebook size of each level, once the codes are found to fit."""
+    if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
+        raise ValueError(f"codes must be integers [n_items, id_length], but they are {codes.dtype} {list(codes.shape)}")
+    n_items, depth = codes.shape
+    if n_items == 0:
+        raise ValueError("the catalogue is empty: a prefix trie needs at least one item")
+    if n_items > _MAX_ITEMS:
+        raise ValueError(f"a prefix trie holds at most {_MAX_ITEMS} items, but there are {n_items}")
+    if not 1 <= depth <= MAX_DEPTH:
+        raise ValueError(f"a semantic ID has 1 to {MAX_DEPTH} codewords, but codes has {depth} columns")
+    sizes = [int(size) for size in np.atleast_1d(level_sizes)]
+    if np.ndim(level_sizes) == 0:
+        sizes *= depth
+    if len(sizes) != depth:
+        raise ValueError(f"level_sizes names {len(sizes)} codebooks, but the semantic IDs have {depth} codewords")
+    for level, size in enumerate(sizes):
+        if not 1 <= size <= MAX_CODEBOOK:
+            raise ValueError(f"codebook size {size} of level {level} is not between 1 and {MAX_CODEBOOK}")
+        low, high = int(codes[:, level].min()), int(codes[:, level].max())
+        if low < 0 or high >= size:
+            raise ValueError(f"level {level} has codes from {low} to {high}, outside its codebook of {size}")
+    return sizes
+
+
+def _checked_item_order(items: IntArray, n_items: int) -> Rows | None:
+    """Rows in ascending order of their item numbers, None where they are in it."""
+    if items.shape != (n_items,) or not np.issubdtype(items.dtype, np.integer):
+        raise ValueError(f"items must be {n_items} integers, one per row of codes")
+    if items.min() < 1 or items.max() > _MAX_ITEMS:
+        raise ValueError(f"item numbers must lie between 1 and {_MAX_ITEMS}; 0 is padding")
+    if (np.diff(items) > 0).all():
+        return None
+    rows: Rows = np.argsort(items, kind="stable")
+    if (np.diff(items[rows]) == 0).any():
+        raise ValueError("items holds a number twice: one item has one semantic ID")
+    return rows
+
+
+def lexicographic_order(codes: IntArray, sizes: Sequence[int]) -> Rows:
+    """Stable order of the rows of `codes`, by one 64-bit key where it fits, by several where not."""
+    n_items, depth = codes.shape
+    row_bits = max(1, (n_items - 1).bit_length())
+    keys: list[Rows] = []
+    bits = 64
+    for level in range(depth):
+        width = max(1, (sizes[level] - 1).bit_length())
+        if bits + width > 63:
+            keys.append(codes[:, level].astype(np.int64))
+            bits = width
+        else:
+            keys[-1] <<= width
+            keys[-1] |= codes[:, level]
+            bits += width
+    if len(keys) == 1 and bits + row_bits <= 63:
+        # The row number in the low bits makes every key distinct: a plain sort is stable and carries the order along.
+        key = keys[0]
+        key <<= row_bits
+        key |= np.arange(n_items)
+        key.sort()
+        key &= (1 << row_bits) - 1
+        return key
+    order: Rows = np.lexsort(keys[::-1])
+    return order
+
+
+def _token_dtype(size: int) -> type[np.generic]:
+    if size <= 2**8:
+        return np.uint8
+    return np.int16 if size <= 2**15 else np.int32
