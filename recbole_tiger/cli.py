@@ -1,177 +1,115 @@
 """The one command line: ``[command] --key=value …`` with any key of RecBole or of this package.
 
-Comes in: arguments. Goes out: a report on the screen and an exit status (0 done, 1 a process was lost, 2 a setting that cannot work).
+Input: arguments. Output: a report on the screen and an exit status: 0 done, 1 failed, 2 a setting or a file that cannot
+work, 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import os
+import secrets
 import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import strftime
+from types import ModuleType
 
-from tabulate import tabulate
-
-from recbole_tiger.datasets.paper_counts import table2_text
-
-USAGE = """Usage: python run_recbole_tiger.py [--model=TIGER] [--dataset=ml-100k] [--key=value ...]
-
-  --model=NAME            TIGER, SASRec, BERT4Rec, GRU4Rec, Caser, HGN, FDSA, S3Rec or any sequential model of RecBole;
-                          several (--model=TIGER,SASRec,Pop) with --seeds=1,2 make a leaderboard (command leaderboard --help)
-  --dataset=NAME          a folder under --data_path with NAME.inter and NAME.item, or ml-100k
-  --config_files=a.yaml   the user's own settings; several in quotes, separated by blanks
-  --recipe=NAME           tuned, paper or tiny (TIGER)
-  --resume=FILE           continue from a run's last.pth
-  --nproc=N               train and evaluate in N processes, one per GPU where there are GPUs; the README has several machines
-  --any_key=value         every other setting; the README lists them
-"""
-
-#: Commands beside training: a module with `USAGE` and `run(settings) -> text to print`, and what the command is for.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "leaderboard": (
-        "recbole_tiger.commands.leaderboard",
-        "tables and a page of the runs that are stored in a folder",
-    ),
-    "evaluate": (
-        "recbole_tiger.commands.evaluate",
-        "finished runs once more, under other settings of evaluation (seen items masked, other beams)",
-    ),
-    "ids": ("recbole_tiger.commands.ids", "make Semantic IDs, without training a recommender, and report on them"),
-    "cold-start": ("recbole_tiger.commands.cold_start", "how often cold-start (unseen) items are found"),
-    "diversity": ("recbole_tiger.commands.diversity", "categories of recommendations drawn at several temperatures"),
-    "invalid-ids": (
-        "recbole_tiger.commands.invalid_ids",
-        "how many Semantic IDs of unconstrained generation belong to no item",
-    ),
-    "latency": ("recbole_tiger.commands.latency", "time and memory beside an exact and an approximate inner product"),
-    "report": ("recbole_tiger.commands.report", "one page of all runs and analyses in a folder"),
-    "recommend": ("recbole_tiger.commands.recommend", "recommendations from a trained checkpoint, for any history"),
-}
+from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
+from recbole_tiger.errors import RecboleTigerError, TrainingStopped
 
 
-def usage() -> str:
-    """The help text, with the commands."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{help_line}" for name, (_, help_line) in COMMANDS.items()]
-    return (
-        USAGE
-        + "\nCommands, each with a --help of its own: python run_recbole_tiger.py COMMAND [--key=value ...]\n\n"
-        + "\n".join(lines)
-    )
+def program_name() -> str:
+    """How the user called this program, for help and messages."""
+    called = Path(sys.argv[0]).name
+    if called == "__main__.py":
+        return "python -m recbole_tiger"
+    return f"python {called}" if called.endswith(".py") else called or "recbole-tiger"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the arguments ask for."""
+    """Run what the arguments ask for; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
-    if command is not None and command not in COMMANDS:
-        print(
-            f"error: '{command}' is not a command; the commands are {', '.join(COMMANDS)}, and for a setting write --key=value",
-            file=sys.stderr,
-        )
-        return 2
-    module = importlib.import_module(COMMANDS[command][0]) if command else None
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(module.USAGE if module else usage())
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if name is not None and name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
+        return _failed(2, f"'{name}' is not a command: {hint} A setting is written --key=value")
+    if name is None and arguments == ["--version"]:
+        print(f"recbole-tiger {_version()}")
         return 0
-    from recbole_tiger.errors import ProcessDied, ProcessLost, TrainingStopped
-    from recbole_tiger.settings.parse import parse_command_line
+    if name is None or COMMANDS[name].reads_words is None:
+        if any(word in ("-h", "--help") for word in arguments):
+            print(help_text(program_name(), name), end="")
+            return 0
+    debug = "--debug" in arguments
+    return _guarded(lambda: _run(name, [word for word in arguments if word != "--debug"]), debug)
 
+
+def command_module(name: str | None) -> ModuleType:
+    """The module of a command; None is training."""
+    return importlib.import_module(f"recbole_tiger.commands.{(TRAIN if name is None else COMMANDS[name]).module}")
+
+
+def _run(name: str | None, words: list[str]) -> int:
+    from recbole_tiger.settings.parse import parse_command_line  # help needs none of it
+
+    function = None if name is None else COMMANDS[name].reads_words
+    if function is not None:
+        return int(getattr(command_module(name), function)(words) or 0)
+    settings = parse_command_line(key_value_arguments(words))
+    outcome = command_module(name).run(settings)
+    text, status = outcome if isinstance(outcome, tuple) else (outcome, 0)
+    print(text)
+    return int(status)
+
+
+def _guarded(work: Callable[[], int], debug: bool) -> int:
+    """The exit status of some work; whatever goes wrong is said in one sentence, `debug` shows the trace as well."""
     try:
-        settings = parse_command_line(arguments)
-        print(module.run(settings) if module else _train(settings))
-    except (ValueError, OSError) as error:  # a user's mistake: the sentence, without the stack
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (ProcessDied, ProcessLost) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return work()
     except TrainingStopped as stopped:
         print(str(stopped), file=sys.stderr)
         return 128 + signal.SIGTERM
-    return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:  # the last line of defence: what a library raises ends in a sentence too
+        status = 2 if isinstance(error, (ValueError, OSError)) else 1
+        words = str(error)
+        if status == 1 and not isinstance(error, RecboleTigerError):
+            words = f"{type(error).__name__}: {error}"
+            if not debug:
+                words += f" (the full trace is in {_written_trace()}; --debug shows it)"
+        if debug:
+            traceback.print_exc()
+        return _failed(status, words)
 
 
-def _train(settings: dict) -> str:
-    """Train and test one model, or all of a leaderboard; returns the report."""
-    from recbole_tiger.commands import leaderboard
-    from recbole_tiger.leaderboard.plan import is_leaderboard
-
-    if is_leaderboard(settings):
-        return leaderboard.make(settings)
-    from recbole_tiger.quick_start import run_recbole_tiger
-    from recbole_tiger.settings.parse import pop_config_files
-
-    files = pop_config_files(settings)
-    return report(run_recbole_tiger("TIGER", "ml-100k", files, command_line=settings))
+def _failed(status: int, words: str) -> int:
+    print(f"error: {words}", file=sys.stderr)
+    return status
 
 
-def report(result: dict) -> str:
-    """What a run prints at its end, as text."""
-    parts = ["", _metrics_table(result)]
-    if result["table2"]:
-        parts.append(table2_text(result["dataset"], result["table2"]))
-    if result["semantic_ids"]:
-        parts.append(_semantic_id_table(result["semantic_ids"]))
-    stages = [
-        [stage + (" (from cache)" if stage in result["cached"] else ""), f"{seconds:.1f}"]
-        for stage, seconds in result["seconds"].items()
-    ]
-    parts.append(
-        tabulate(
-            stages, headers=["stage", "seconds"], tablefmt="simple", disable_numparse=True, colalign=("left", "right")
-        )
-    )
-    parts.append(tabulate([[name, path] for name, path in result["files"].items()], headers=["file", "where"]))
-    return "\n\n".join(parts)
+def _written_trace() -> Path:
+    """The file that the trace of the current error is written to."""
+    folder = Path("log") if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
+    folder.mkdir(exist_ok=True)
+    file = folder / f"error-{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.txt"
+    file.write_text(traceback.format_exc(), encoding="utf-8")
+    return file
 
 
-def _metrics_table(result: dict) -> str:
-    from recbole_tiger.settings.split import describe_split
-
-    names = list(result["test_result"])
-    digits = result["config"]["metric_decimal_place"]
-    rows = []
-    for phase, own in (("valid", result["best_valid_result"]), ("test", result["test_result"])):
-        label = result["model"]
-        if result["config"].get("recipe"):
-            label += f" ({result['config']['recipe']})"
-        if own:
-            rows.append([label, phase, *[f"{own[name]:.{digits}f}" for name in names]])
-        if phase == "test" and result["id_level_test_result"]:
-            by_id = result["id_level_test_result"]
-            rows.append(["  IDs, not items", phase, *[f"{by_id[n]:.{digits}f}" if n in by_id else "" for n in names]])
-        popular = result["popularity"].get(phase)
-        if popular:
-            rows.append(["popularity", phase, *[f"{popular[n]:.{digits}f}" if n in popular else "" for n in names]])
-    seen = "masked" if result["config"]["mask_seen_items"] else "not masked"
-    heading = (
-        f"{result['model']} on {result['dataset']}: {describe_split(result['config']['eval_args']['split'])}, full ranking, "
-        f"seen items {seen}, "
-        f"{result['parameters']:,} parameters, seed {result['config']['seed']}, data {result['data_checksum']}"
-    )
-    return heading + "\n" + tabulate(rows, headers=["model", "split", *names], disable_numparse=True)
-
-
-def _semantic_id_table(report: dict) -> str:
-    rows = [
-        [
-            number,
-            level["size"],
-            level["used"],
-            f"{100 * level['usage']:.1f}%",
-            f"{level['perplexity']:.1f}",
-            prefixes,
-        ]
-        for number, (level, prefixes) in enumerate(zip(report["levels"], report["distinct_prefixes"], strict=True), 1)
-    ]
-    table = tabulate(
-        rows, headers=["level", "codebook", "used", "usage", "perplexity", "distinct prefixes"], disable_numparse=True
-    )
-    return (
-        f"Semantic IDs of {report['n_items']:,} items: {report['items_in_collisions']:,} items share an ID with another "
-        f"({report['collision_groups']:,} groups, the largest of {report['largest_group']})\n" + table
-    )
+def _version() -> str:
+    try:
+        return version("recbole-tiger")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 if __name__ == "__main__":

@@ -12,23 +12,6 @@ from recbole_tiger.analysis.cold_start import ColdStartSettings, checked_setting
 from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, pop_run, publish, text_table
 from recbole_tiger.report.analyses import cold_start_facts, cold_start_sections, cold_start_table
 
-USAGE = """Usage: python run_recbole_tiger.py cold-start [--dataset=NAME] [--cold_share=0.05,0.1,0.2] [--key=value ...]
-
-Trains without some of the test items, gives them Semantic IDs afterwards, and measures how often they are found.
-
-  --cold_share=A,B,...       share of the test items that become unseen (0.05); each is a run of its own
-  --seeds=A,B,...            draws of unseen items, each with a run of its own (by default the run's seed)
-  --k=5,10,15,20             lengths of the lists
-  --epsilon=0.1              the largest share of unseen items in a list, for the picture over K
-  --epsilons=0,0.05,...      the same, for the picture over epsilon (0,0.05,0.1,0.2,0.3,0.5,1)
-  --epsilon_k=10             the length of the lists of that picture
-  --prefix_length=A,B,...    codewords that an unseen item shares with a predicted ID (by default id_length); each is a
-                             column of its own, of the same trained run
-  --output_dir=FOLDER        a folder that does not exist yet, for cold-start.json and .html, the data and the runs
-  --checkpoint=FILE          take the settings of this run; it is trained anew, without the unseen items
-  --any_key=value            any key of a run: --model, --dataset, --epochs, ...
-"""
-
 
 def run(settings: dict) -> str:
     """Train the runs, evaluate, write, and return the tables.

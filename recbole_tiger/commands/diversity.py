@@ -20,22 +20,6 @@ from recbole_tiger.commands.shared import (
 )
 from recbole_tiger.report.analyses import diversity_sections, diversity_table, offered_table
 
-USAGE = """Usage: python run_recbole_tiger.py diversity --checkpoint=FILE [--temperatures=1.0,1.5,2.0] [--key=value ...]
-
-Draws recommendations at several temperatures and measures the entropy of their categories, and Recall beside it.
-
-  --checkpoint=FILE          best.pth of a run; without it, --model, --dataset and any key of a run to train first
-  --temperatures=A,B,...     (1.0,1.5,2.0)
-  --levels=1,2,...           the temperature holds for one level of the ID only, each of these in turn (1 is the first
-                             codeword); 0, the default, is for all levels together
-  --k=10,20,50               lengths of the lists
-  --category=COLUMN          the column of the .item file (by default item_feature)
-  --category_depth=N         names of a category path that make up a category: see the note of the result (2)
-  --users=N                  so many test users, drawn at random; by default all
-  --sample_seed=N            seed of the draws; by default the run's
-  --output_dir=FOLDER        a folder that does not exist yet, for diversity.json and .html
-"""
-
 
 def run(settings: dict) -> str:
     """Measure, write, and return the tables.

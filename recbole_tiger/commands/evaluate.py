@@ -19,17 +19,6 @@ from recbole_tiger.leaderboard.reevaluate import OF_EVALUATION, OF_THE_MACHINE, 
 from recbole_tiger.leaderboard.run import sentence_of
 from recbole_tiger.leaderboard.table import make_leaderboards, read_run, read_runs
 
-USAGE = f"""Usage: python run_recbole_tiger.py evaluate --runs=DIR --mask_seen_items=True [--output=DIR] [--key=value ...]
-
-Evaluates finished runs again, from their best checkpoints, under other settings of evaluation; trains nothing.
-
-  --runs=DIR              every finished run below this folder
-  --output=DIR            a folder of its own for the results, which the leaderboard command reads too; the same command
-                          goes on where it was killed. By default beside the runs, named by the settings
-  --mask_seen_items=True  leave out of the lists what the user has had; also {", ".join(OF_EVALUATION[1:])},
-                          each for the models that know it, and {", ".join(OF_THE_MACHINE)}
-"""
-
 
 def run(settings: Mapping) -> str:
     """The command.

@@ -15,22 +15,9 @@ from recbole_tiger.commands.shared import new_folder
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.quantization import QUANTIZERS
 from recbole_tiger.report.semantic_ids import format_report
 from recbole_tiger.report.semantic_ids_page import semantic_ids_page
 from recbole_tiger.settings.parse import pop_config_files, read_config_files
-
-USAGE = f"""Usage: python run_recbole_tiger.py ids --dataset=NAME [--semantic_id=rqvae,rkmeans,...] [--key=value ...]
-
-Makes Semantic IDs without training a recommender, writes them as JSON {{item_id: [codes]}}, and reports on their quality.
-
-  --semantic_id=A,B,...      one or several of {", ".join((*QUANTIZERS, "file"))}; several come out side by side
-  --semantic_id_file=F       where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read: F,G,...
-  --output_dir=FOLDER        a folder that does not exist yet, for report.json, report.html and the IDs; by default one
-                             in saved/
-  --recipe=NAME              the settings of this TIGER recipe (tuned, paper, tiny)
-  --any_key=value            every key of a TIGER run: --id_length=3 --codebook_size=256 --collision=append ...
-"""
 
 
 def run(settings: dict) -> str:

@@ -13,18 +13,6 @@ from recbole_tiger.commands.shared import new_folder, pop_number, pop_run, publi
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.report.analyses import INVALID_IDS_PAPER, invalid_ids_sections, invalid_ids_table
 
-USAGE = """Usage: python run_recbole_tiger.py invalid-ids --checkpoint=FILE [--k=50] [--key=value ...]
-
-Lets a trained model generate Semantic IDs without constraint and counts those that no item has, beside the constrained
-search.
-
-  --checkpoint=FILE          best.pth of a run; without it, --model, --dataset and any key of a run to train first
-  --k=50                     the longest list
-  --search_beams=N           beams of both searches; by default k, or beam_size if that is more
-  --users=N                  so many test users, drawn at random; by default all
-  --output_dir=FOLDER        a folder that does not exist yet, for invalid-ids.json and .html
-"""
-
 
 def run(settings: dict) -> str:
     """Count, write, and return the table.

@@ -12,22 +12,6 @@ from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, p
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.report.analyses import latency_sections, latency_table
 
-USAGE = """Usage: python run_recbole_tiger.py latency [--n_items=12000,100000,1000000] [--beams=50,10,20] [--key=value ...]
-
-Times TIGER beside SASRec with an exact inner product and with an ANN index, on synthetic catalogues.
-
-  --n_items=A,B,...          sizes of the catalogues (12000,100000,1000000)
-  --beams=A,B,...            (50,10,20) the first of this and the next two is the base; the others vary one of them
-  --id_lengths=A,B,...       learned codewords per item (3,4,6); the collision token comes on top
-  --codebook_sizes=A,B,...   (256,64)
-  --k=10, --batch=64         length of the lists; users at once for the queries per second
-  --repeats=7                rounds; in each, all take their turn, and the median counts
-  --threads=2                of torch and of the ANN index
-  --ann=NAME                 faiss or hnswlib; by default the one that is installed (extra 'ann'), or neither
-  --output_dir=FOLDER        a folder that does not exist yet, for latency.json and .html
-  --any_key=value            any key of TIGER's tuned recipe: --d_model=..., --num_decoder_layers=..., --scoring=exact
-"""
-
 
 def run(settings: dict) -> str:
     """Measure, write, and return the table.

@@ -15,29 +15,6 @@ from recbole_tiger.leaderboard.run import failures_of, is_done, run_plan
 from recbole_tiger.leaderboard.table import make_leaderboards, read_run, read_runs
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
 
-_RUN_USAGE = """Usage: python run_recbole_tiger.py --model=TIGER,SASRec,Pop --dataset=ml-100k --seeds=2024,2025 [--key=value ...]
-
-  --model=A,B,C           rows; 'SASRec[loss_type=BPR],SASRec' gives a row settings of its own (quote the brackets);
-                          beside all sequential models: Pop (most popular training items) and Semantic_KNN
-  --seeds=1,2,3           each row is trained once with each
-  --leaderboard_dir=DIR   where the runs lie; by default a folder in --checkpoint_dir named by data and protocol
-  --split=temporal        two moments cut the time of all users instead of leave-one-out; --temporal_cutoffs=0.8,0.9 are
-                          shares of all interactions, or dates; --temporal_target=last or first of a user's items of a period
-  --published=True        below the table the numbers that the paper prints for this dataset, in a table of their own
-  --config_files=a.yaml   shared settings, and settings of one row or model under its name (TIGER: {beam_size: 20})
-  --ray=True              each run is a task of Ray, on this machine or at --ray=ADDRESS; --cpus_per_run=0.5 and
-                          --gpus_per_run=0.25 say how much of a machine a run takes
-  --any_key=value         every other setting, for all rows that know it
-"""
-
-USAGE = f"""{_RUN_USAGE}
-Tables and a page of runs that are stored: python run_recbole_tiger.py leaderboard [--runs=saved] [--output=DIR]
-
-  --runs=DIR      every finished run below this folder; runs on other data or under another protocol get a table of their own
-  --published=True  below the tables of the paper's datasets the numbers that it prints, in tables of their own
-  --output=DIR    where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs
-"""
-
 
 def run(settings: Mapping) -> str:
     """The `leaderboard` command.

@@ -309,3 +309,17 @@ def synthetic(arguments: Sequence[str] | None = None) -> None:
         f"{name} in {Path(folder) / name}: {parsed['n_users']:,} users, {catalogue.n_items:,} items in "
         f"{catalogue.n_leaves:,} leaves {catalogue.branching}, {parsed['n_interactions']:,} interactions"
     )
+
+
+SOURCES = {"amazon": amazon, "movielens": movielens, "steam": steam, "s3rec": s3rec, "table": table,
+           "download": download, "synthetic": synthetic, "check": check}  # fmt: skip
+
+
+def run(arguments: Sequence[str]) -> int:
+    """``prepare SOURCE --key=value …``: one of the scripts by its name; returns the exit status."""
+    if not arguments or arguments[0] not in SOURCES:
+        wanted = arguments and arguments[0] in ("-h", "--help")
+        print(f"usage: prepare SOURCE [--key=value ...] with SOURCE one of {', '.join(SOURCES)}; each has a --help of its own",
+              file=sys.stdout if wanted else sys.stderr)  # fmt: skip
+        return 0 if wanted else 2
+    return SOURCES[arguments[0]](arguments[1:])

@@ -20,27 +20,6 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.io import atomic_file
 from recbole_tiger.recommend import Recommendation, Recommender
 
-USAGE = """Usage: python run_recbole_tiger.py recommend --checkpoint=FILE --history="title or item id, ..." [--k=10]
-       python run_recbole_tiger.py recommend --checkpoint=FILE --histories=FILE --output=FILE [--k=10]
-
-Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint alone.
-
-  --checkpoint=FILE          best.pth of a run
-  --history=A,B,...          titles or item ids, in time order, as they are written in the data
-  --user=ID                  the user, for models with user tokens
-  --histories=FILE           .csv, .tsv, .inter or .parquet: one line per interaction with the columns of the user and the
-                             item, in time order, or in any order with a column of the time
-  --output=FILE              .csv or .parquet, which must not exist
-  --k=10                     items for each history
-  --exclude_seen=True        leave out the items of the history
-  --temperature=T            divides the logits; one number, or one per level
-  --sample=True, --seed=N    draw items at this temperature instead of taking the best
-  --beam_size=N              by default that of the run, or k if that is more
-  --new_items=FILE           items that came after training, as an .item file: found through their Semantic IDs
-  --epsilon=1.0              the largest share of new items in a list
-  --unknown=skip             leave out items of a history that the model does not know, instead of stopping
-"""
-
 TITLE_WIDTH = 60
 HISTORY_FILES = (".csv", ".tsv", ".inter", ".parquet")
 OPTIONS = ("k", "temperature", "exclude_seen", "beam_size", "sample", "seed", "epsilon", "unknown")

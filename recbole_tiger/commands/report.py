@@ -27,14 +27,6 @@ from recbole_tiger.report.analyses import (
     latency_sections,
 )
 
-USAGE = """Usage: python run_recbole_tiger.py report [--runs=saved] [--output=FILE.html]
-
-Puts all finished runs and all analyses below a folder on one page.
-
-  --runs=DIR                 the folder (saved)
-  --output=FILE.html         a file that does not exist yet; by default report.html in the folder
-"""
-
 #: File of each analysis: its title, the class of its result, and what draws it.
 ANALYSES = {
     "cold-start.json": ("Cold start", ColdStart, cold_start_sections),

@@ -61,7 +61,7 @@ def test_mistakes_end_in_one_sentence_and_status_2(place, arguments, words):
 
 def test_help(place):
     done = call(place, "--help")
-    assert done.returncode == 0 and "--model=NAME" in done.stdout
+    assert done.returncode == 0 and "--model NAME" in done.stdout and "cold-start" in done.stdout
 
 
 def test_recboles_own_door(place):

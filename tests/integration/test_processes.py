@@ -12,11 +12,12 @@ import torch
 from catalogue import TINY, settings_of, write_catalogue
 from together import forked
 
-from recbole_tiger import cli, run_recbole_tiger
+from recbole_tiger import run_recbole_tiger
 from recbole_tiger.commands import leaderboard
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.experiment.loading import trainer_class
+from recbole_tiger.report.run_text import report
 from recbole_tiger.training.checkpoint import load_checkpoint
 from recbole_tiger.training.generative import TIGERTrainer
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -231,4 +232,4 @@ def test_two_processes_that_inherit_nothing(odd):
     settings = {**odd, "dropout_rate": 0.0, "epochs": 1}
     two = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "nproc": 2})
     assert losses(two) == pytest.approx(losses(run("TIGER", settings)), abs=1e-5)
-    assert "TIGER (tiny)" in cli.report(two)
+    assert "TIGER (tiny)" in report(two)

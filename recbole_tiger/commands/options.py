@@ -1,0 +1,268 @@
+"""The commands and their options as data, so that help needs none of what the commands import.
+
+Input: nothing. Output: :data:`COMMANDS`, and parsers that describe them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recbole_tiger.errors import ConfigError
+
+#: RecBole's short forms.
+SHORT = {"-m": "--model", "-d": "--dataset"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the program.
+
+    Attributes:
+        module: in `recbole_tiger.commands`, with ``run(settings) -> text to print``.
+        summary: one line for the list of commands.
+        description: what it does, for its own help.
+        options: its own settings and those that are worth naming: key, what stands for the value, meaning.
+        reads_words: the function of the module that takes the words after the command and returns the exit status, where
+            that is not ``run(settings) -> text``.
+    """
+
+    module: str
+    summary: str
+    description: str = ""
+    options: tuple[tuple[str, str, str], ...] = ()
+    reads_words: str | None = None
+
+
+_FOLDER = "a folder that does not exist yet, for the results; by default one in saved/analysis/"
+_CHECKPOINT = (
+    "checkpoint",
+    "FILE",
+    "best.pth of a run; without it, --model, --dataset and any setting of a run to train first",
+)
+_ANY = ("any_key", "VALUE", "every other setting of a run")
+_USERS = ("users", "N", "so many test users, drawn at random; by default all")
+
+#: What happens without a command.
+TRAIN = Command(
+    "train",
+    "train and test a model, or all models of a leaderboard",
+    "Train and test sequential recommenders under one protocol: TIGER, RecBole's models, or several in a leaderboard.",
+    (
+        ("model", "NAME", "TIGER (default), TIGERTree, P5, SASRec or any sequential model of RecBole; several "
+         "(TIGER,SASRec,Pop) make a leaderboard, and 'SASRec[loss_type=BPR],SASRec' gives a row settings of its own"),
+        ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
+        ("data_path", "FOLDER", "the folder of dataset folders (dataset/)"),
+        ("recipe", "NAME", "sizes, rates and tokenizer of TIGER: tuned (default), paper, tiny, extended"),
+        ("config_files", "FILE", "your own settings as YAML; of several, separated by blanks, the last wins"),
+        ("resume", "FILE", "continue from a run's last.pth"),
+        ("nproc", "N", "train and evaluate in N processes, one per GPU where there are GPUs"),
+        ("seeds", "A,B,...", "leaderboards: each row is trained once with each"),
+        ("leaderboard_dir", "FOLDER", "leaderboards: where the runs lie; by default a folder named by data and protocol"),
+        ("split", "NAME", "leave_one_out (default), or temporal with --temporal_cutoffs=0.8,0.9 and --temporal_target"),
+        ("published", "True", "leaderboards: the numbers that the paper prints for this dataset, in a table of their own"),
+        ("ray", "True", "leaderboards: each run is a task of Ray, here or at --ray=ADDRESS, with --cpus_per_run and --gpus_per_run"),
+        _ANY,
+    ),
+)  # fmt: skip
+
+COMMANDS: dict[str, Command] = {
+    "leaderboard": Command(
+        "leaderboard",
+        "tables and a page of the runs that are stored in a folder",
+        "Tables and a page of stored runs; runs on other data or under another protocol get a table of their own.",
+        (
+            ("runs", "FOLDER", "every finished run below this folder (saved)"),
+            ("published", "True", "the numbers that the paper prints for its datasets, in tables of their own"),
+            ("output", "FOLDER", "where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs"),
+        ),
+    ),
+    "evaluate": Command(
+        "evaluate",
+        "finished runs once more, under other settings of evaluation (mask, beams, list lengths)",
+        "Evaluates finished runs again, from their best checkpoints, under other settings of evaluation; trains nothing.",
+        (
+            ("runs", "FOLDER", "every finished run below this folder"),
+            ("output", "FOLDER", "a folder for the results, which the leaderboard command reads too; the same command resumes "
+             "where it was killed; by default beside the runs, named by the settings"),
+            ("mask_seen_items", "True", "leave previously interacted items out of the lists"),
+            ("topk", "5,10,...", "list lengths; also metrics, beam_size, scoring, temperature, likelihood, rescore_weight"),
+        ),
+    ),
+    "ids": Command(
+        "ids",
+        "semantic IDs without training a recommender, and a report on them",
+        "Makes semantic IDs without training a recommender, writes them as JSON {item_id: [codes]}, and reports on their quality.",
+        (
+            ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
+            ("semantic_id", "A,B,...", "one or several tokenizers: rqvae, rkmeans, hierarchical_kmeans, vqvae, pq, lsh, random, file"),
+            ("semantic_id_file", "FILE", "where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read"),
+            ("output_dir", "FOLDER", "a folder that does not exist yet, for report.json, report.html and the IDs"),
+            ("recipe", "NAME", "the settings of this TIGER recipe"),
+            _ANY,
+        ),
+    ),
+    "cold-start": Command(
+        "cold_start",
+        "how often cold-start (unseen) items are found",
+        "Trains without some of the test items, gives them semantic IDs afterwards, and measures how often they are found.",
+        (
+            ("cold_share", "A,B,...", "share of the test items that become unseen (0.05); each is a run of its own"),
+            ("seeds", "A,B,...", "draws of unseen items, each with a run of its own; by default the run's seed"),
+            ("k", "A,B,...", "lengths of the lists (5,10,15,20)"),
+            ("epsilon", "SHARE", "the largest share of unseen items in a list, for the picture over K (0.1)"),
+            ("epsilons", "A,B,...", "the same, for the picture over epsilon (0,0.05,0.1,0.2,0.3,0.5,1)"),
+            ("epsilon_k", "K", "the length of the lists of that picture (10)"),
+            ("prefix_length", "A,B,...", "codewords that an unseen item shares with a predicted ID (id_length); each is a column of "
+             "its own, of the same trained run"),
+            ("checkpoint", "FILE", "take the settings of this run; it is trained anew, without the unseen items"),
+            ("output_dir", "FOLDER", _FOLDER),
+            _ANY,
+        ),
+    ),
+    "diversity": Command(
+        "diversity",
+        "categories of recommendations sampled at several temperatures",
+        "Samples recommendations at several temperatures and measures the entropy of their categories, and Recall beside it.",
+        (
+            _CHECKPOINT,
+            ("temperatures", "A,B,...", "(1.0,1.5,2.0)"),
+            ("levels", "A,B,...", "the temperature holds for one level of the ID only, each of these in turn (1 is the first codeword); "
+             "0, the default, is for all levels together"),
+            ("k", "A,B,...", "lengths of the lists (10,20,50)"),
+            ("category", "COLUMN", "the column of the .item file (item_feature)"),
+            ("category_depth", "N", "names of a category path that make up a category (2)"),
+            _USERS,
+            ("sample_seed", "N", "seed of the draws; by default the run's"),
+            ("output_dir", "FOLDER", _FOLDER),
+        ),
+    ),
+    "invalid-ids": Command(
+        "invalid_ids",
+        "how many IDs of unconstrained generation belong to no item",
+        "Lets a trained model generate semantic IDs without constraint and counts those that no item has, beside the constrained "
+        "search.",
+        (
+            _CHECKPOINT,
+            ("k", "K", "the longest list (50)"),
+            ("search_beams", "N", "beams of both searches; by default k, or beam_size if that is more"),
+            _USERS,
+            ("output_dir", "FOLDER", _FOLDER),
+        ),
+    ),
+    "latency": Command(
+        "latency",
+        "time and memory beside an exact and an approximate inner product",
+        "Times TIGER beside SASRec with an exact inner product and with an ANN index, on synthetic catalogues.",
+        (
+            ("n_items", "A,B,...", "sizes of the catalogues (12000,100000,1000000)"),
+            ("beams", "A,B,...", "(50,10,20); the first of this and the next two is the base, the others vary one of them"),
+            ("id_lengths", "A,B,...", "learned codewords per item (3,4,6); the collision token comes on top"),
+            ("codebook_sizes", "A,B,...", "(256,64)"),
+            ("k", "K", "length of the lists (10)"),
+            ("batch", "N", "users at once for the queries per second (64)"),
+            ("repeats", "N", "rounds; in each, all take their turn, and the median counts (7)"),
+            ("threads", "N", "of torch and of the ANN index (2)"),
+            ("ann", "NAME", "faiss or hnswlib; by default the one that is installed (extra 'ann'), or neither"),
+            ("output_dir", "FOLDER", _FOLDER),
+            ("any_key", "VALUE", "every setting of TIGER's tuned recipe: --d_model, --num_decoder_layers, --scoring, ..."),
+        ),
+    ),
+    "report": Command(
+        "report",
+        "one page of all runs and analyses in a folder",
+        "Puts all finished runs and all analyses below a folder on one page.",
+        (
+            ("runs", "FOLDER", "(saved)"),
+            ("output", "FILE.html", "a file that does not exist yet; by default report.html in the folder"),
+        ),
+    ),
+    "recommend": Command(
+        "recommend",
+        "recommendations from a trained checkpoint, for any history",
+        "Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint alone.",
+        (
+            ("checkpoint", "FILE", "best.pth of a run"),
+            ("history", "A,B,...", "titles or item ids, in time order, as they are written in the data"),
+            ("user", "ID", "the user, for models with user tokens"),
+            ("histories", "FILE", ".csv, .tsv, .inter or .parquet: one line per interaction with the columns of the user and the item, "
+             "in time order, or in any order with a column of the time"),
+            ("output", "FILE", ".csv or .parquet, which must not exist"),
+            ("k", "K", "items for each history (10)"),
+            ("exclude_seen", "True", "leave out the items of the history"),
+            ("temperature", "T", "divides the logits; one number, or one per level"),
+            ("sample", "True", "draw items at this temperature instead of taking the best, with --seed=N"),
+            ("beam_size", "N", "by default that of the run, or k if that is more"),
+            ("new_items", "FILE", "items that came after training, as an .item file: found through their semantic IDs"),
+            ("epsilon", "SHARE", "the largest share of new items in a list (1.0)"),
+            ("unknown", "skip", "leave out items of a history that the model does not know, instead of stopping"),
+        ),
+    ),
+    "prepare": Command("prepare", "a dataset from raw files: Amazon, MovieLens, Steam, S3-Rec, any table; or a check of one",
+                       reads_words="run"),
+    "tune": Command("tune", "a hyper-parameter sweep on Ray Tune", reads_words="main"),
+}  # fmt: skip
+
+
+def help_text(program: str, name: str | None) -> str:
+    """What ``--help`` prints: for a command, or for the program as a whole.
+
+    Args:
+        program: how the user called it.
+    """
+    command = TRAIN if name is None else COMMANDS[name]
+    called = program if name is None else f"{program} {name}"
+    parser = argparse.ArgumentParser(
+        called,
+        usage=f"{called} [--key=value ...]" + ("" if name else f"\n       {program} COMMAND [--key=value ...]"),
+        description=command.description,
+        epilog=None if name else _list_of_commands(),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for key, value, meaning in command.options:
+        short = [letter for letter, word in SHORT.items() if word == f"--{key}"]
+        parser.add_argument(*short, f"--{key}", metavar=value, help=meaning.replace("%", "%%"))
+    if name is None:
+        parser.add_argument("--version", action="store_true", help="print the version")
+        parser.add_argument("--debug", action="store_true", help="show the full trace of an error; for every command")
+    return parser.format_help()
+
+
+def _list_of_commands() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    return "commands, each with a --help of its own:\n" + "\n".join(lines)
+
+
+def key_value_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments in the one form ``--key=value``; ``--key value`` and RecBole's ``-m``, ``-d`` become it.
+
+    Raises:
+        ConfigError: for an argument of another form, or a key without a value.
+    """
+    joined, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        for letter, long in SHORT.items():
+            if word == letter or word.startswith(f"{letter}="):
+                word = long + word[len(letter) :]
+        if not word.startswith("--") or not word[2:].partition("=")[0]:
+            raise ConfigError(
+                f"cannot read the argument '{word}': write --key=value or --key value, for example --dataset=ml-100k"
+            )
+        if "=" not in word:
+            if not rest or (rest[0].startswith("-") and not _is_number(rest[0])):
+                raise ConfigError(f"{word} has no value: write {word}=VALUE")
+            word = f"{word}={rest.pop(0)}"
+        joined.append(word)
+    return joined
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,77 @@
+"""What a run prints at its end.
+
+Input: the result of a run. Output: text: metrics beside popularity, semantic IDs, time, files.
+"""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from recbole_tiger.datasets.paper_counts import table2_text
+from recbole_tiger.settings.split import describe_split
+
+
+def report(result: dict) -> str:
+    """What a run prints at its end, as text."""
+    parts = ["", _metrics_table(result)]
+    if result["table2"]:
+        parts.append(table2_text(result["dataset"], result["table2"]))
+    if result["semantic_ids"]:
+        parts.append(_semantic_id_table(result["semantic_ids"]))
+    stages = [
+        [stage + (" (from cache)" if stage in result["cached"] else ""), f"{seconds:.1f}"]
+        for stage, seconds in result["seconds"].items()
+    ]
+    parts.append(
+        tabulate(
+            stages, headers=["stage", "seconds"], tablefmt="simple", disable_numparse=True, colalign=("left", "right")
+        )
+    )
+    parts.append(tabulate([[name, path] for name, path in result["files"].items()], headers=["file", "where"]))
+    return "\n\n".join(parts)
+
+
+def _metrics_table(result: dict) -> str:
+    names = list(result["test_result"])
+    digits = result["config"]["metric_decimal_place"]
+    rows = []
+    for phase, own in (("valid", result["best_valid_result"]), ("test", result["test_result"])):
+        label = result["model"]
+        if result["config"].get("recipe"):
+            label += f" ({result['config']['recipe']})"
+        if own:
+            rows.append([label, phase, *[f"{own[name]:.{digits}f}" for name in names]])
+        if phase == "test" and result["id_level_test_result"]:
+            by_id = result["id_level_test_result"]
+            rows.append(["  IDs, not items", phase, *[f"{by_id[n]:.{digits}f}" if n in by_id else "" for n in names]])
+        popular = result["popularity"].get(phase)
+        if popular:
+            rows.append(["popularity", phase, *[f"{popular[n]:.{digits}f}" if n in popular else "" for n in names]])
+    seen = "masked" if result["config"]["mask_seen_items"] else "not masked"
+    heading = (
+        f"{result['model']} on {result['dataset']}: {describe_split(result['config']['eval_args']['split'])}, full ranking, "
+        f"seen items {seen}, "
+        f"{result['parameters']:,} parameters, seed {result['config']['seed']}, data {result['data_checksum']}"
+    )
+    return heading + "\n" + tabulate(rows, headers=["model", "split", *names], disable_numparse=True)
+
+
+def _semantic_id_table(report: dict) -> str:
+    rows = [
+        [
+            number,
+            level["size"],
+            level["used"],
+            f"{100 * level['usage']:.1f}%",
+            f"{level['perplexity']:.1f}",
+            prefixes,
+        ]
+        for number, (level, prefixes) in enumerate(zip(report["levels"], report["distinct_prefixes"], strict=True), 1)
+    ]
+    table = tabulate(
+        rows, headers=["level", "codebook", "used", "usage", "perplexity", "distinct prefixes"], disable_numparse=True
+    )
+    return (
+        f"Semantic IDs of {report['n_items']:,} items: {report['items_in_collisions']:,} items share an ID with another "
+        f"({report['collision_groups']:,} groups, the largest of {report['largest_group']})\n" + table
+    )
