@@ -46,6 +46,10 @@ class TrainingStopped(RecboleTigerError, RuntimeError):
     """Training was asked to stop (SIGTERM); the message names the checkpoint that continues it."""
 
 
+class NotFiniteError(RecboleTigerError, ValueError):
+    """A loss, a weight or a score that is not a finite number; the message names the model or step and the way out."""
+
+
 class PreparationError(RecboleTigerError, ValueError):
     """Raw data or an option that cannot be used; the message names the file or option and the way out."""
 

@@ -167,7 +167,7 @@ def run_config(
             ),
             "test": _rate(len(ranks["test"].users), seconds["test"]) if test else None,
         },
-        "history": trainer._history,
+        "history": trainer.history,
         "peak_memory_mb": round(_peak_memory_mb()),
         "data_checksum": checksum,
         "split": split_report(data.dataset),
@@ -203,7 +203,7 @@ def _check_run_dir(config: Config) -> None:
 def _passes(trainer: SequentialTrainer) -> int:
     """Passes over the training rows: epochs, and those of a first stage of this very run."""
     is_own = (trainer.run_dir / "pretrained.pth").is_file()
-    return len(trainer._history) + (trainer.config["pretrain_epochs"] if is_own else 0)
+    return len(trainer.history) + (trainer.config["pretrain_epochs"] if is_own else 0)
 
 
 def _pretrained_s3rec(config: Config, data: PreparedData) -> SequentialTrainer:

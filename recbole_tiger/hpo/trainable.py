@@ -44,7 +44,7 @@ def record_of(trainer, data) -> dict:
         `history`: of every epoch so far `epoch` (from 1), `train_loss`, `seconds`, and `valid` metrics where it was
         validated; `finished`: whether the run has come to its own end; `costs`: see :func:`costs_of`.
     """
-    history = [{**entry, "epoch": entry["epoch"] + 1} for entry in trainer._history]
+    history = [{**entry, "epoch": entry["epoch"] + 1} for entry in trainer.history]
     for entry in history:
         if "valid" in entry:
             entry["valid"] = {name: float(value) for name, value in entry["valid"].items()}
@@ -63,11 +63,11 @@ def costs_of(trainer, data) -> dict:
     model, config = trainer.model, trainer.config
     validation = data.valid._dataset
     lengths = validation.inter_feat[model.ITEM_SEQ_LEN].float()
-    validations = sum("valid" in entry for entry in trainer._history)
+    validations = sum("valid" in entry for entry in trainer.history)
     costs = {
         "tokens_per_history": None,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "epoch_seconds": trainer.seconds["training"] / max(len(trainer._history), 1),
+        "epoch_seconds": trainer.seconds["training"] / max(len(trainer.history), 1),
         "decode_ms_per_user": 1000 * trainer.seconds["validation"] / max(validations, 1) / len(validation),
     }
     if model_spec(config["model"]).uses_semantic_ids:

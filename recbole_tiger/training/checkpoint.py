@@ -1,6 +1,6 @@
 """Checkpoints of plain values and tensors: opening one runs no code, a broken one is named.
 
-Comes in: a trainer's state. Goes out: a file that ``torch.load(weights_only=True)`` reads, and back.
+Input: a trainer's state. Output: a file that ``torch.load(weights_only=True)`` reads, and back.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ def plain(value):
     Raises:
         TypeError: for anything that ``weights_only=True`` would refuse to load.
     """
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        # Subclasses (numpy's float64 is a float) would be pickled by reference to their class.
-        return value if type(value) in (bool, int, float, str, bytes, type(None)) else _base(value)
+    if value is None:
+        return None
+    for kind in (bool, int, float, str, bytes):
+        if isinstance(value, kind):
+            return kind(value)  # a subclass (numpy's float64 is a float) would be pickled by reference to its class
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, np.generic):
@@ -42,13 +44,6 @@ def plain(value):
     if isinstance(value, (list, set)):
         return [plain(item) for item in value]
     raise TypeError(f"a checkpoint holds plain values and tensors only, not {type(value).__name__}")
-
-
-def _base(value):
-    for kind in (bool, int, float, str, bytes):
-        if isinstance(value, kind):
-            return kind(value)
-    raise TypeError(type(value).__name__)
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
@@ -107,7 +102,7 @@ def random_state() -> dict:
 
 
 def set_random_state(state: dict) -> None:
-    """Put all global generators back."""
+    """Restore the states of all global generators."""
     random.setstate(tuple(tuple(x) if isinstance(x, (list, tuple)) else x for x in state["python"]))
     version, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((version, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))

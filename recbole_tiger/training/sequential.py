@@ -1,52 +1,50 @@
-"""Trainers: RecBole's loop with selection on unrounded scores, safe checkpoints, exact resume and top-k evaluation.
+"""The trainer of every sequential model: RecBole's loop, with selection on unrounded scores and exact resume.
 
-Comes in: RecBole's data loaders and a model. Goes out: a run folder with ``best.pth`` and ``last.pth``, and metrics.
+Input: RecBole's data loaders and a model. Output: a run folder with ``best.pth`` and ``last.pth``, and metrics.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, get_local_time, set_color
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
-from recbole_tiger.errors import ConfigError, TrainingStopped
+from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
 from recbole_tiger.evaluation.evaluator import (
     Ranks,
-    collect_topk,
     expected_metrics,
     metrics_of_ranks,
-    tied_places,
     topk_of_scores,
     unrounded_evaluator,
 )
-from recbole_tiger.leaderboard.table import PLACES
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.signals import on_sigterm
 from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from recbole_tiger.training.finite import check_weights
+from recbole_tiger.training.ranking import batches_bar, rank_loader, scores_of_all_items
+from recbole_tiger.training.resume import check_same_run, is_written
 
-#: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
-NAN_CHECK_STEPS = 50
-#: Adafactor: the size that weights which start at zero count as, at the least.
-ZERO_START_SIZE = 0.1
-#: When a run ends; larger, they let one that has ended go on.
-END_KEYS = ("epochs", "max_steps", "max_seconds", "stopping_step")
-#: Settings that may be others when a run is continued. Of the rest each is what the weights so far were trained under.
-MAY_CHANGE = (PLACES - {"seed"}) | {
-    *END_KEYS,
-    *"eval_step eval_steps eval_batch_size decode_batch_size compile pre_model_path reproducibility encoding".split(),
-    *"metric_decimal_place loss_decimal_place log_wandb wandb_project".split(),
-}
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Arguments of :meth:`SequentialTrainer.fit`, which are RecBole's."""
+
+    valid_data: Any = None
+    verbose: bool = True
+    saved: bool = True
+    show_progress: bool = False
+    callback: Callable[[int, float], None] | None = None
 
 
 class SequentialTrainer(Trainer):
@@ -55,6 +53,8 @@ class SequentialTrainer(Trainer):
     Attributes:
         run_dir (Path): everything that this run writes.
         seconds (dict): time spent in "training" and "validation".
+        examples_seen (int): training examples so far, where the trainer counts them.
+        history (list): a record of each epoch, and of each validation within one.
         ranks (Ranks): of the last evaluation.
         id_level (dict): metrics of the last evaluation if IDs counted instead of items; None where they are the same.
     """
@@ -67,57 +67,59 @@ class SequentialTrainer(Trainer):
             )
         Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)  # two processes at once break RecBole's way
         super().__init__(config, model)
-        self.run_dir = Path(collectives.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
+        self._use_run_dir(collectives.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
         if collectives.is_main():
             self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.saved_model_file = str(self.run_dir / "best.pth")
-        self.last_model_file = str(self.run_dir / "last.pth")
         self.valid_metric = config["valid_metric"].lower()
         self.evaluator = unrounded_evaluator(config)
         self.seconds = {"training": 0.0, "validation": 0.0}
         self.examples_seen = 0
         self.finished = False
+        self.history: list[dict] = []
         self.ranks: Ranks | None = None
         self.id_level: dict | None = None
-        self._loader_state = None
-        self._history: list[dict] = []
+        self._fit = FitOptions()
+        self._loader_state: torch.Tensor | None = None
         self._progress = (0, 0.0)  # steps of the unfinished epoch, and the sum of their losses
-        self._clock = perf_counter()
+        self._start_clock()
 
     def _new_run_dir(self) -> Path:
         name = f"{self.config['model']}-{self.config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
         return Path(self.checkpoint_dir) / name
+
+    def _use_run_dir(self, folder: str | Path) -> None:
+        self.run_dir = Path(folder)
+        self.saved_model_file = str(self.run_dir / "best.pth")
+        self.last_model_file = str(self.run_dir / "last.pth")
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
     def state(self, epoch: int) -> dict:
         """Everything that training after ``epoch`` depends on; all processes ask for it together."""
         own_state, *other_states = collectives.gather(random_state())
+        other_parameter = self.model.other_parameter() or {}
         return {
             "config": plain_settings(self.config),
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": None if self.best_valid_result is None else dict(self.best_valid_result),
-            "history": self._history,
+            "history": self.history,
             "seconds": self.seconds,
             "examples_seen": self.examples_seen,
             "progress": list(self._progress),
             "state_dict": self.model.state_dict(),
-            "other_parameter": self._plain_other_parameter(),
+            # without modules, whose weights are in `state_dict` already (FDSA)
+            "other_parameter": {k: v for k, v in other_parameter.items() if not isinstance(v, torch.nn.Module)},
             "optimizer": self.optimizer.state_dict(),
             "random_state": own_state,
             "other_random_states": other_states,
             "loader_state": self._loader_state,
         }
 
-    def _plain_other_parameter(self) -> dict:
-        """The model's other parameters without modules, whose weights are in ``state_dict`` already (FDSA)."""
-        other = self.model.other_parameter() or {}
-        return {key: value for key, value in other.items() if not isinstance(value, torch.nn.Module)}
-
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
-        """Write a checkpoint whole or not at all; RecBole's own pickles the ``Config``."""
+        """Write a checkpoint whole or not at all, of finite weights only; RecBole's own pickles the ``Config``."""
+        check_weights(self.model, "training")
         state = self.state(epoch)
         if not collectives.is_main():
             return
@@ -126,43 +128,33 @@ class SequentialTrainer(Trainer):
             save_checkpoint(path, state)
         except OSError as error:
             raise OSError(
-                f"cannot write the checkpoint '{path}' ({error.strerror or error}): make room or set --checkpoint_dir; what "
-                f"was written before is whole, and --resume={self.last_model_file} continues it"
+                f"cannot write the checkpoint '{path}' ({error.strerror or error}): make room or set --checkpoint_dir; "
+                f"what was written before is whole, and --resume={self.last_model_file} continues it"
             ) from error
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
+    def _save_last(self, epoch: int) -> None:
+        self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
+
     def resume_checkpoint(self, resume_file):
-        """Continue a run from a checkpoint, in the folder that the checkpoint lies in.
+        """Resume a run from a checkpoint, in the folder that the checkpoint lies in.
 
         A run that has ended goes on where `epochs`, `max_steps`, `max_seconds` or `stopping_step` are now larger; after
         `max_steps` within an epoch, with the next one.
 
         Raises:
             CheckpointError: for a damaged or foreign file.
-            ConfigError: for a checkpoint of another model or dataset, or of a run with other settings, or without the
-                best epoch's beside it.
+            ConfigError: as of :func:`check_same_run`.
         """
         checkpoint = self._read_checkpoint(resume_file)
-        for key in ("model", "dataset"):
-            if checkpoint["config"][key] != self.config[key]:
-                raise ConfigError(
-                    f"resume='{resume_file}' is a checkpoint of {key}={checkpoint['config'][key]}, not of "
-                    f"{key}={self.config[key]}; name the same {key}"
-                )
-        self._check_same_run(resume_file, checkpoint)
-        self.run_dir = Path(resume_file).resolve().parent
-        self.saved_model_file = str(self.run_dir / "best.pth")
-        self.last_model_file = str(self.run_dir / "last.pth")
+        check_same_run(self.config, resume_file, checkpoint)
+        self._use_run_dir(Path(resume_file).resolve().parent)
         self.start_epoch = checkpoint["epoch"] + 1
-        self.cur_step = checkpoint["cur_step"]
-        self.best_valid_score = checkpoint["best_valid_score"]
-        self.best_valid_result = checkpoint["best_valid_result"]
-        self.seconds = checkpoint["seconds"]
+        for key in ("cur_step", "best_valid_score", "best_valid_result", "seconds", "examples_seen", "history"):
+            setattr(self, key, checkpoint[key])
         self.finished = self.cur_step > self.stopping_step or self._is_last(checkpoint["epoch"])
-        self.examples_seen = checkpoint["examples_seen"]
         self._progress = tuple(checkpoint["progress"])
-        self._history = checkpoint["history"]
         self._load_weights(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self._loader_state = checkpoint["loader_state"]
@@ -173,24 +165,6 @@ class SequentialTrainer(Trainer):
             collectives.seed_generators(self.config, checkpoint["epoch"] + 1, self._progress[0])
         self.logger.info(f"Resuming {resume_file} after epoch {checkpoint['epoch']}")
         return checkpoint
-
-    def _check_same_run(self, resume_file, checkpoint: dict) -> None:
-        """Raise where going on would mix two runs, or test another epoch than the best."""
-        before, now = checkpoint["config"], json.loads(json.dumps(plain_settings(self.config)))
-        before = json.loads(json.dumps(before))
-        other = [key for key in sorted(before.keys() & now) if key not in MAY_CHANGE and before[key] != now[key]]
-        if other:
-            shown = ", ".join(f"{key}={before[key]} (now {now[key]})" for key in other[:8])
-            more = f" and {len(other) - 8} more" if len(other) > 8 else ""
-            raise ConfigError(
-                f"resume='{resume_file}' is of a run with {shown}{more}; give the same settings as then, or start a run of its own "
-                f"without resume (what may change: {', '.join(END_KEYS)})"
-            )
-        best = Path(resume_file).resolve().parent / "best.pth"
-        if checkpoint["best_valid_result"] is not None and not self._is_written(str(best)):
-            raise ConfigError(
-                f"resume='{resume_file}' needs the best epoch of its run, best.pth, beside it; copy both files together"
-            )
 
     @staticmethod
     def _read_checkpoint(path) -> dict:
@@ -208,43 +182,39 @@ class SequentialTrainer(Trainer):
 
         The best epoch is the first with the highest unrounded validation score; a tie does not reset patience.
         """
+        self._fit = FitOptions(valid_data, verbose, saved, show_progress, callback_fn)
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)
         if self._loader_state is not None:
             train_data.generator.set_state(self._loader_state.cpu())
-        self._valid_data, self._saved, self._callback = valid_data, saved, callback_fn
-        if saved and not self._is_written(self.last_model_file):
-            # So that a run can be continued from its first step on.
-            self._save_checkpoint(self.start_epoch - 1, verbose=False, saved_model_file=self.last_model_file)
+        if saved and not is_written(self.last_model_file):
+            self._save_last(self.start_epoch - 1)  # so that a run can be resumed from its first step on
         with on_sigterm(self._request_stop):
             for epoch in range(self.start_epoch, self.epochs):
                 if self.finished:
                     break
-                self._fit_epoch(epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn)
-        if saved and not self._is_written(self.saved_model_file):
+                self._fit_epoch(epoch, train_data)
+        if saved and not is_written(self.saved_model_file):
             self._save_checkpoint(self.epochs - 1, verbose=verbose)
         self._add_hparam_to_tensorboard(self.best_valid_score)
         return self.best_valid_score, self.best_valid_result
-
-    @staticmethod
-    def _is_written(path: str) -> bool:
-        return collectives.from_main(lambda: os.path.exists(path))
 
     def _request_stop(self) -> None:
         """What SIGTERM does: end now; the checkpoint of the last whole epoch stands, and resuming repeats the rest."""
         raise TrainingStopped(f"stopped by SIGTERM; continue with --resume={self.last_model_file}")
 
-    def _fit_epoch(self, epoch, train_data, valid_data, verbose, saved, show_progress, callback_fn):
+    def _fit_epoch(self, epoch: int, train_data) -> None:
         taken_before = self.seconds["training"]
-        started = self._clock = perf_counter()
-        loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
+        self._start_clock()
+        started = self._clock
+        loss = self._train_epoch(train_data, epoch, show_progress=self._fit.show_progress)
         self._count_training()
         trained = started + self.seconds["training"] - taken_before
         self.finished = self.finished or self._is_last(epoch)
         self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
-        record = {"epoch": epoch, "train_loss": float(self.train_loss_dict[epoch]), "seconds": trained - started}
-        if verbose:
+        record: dict = {"epoch": epoch, "train_loss": float(self.train_loss_dict[epoch]), "seconds": trained - started}
+        if self._fit.verbose:
             self.logger.info(self._generate_train_loss_output(epoch, started, trained, loss))
         self._add_train_loss_to_tensorboard(epoch, loss)
         rate = self.optimizer.param_groups[0]["lr"]
@@ -254,26 +224,26 @@ class SequentialTrainer(Trainer):
         )
 
         improved = False
-        if valid_data and self._validation_is_due(epoch):
-            improved, result = self._validate(epoch, valid_data, verbose, show_progress)
+        if self._fit.valid_data and self._validation_is_due(epoch):
+            improved, result = self._validate(epoch)
             record["valid"] = dict(result)
         self.tensorboard.flush()
-        self._history.append(record)
+        self.history.append(record)
         self._progress = (0, 0.0)
         self._loader_state = train_data.generator.get_state()
-        if saved:
-            if improved or not valid_data:
-                self._save_checkpoint(epoch, verbose=verbose)
-            self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
-        if callback_fn and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
-            callback_fn(epoch, record["valid"][self.valid_metric])
+        if self._fit.saved:
+            if improved or not self._fit.valid_data:
+                self._save_checkpoint(epoch, verbose=self._fit.verbose)
+            self._save_last(epoch)
+        if self._fit.callback and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
+            self._fit.callback(epoch, record["valid"][self.valid_metric])
 
     def _start_clock(self) -> None:
-        """Training time counts from here on."""
+        """Count time as training from here on."""
         self._clock = perf_counter()
 
     def _count_training(self) -> None:
-        """Add the time since the last count, or since training went on, to what training took."""
+        """Add the time since the last count, or since the clock was started, to that of training."""
         now = perf_counter()
         self.seconds["training"] += now - self._clock
         self._clock = now
@@ -291,14 +261,8 @@ class SequentialTrainer(Trainer):
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         total_loss = 0.0
-        bar = tqdm(
-            collectives.loader_shares(train_data),
-            total=len(train_data),
-            ncols=100,
-            desc=set_color(f"Train {epoch_idx:>5}", "pink"),
-            disable=None if show_progress else True,
-        )
-        for _, interaction in bar:
+        shares = collectives.loader_shares(train_data)
+        for _, interaction in batches_bar(shares, len(train_data), f"Train {epoch_idx:>5}", show_progress):
             self.optimizer.zero_grad()
             loss, n_targets = torch.zeros((), device=self.device), 0
             if interaction is not None:
@@ -321,28 +285,31 @@ class SequentialTrainer(Trainer):
         return total_loss
 
     def _targets_before(self, interaction) -> int:
-        """How many targets the loss of a batch is the mean over: its rows, or what RecBole's BERT4Rec has masked in them.
+        """How many targets the loss of a batch is the mean over: its rows, or what RecBole's BERT4Rec masks in them.
 
-        A model that chooses its targets itself says in `n_targets` how many they were.
+        A model that chooses its targets itself has their number in `n_targets`.
         """
         masked = self.config["MASK_INDEX"]
         return int((interaction[masked] > 0).sum()) if masked in interaction else len(interaction)
 
+    def _check_nan(self, loss):
+        if torch.isnan(loss):
+            raise NotFiniteError("the training loss is NaN: lower learning_rate or set clip_grad_norm: {max_norm: 1.0}")
+
     def _validation_is_due(self, epoch: int) -> bool:
         """Whether to validate at the end of an epoch: every `eval_step` epochs, and after the last."""
-        if self.eval_step <= 0:
-            return False
-        return (epoch + 1) % self.eval_step == 0 or self.finished
+        return self.eval_step > 0 and ((epoch + 1) % self.eval_step == 0 or self.finished)
 
     def _is_last(self, epoch: int) -> bool:
-        """Whether no epoch follows: there were `epochs`, or training has taken `max_seconds` by the first process's clock."""
+        """Whether no epoch follows: `epochs` are over, or `max_seconds` of training by the first process's clock."""
         limit = self.config["max_seconds"]
         taken = collectives.from_main(lambda: self.seconds["training"]) if limit else 0.0
         return epoch + 1 >= self.epochs or bool(limit and taken >= limit)
 
-    def _validate(self, epoch, valid_data, verbose, show_progress) -> tuple[bool, dict]:
+    def _validate(self, epoch: int) -> tuple[bool, dict]:
+        """Evaluate on the validation set; whether it is the best so far, and the metrics."""
         started = perf_counter()
-        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        result = self.evaluate(self._fit.valid_data, load_best_model=False, show_progress=self._fit.show_progress)
         score = result[self.valid_metric]
         seconds = perf_counter() - started
         self.seconds["validation"] += seconds
@@ -353,20 +320,20 @@ class SequentialTrainer(Trainer):
             self.cur_step += 1
             if self.cur_step > self.stopping_step:
                 self.finished = True
-        if verbose:
+        if self._fit.verbose:
             self.logger.info(
                 set_color(f"epoch {epoch} evaluating", "green")
                 + f" [time: {seconds:.2f}s, valid_score: {score:.6f}{', best so far' if improved else ''}]"
             )
             self.logger.info(set_color("valid result", "blue") + ": \n" + dict2str(self.rounded(result)))
-        place = self._place_of_validation(epoch)
-        self.tensorboard.add_scalar("Vaild_score", score, place)  # RecBole's own spelling: dashboards know it
+        position = self._position_of_validation(epoch)
+        self.tensorboard.add_scalar("Vaild_score", score, position)  # RecBole's own spelling: dashboards know it
         for name, value in result.items():
-            self.tensorboard.add_scalar(f"Valid/{name.replace('@', '_')}", value, place)
-        self.wandblogger.log_metrics({**result, "valid_step": place}, head="valid")
+            self.tensorboard.add_scalar(f"Valid/{name.replace('@', '_')}", value, position)
+        self.wandblogger.log_metrics({**result, "valid_step": position}, head="valid")
         return bool(improved), result
 
-    def _place_of_validation(self, epoch: int) -> int:
+    def _position_of_validation(self, epoch: int) -> int:
         """Where a validation stands on the axis of TensorBoard and wandb: its epoch."""
         return epoch
 
@@ -374,20 +341,19 @@ class SequentialTrainer(Trainer):
         """Metrics as they are printed, with `metric_decimal_place` digits."""
         return {name: round(float(value), self.config["metric_decimal_place"]) for name, value in result.items()}
 
-    def _check_nan(self, loss):
-        if torch.isnan(loss):
-            raise ValueError("the training loss is NaN: lower learning_rate or set clip_grad_norm: {max_norm: 1.0}")
-
     # ---------------------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
         """Full-sort metrics of a validation or test loader, unrounded; RecBole's signature.
 
-        Where items share Semantic IDs (`collision=none`), the order of those of one ID is a matter of luck: metrics are
+        Where items share Semantic IDs (`collision=none`), the order of those of one ID is arbitrary: metrics are
         expected ones over all orders, and :attr:`id_level` holds what counting IDs instead of items would give.
 
         Side effect: :attr:`ranks` holds every user's rank.
+
+        Raises:
+            NotFiniteError: for weights or scores that are not finite.
         """
         if not eval_data:
             return None
@@ -400,45 +366,10 @@ class SequentialTrainer(Trainer):
         self.model.eval()
         self.item_tensor = eval_data._dataset.get_item_feature()
         collectives.check_weights(list(self.model.parameters()))
-        bar = tqdm(
-            collectives.loader_shares(eval_data),
-            total=len(eval_data),
-            ncols=100,
-            desc=set_color("Evaluate   ", "pink"),
-            disable=None if show_progress else True,
-        )
-        k = max(self.config["topk"])
-        places, users, ranks, ties, id_ranks = [], [], [], [], []
-        for rows, batch in bar:
-            self._stop_if_asked()
-            if batch is None:
-                continue
-            interaction, history_index, _, target = batch
-            places += rows
-            interaction = interaction.to(self.device)
-            seen = self._seen_items(eval_data, interaction) if self.config["mask_seen_items"] else None
-            target = target.to(self.device)
-            found = self._topk(interaction, k, seen, history_index)
-            rank = collect_topk(self.eval_collector, found.items, target)
-            if found.ids is not None:
-                reachable = (
-                    torch.ones_like(target, dtype=torch.bool) if seen is None else (seen != target[:, None]).all(1)
-                )
-                rank, tie, id_rank = tied_places(
-                    found.ids, found.id_counts, self.model.trie.leaf_of(target), reachable, k
-                )
-                ties.append(tie.cpu())
-                id_ranks.append(id_rank.cpu())
-            ranks.append(rank.cpu())
-            users.append(interaction[self.config["USER_ID_FIELD"]].cpu())
-        columns = [torch.cat(column) for column in (users, ranks, ties, id_ranks) if column]
-        columns = collectives.assemble(torch.stack(columns, 1), places, eval_data.sample_size)
-        self.ranks = Ranks(*columns.T.contiguous().numpy())
-        self.eval_collector.model_collect(self.model)
-        collected = self.eval_collector.get_data_struct()
-        for name in ("rec.topk", "rec.items"):
-            if name in collected:
-                collected.set(name, collectives.assemble(collected.get(name), places, eval_data.sample_size))
+        self.ranks, collected = rank_loader(
+            self.model, eval_data, self.config, self.eval_collector, self._topk,
+            before_batch=self._stop_if_asked, show_progress=show_progress,
+        )  # fmt: skip
         result, self.id_level = collectives.from_main(lambda: self._metrics(collected))
         self.wandblogger.log_eval_metrics(result, head="eval")
         return result
@@ -454,26 +385,9 @@ class SequentialTrainer(Trainer):
     def _stop_if_asked(self) -> None:
         """End an evaluation that was asked to stop, in all processes before the same batch."""
 
-    def _seen_items(self, eval_data, interaction) -> torch.Tensor:
-        dataset = eval_data._dataset
-        users = interaction[self.config["USER_ID_FIELD"]].cpu().numpy()
-        return torch.from_numpy(dataset.sequences.seen_before(users, dataset.phase)).to(self.device)
-
     def _topk(self, interaction, k: int, seen: torch.Tensor | None, history_index=None) -> BeamResult:
         """The k best items of each row; here from a model that scores all items."""
-        try:
-            scores = self.model.full_sort_predict(interaction).view(len(interaction), -1)
-        except NotImplementedError:  # DIN, DIEN: a score for one pair of history and item at a time
-            scores = torch.stack(
-                [self._scores_of_all_items(interaction[row : row + 1]) for row in range(len(interaction))]
-            )
+        scores = scores_of_all_items(self.model, interaction, self.item_tensor)
         if history_index is not None:
             scores[history_index] = -torch.inf
         return BeamResult(topk_of_scores(scores, k, seen), scores)
-
-    def _scores_of_all_items(self, one) -> torch.Tensor:
-        """Scores [n_items] of the items after one row's history, from a model that only has ``predict``."""
-        items = self.item_tensor.to(self.device)
-        pairs = one.repeat_interleave(len(items))
-        pairs.update(items)
-        return self.model.predict(pairs).view(-1)

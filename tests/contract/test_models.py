@@ -14,6 +14,7 @@ from recbole_tiger.evaluation.evaluator import unrounded_evaluator
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.settings.parse import read_yaml
+from recbole_tiger.training.ranking import seen_items
 
 OURS = ["TIGER", "TIGERTree", "P5"]
 MODELS = [*OURS, "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "HGN", "FDSA", "S3Rec"]
@@ -100,7 +101,7 @@ def test_masking_seen_items_changes_lists_and_nothing_else(toy, model):
     trainer = trainer_class(model)(config, loaded)
     loaded.eval()
     for interaction, _, _, _ in test_data:
-        seen = trainer._seen_items(test_data, interaction)
+        seen = seen_items(test_data._dataset, interaction["user_id"])
         items = trainer._topk(interaction, 10, seen).items
         assert (items > 0).all()  # ten items remain
         assert not (items[:, :, None] == seen[:, None, :]).any()

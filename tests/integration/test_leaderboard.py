@@ -19,6 +19,7 @@ from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.leaderboard import run as leaderboard_runs
 from recbole_tiger.leaderboard import table as leaderboard_table
 from recbole_tiger.tokenization import item_content, scaler_of
+from recbole_tiger.training import ranking
 from recbole_tiger.training.sequential import SequentialTrainer
 
 CONTENT = {"content_encoder": "tfidf_svd", "content_dim": 16}
@@ -160,22 +161,22 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
     """Every kind of model: the same users, the same masked items, the same training rows, and a table of their own."""
     write_catalogue(workplace / "data", "hours", clock=True)
     trained, excluded = {}, {}
-    original_fit, original_seen = SequentialTrainer.fit, SequentialTrainer._seen_items
+    original_fit, original_seen = SequentialTrainer.fit, ranking.seen_items
 
     def fit(self, train_data, *args, **kwargs):
         trained[self.config["model"], self.config["encoder_mask"]] = (len(train_data._dataset), self)
         return original_fit(self, train_data, *args, **kwargs)
 
-    def seen_items(self, eval_data, interaction):
-        found = original_seen(self, eval_data, interaction)
-        phase, split = eval_data._dataset.phase, eval_data._dataset.sequences.split
-        places = split.targets[phase][interaction["user_id"].cpu().numpy()]
+    def seen_items(dataset, users):
+        found = original_seen(dataset, users)
+        phase, split = dataset.phase, dataset.sequences.split
+        places = split.targets[phase][users.cpu().numpy()]
         assert (found > 0).sum(1).tolist() == places.tolist()  # all that came before the target, of this phase
-        excluded.setdefault((self.config["model"], phase), []).append(found)
+        excluded.setdefault((dataset.config["model"], phase), []).append(found)
         return found
 
     monkeypatch.setattr(SequentialTrainer, "fit", fit)
-    monkeypatch.setattr(SequentialTrainer, "_seen_items", seen_items)
+    monkeypatch.setattr(ranking, "seen_items", seen_items)
     settings = {**toy, "dataset": "hours", "split": "temporal", "mask_seen_items": True, "tie_order": "shuffle",
                 "epochs": 1, "hidden_size": 16, "inner_size": 32, "n_layers": 1, "seeds": 1}  # fmt: skip
     rows = "TIGER,TIGER[encoder_mask=bidirectional],TIGERTree,P5,BERT4Rec,BERT4RecFixed,SASRec,Semantic_KNN,Pop"

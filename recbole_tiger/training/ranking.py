@@ -1,0 +1,106 @@
+"""Ranks of the held-out items of one evaluation loader, by any model.
+
+Input: a model in evaluation mode, RecBole's full-sort loader, and a function that finds the best items of a batch.
+Output: every user's rank, and what RecBole's evaluator computes its metrics from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.evaluator import Collector
+from recbole.evaluator.collector import DataStruct
+from recbole.utils import set_color
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from recbole_tiger.decoding import BeamResult
+from recbole_tiger.distributed import collectives
+from recbole_tiger.evaluation.evaluator import Ranks, collect_topk, tied_places
+from recbole_tiger.training.finite import check_scores, check_weights
+
+#: (batch, length of the lists, items to exclude [B, S] or None, RecBole's history index or None) -> the best items
+Find = Callable[..., BeamResult]
+
+
+def batches_bar(batches, total: int, text: str, show: bool) -> tqdm:
+    """A bar over batches; without `show`, or without a terminal, there is none."""
+    text = set_color(text, "pink")
+    return tqdm(batches, total=total, ncols=100, desc=text, disable=None if show else True)
+
+
+def seen_items(dataset, users: Tensor) -> Tensor:
+    """Items of users [B] before their targets in the phase of an evaluation dataset: [B, S], padded with 0."""
+    return torch.from_numpy(dataset.sequences.seen_before(users.cpu().numpy(), dataset.phase))
+
+
+def scores_of_all_items(model, batch, items) -> Tensor:
+    """Scores [B, n_items] of a batch of histories, also from a model that only has ``predict`` (DIN, DIEN).
+
+    Args:
+        items: RecBole's features of all items.
+    """
+    try:
+        return model.full_sort_predict(batch).view(len(batch), -1)
+    except NotImplementedError:  # a score for one pair of history and item at a time
+        rows = []
+        for row in range(len(batch)):
+            pairs = batch[row : row + 1].repeat_interleave(len(items))
+            pairs.update(items.to(model.device))
+            rows.append(model.predict(pairs).view(-1))
+        return torch.stack(rows)
+
+
+def rank_loader(
+    model: nn.Module,
+    loader: FullSortEvalDataLoader,
+    config,
+    collector: Collector,
+    find: Find,
+    *,
+    before_batch: Callable[[], None] = lambda: None,
+    show_progress: bool = False,
+) -> tuple[Ranks, DataStruct]:
+    """Rank the held-out item of every row; of several processes each ranks its share, and all get everything.
+
+    Args:
+        collector: RecBole's, with the training data; it is filled and emptied.
+        before_batch: called before each batch.
+
+    Raises:
+        NotFiniteError: for weights or scores that are not finite.
+    """
+    phase, k = getattr(loader._dataset, "phase", "evaluation"), max(config["topk"])
+    check_weights(model, phase)
+    positions: list[int] = []
+    columns: list[Tensor] = []
+    shares = collectives.loader_shares(loader)
+    for rows, batch in batches_bar(shares, len(loader), "Evaluate   ", show_progress):
+        before_batch()
+        if batch is None:
+            continue
+        positions += rows
+        interaction, history_index, _, target = batch
+        interaction, target = interaction.to(config["device"]), target.to(config["device"])
+        users = interaction[config["USER_ID_FIELD"]]
+        seen = seen_items(loader._dataset, users).to(target.device) if config["mask_seen_items"] else None
+        found = find(interaction, k, seen, history_index)
+        check_scores(found.scores, model, phase)
+        rank = collect_topk(collector, found.items, target)
+        if found.ids is None:
+            parts = (users, rank)
+        else:
+            reachable = torch.ones_like(target, dtype=torch.bool)
+            if seen is not None:
+                reachable = (seen != target[:, None]).all(1)
+            parts = (users, *tied_places(found.ids, found.id_counts, model.trie.leaf_of(target), reachable, k))
+        columns.append(torch.stack(parts, 1).cpu())
+    table = collectives.assemble(torch.cat(columns), positions, loader.sample_size)
+    collector.model_collect(model)
+    collected = collector.get_data_struct()
+    for name in ("rec.topk", "rec.items"):
+        if name in collected:
+            collected.set(name, collectives.assemble(collected.get(name), positions, loader.sample_size))
+    return Ranks(*table.T.contiguous().numpy()), collected

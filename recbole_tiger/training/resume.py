@@ -1,0 +1,55 @@
+"""Whether a run may be resumed from a checkpoint under the settings of today.
+
+Input: a checkpoint and a ``Config``. Output: nothing, or `ConfigError` with the settings that differ.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from recbole_tiger.distributed import collectives
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.leaderboard.table import PLACES
+from recbole_tiger.settings.plain import plain_settings
+
+#: When a run ends; larger, they let one that has ended go on.
+END_KEYS = ("epochs", "max_steps", "max_seconds", "stopping_step")
+#: Settings that may be others when a run is resumed. Of the rest each is what the weights so far were trained under.
+MAY_CHANGE = (PLACES - {"seed"}) | {
+    *END_KEYS,
+    *"eval_step eval_steps eval_batch_size decode_batch_size compile pre_model_path reproducibility encoding".split(),
+    *"metric_decimal_place loss_decimal_place log_wandb wandb_project".split(),
+}
+
+
+def is_written(path: str | Path) -> bool:
+    """Whether a file is there, for the first process, which writes them all."""
+    return collectives.from_main(lambda: Path(path).exists())
+
+
+def check_same_run(config, path: str | Path, checkpoint: dict) -> None:
+    """Raise where resuming would mix two runs, or test another epoch than the best.
+
+    Raises:
+        ConfigError: for a checkpoint of another model or dataset, of a run with other settings, or without the best
+            epoch's checkpoint beside it.
+    """
+    before, now = (json.loads(json.dumps(each)) for each in (checkpoint["config"], plain_settings(config)))
+    for key in ("model", "dataset"):
+        if before[key] != now[key]:
+            raise ConfigError(
+                f"resume='{path}' is a checkpoint of {key}={before[key]}, not of {key}={now[key]}; name the same {key}"
+            )
+    other = [key for key in sorted(before.keys() & now) if key not in MAY_CHANGE and before[key] != now[key]]
+    if other:
+        shown = ", ".join(f"{key}={before[key]} (now {now[key]})" for key in other[:8])
+        more = f" and {len(other) - 8} more" if len(other) > 8 else ""
+        raise ConfigError(
+            f"resume='{path}' is of a run with {shown}{more}; give the same settings as then, or start a run of its own "
+            f"without resume (what may change: {', '.join(END_KEYS)})"
+        )
+    if checkpoint["best_valid_result"] is not None and not is_written(Path(path).resolve().parent / "best.pth"):
+        raise ConfigError(
+            f"resume='{path}' needs the best epoch of its run, best.pth, beside it; copy both files together"
+        )
