@@ -35,7 +35,8 @@ def program_name() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    named = arguments and not arguments[0].startswith("-") and "=" not in arguments[0]
+    name = arguments.pop(0) if named else None
     if name is not None and name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
