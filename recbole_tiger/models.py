@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The row of a leaderboard that recommends the most popular training items; no model of this table.
+POP = "Pop"
+
 
 @dataclass(frozen=True)
 class ModelSpec:

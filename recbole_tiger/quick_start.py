@@ -8,13 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
+from recbole_tiger.experiment import loading
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import start_run
-from recbole_tiger.settings.parse import parse_value, read_yaml
+from recbole_tiger.settings.parse import parse_value, read_config_files
 from recbole_tiger.settings.validate import known_keys
-
-__all__ = ["load_data_and_model", "objective_function", "run_recbole_tiger"]
 
 
 def run_recbole_tiger(
@@ -38,12 +36,9 @@ def run_recbole_tiger(
             a setting.
 
     Returns:
-        RecBole's keys (``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics
-        unrounded, and: ``id_level_test_result`` (where items share Semantic IDs: what counting IDs instead of items gives,
-        else None), ``popularity`` (the same for the popularity row), ``semantic_ids`` (a report, TIGER only),
-        ``split`` (:func:`split_report`), ``seconds`` by stage, ``files``, ``parameters``, ``examples_per_second``, ``recipe``, ``loss``, ``seed``,
-        ``commit`` and ``dirty`` (of this package's checkout), ``run_dir`` and ``config``. Every user's rank is in
-        ``ranks.npz`` beside ``result.json``.
+        :class:`recbole_tiger.experiment.result.RunResult` as a dictionary: RecBole's keys (``best_valid_score``,
+        ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics unrounded, and what else
+        ``result.json`` holds. Every user's rank is in ``ranks.npz`` beside it.
 
     Raises:
         ConfigError: for settings that cannot work, before any training.
@@ -64,14 +59,23 @@ def _settings_in_argv(model: str, config_dict: Mapping | None) -> dict:
     return found
 
 
+def load_data_and_model(model_file: str):
+    """Config, model, dataset and the three loaders of a checkpoint; RecBole's ``load_data_and_model``.
+
+    Raises:
+        CheckpointError: for a damaged or foreign file.
+        ConfigError: if the dataset is not there or has other items than the model was trained on.
+    """
+    return loading.load_data_and_model(model_file)
+
+
 def objective_function(config_dict: Mapping | None = None, config_file_list=None, saved: bool = True) -> dict:
     """RecBole's hyper-parameter objective, for one trial: selection is on validation, and test metrics come along.
 
-    Nothing is reported to a scheduler here; ``hpo/`` does that, per epoch and on validation.
+    Of several files the last one wins. Nothing is reported to a scheduler here; ``hpo/`` does that, per epoch and on
+    validation.
     """
-    settings = dict(config_dict or {})
-    for file in config_file_list or []:
-        settings = {**read_yaml(file), **settings}
+    settings = {**read_config_files(config_file_list), **(config_dict or {})}
     result = run_recbole_tiger(
         settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k"), None, settings, saved, command_line={}
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from logging import getLogger
+from typing import Any
 
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
@@ -18,6 +20,7 @@ from recbole_tiger.data.dataset import FeatureDataset, order_interactions
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
+from recbole_tiger.experiment.provenance import data_checksum
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.validate import check_settings
 from recbole_tiger.tokenization import TokenizedCatalogue, item_file
@@ -31,19 +34,31 @@ TRAINERS = {each.__name__: each for each in (SequentialTrainer, S3RecTrainer, TI
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A dataset and its three loaders, all models' alike."""
+    """RecBole's dataset and its three loaders, the same for all models."""
 
-    dataset: object
-    train: object
-    valid: object
-    test: object
+    dataset: Any
+    train: Any
+    valid: Any
+    test: Any
+
+    @cached_property
+    def checksum(self) -> str:
+        """Equal for every model that saw the same data, see :func:`data_checksum`."""
+        return data_checksum(self.dataset)
+
+    @property
+    def semantic_ids(self) -> TokenizedCatalogue | None:
+        """None for models without."""
+        return getattr(self.dataset, "semantic_ids", None)
 
 
 _log_handlers: list = []
 
 
 def start_logging(config: Config) -> str | None:
-    """RecBole's log for this run; returns the log file. Of several processes the first has one, the others log errors only.
+    """Start RecBole's log for this run; returns the log file.
+
+    Of several processes the first has one, the others log errors only.
 
     RecBole's ``init_logger`` does nothing where the root logger has handlers, so a second run in a process, a notebook
     or a test runner would write to no file; handlers of others stay.
@@ -63,9 +78,14 @@ def start_logging(config: Config) -> str | None:
 
 
 def prepare_data(config: Config) -> PreparedData:
-    """Load, order and split a dataset; the same rows in the same order for every model."""
+    """Load, order and split a dataset; the same rows in the same order for every model.
+
+    Raises:
+        ConfigError: if nothing is left of it, or not enough for a phase.
+    """
+    needs_features = model_spec(config["model"]).needs_features
     try:
-        dataset = FeatureDataset(config) if model_spec(config["model"]).needs_features else create_dataset(config)
+        dataset = FeatureDataset(config) if needs_features else create_dataset(config)
     except ValueError as error:
         if "feat is empty" not in str(error):
             raise
@@ -74,8 +94,8 @@ def prepare_data(config: Config) -> PreparedData:
             f"{config['user_inter_num_interval']!r} and item_inter_num_interval={config['item_inter_num_interval']!r}; "
             "widen them"
         ) from error
-    if model_spec(config["model"]).needs_features and config["item_feature"] not in dataset.field2type:
-        columns = list(read_item_header(config))
+    if needs_features and config["item_feature"] not in dataset.field2type:
+        columns = _item_columns(config)
         raise ConfigError(
             f"item_feature='{config['item_feature']}' is not a column of {config['dataset']}.item; its columns: "
             f"{', '.join(columns) or 'none, the file is missing'}"
@@ -86,8 +106,8 @@ def prepare_data(config: Config) -> PreparedData:
     for loader in (valid, test):
         if len(loader._dataset) == 0:
             raise ConfigError(
-                f"dataset='{config['dataset']}' leaves no user for evaluation (a user needs 4 interactions for validation "
-                "and 3 for test); lower the interval filters or bring more data"
+                f"dataset='{config['dataset']}' leaves no user for evaluation (a user needs 4 interactions for "
+                "validation and 3 for test); lower the interval filters or bring more data"
             )
         if len(loader._dataset) < collectives.count():
             raise ConfigError(
@@ -97,7 +117,7 @@ def prepare_data(config: Config) -> PreparedData:
     return PreparedData(dataset, train, valid, test)
 
 
-def read_item_header(config: Config) -> list[str]:
+def _item_columns(config: Config) -> list[str]:
     """Names of the columns of the ``.item`` file, empty without one."""
     path = item_file(config)
     if not path.is_file():
@@ -111,10 +131,14 @@ def trainer_class(model: str) -> type[SequentialTrainer]:
     return TRAINERS[model_spec(model).trainer]
 
 
+def _make_model(config: Config, data: PreparedData):
+    return get_model(config["model"])(config, data.train._dataset).to(config["device"])
+
+
 def make_trainer(config: Config, data: PreparedData) -> SequentialTrainer:
     """A seeded model and its trainer."""
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    model = _make_model(config, data)
     collectives.seed_generators(config)
     return trainer_class(config["model"])(config, model)
 
@@ -143,7 +167,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
         config.checkpoint_semantic_ids = TokenizedCatalogue.from_state_dict(other["semantic_ids"])
     data = prepare_data(config)
     init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, data.train._dataset).to(config["device"])
+    model = _make_model(config, data)
     model.load_state_dict(checkpoint["state_dict"])
     model.load_other_parameter(checkpoint.get("other_parameter"))
     return config, model, data.dataset, data.train, data.valid, data.test

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import resource
 import subprocess
 import zlib
 from importlib.metadata import PackageNotFoundError, version
@@ -110,3 +111,9 @@ def source_state() -> dict:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return nothing
+
+
+def peak_memory_mb() -> int:
+    """The largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if platform.system() == "Darwin" else 2**10))

@@ -5,11 +5,9 @@ Input: a checked ``Config``. Output: RecBole's result dictionary with more in it
 
 from __future__ import annotations
 
-import json
-import platform
-import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
@@ -23,23 +21,25 @@ from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.launcher import run_in_processes
 from recbole_tiger.distributed.topology import OF_MACHINE, Topology
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
-from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.experiment.loading import PreparedData, make_trainer, prepare_data, start_logging
+from recbole_tiger.experiment.popularity import popularity_row
 from recbole_tiger.experiment.provenance import (
     counts_of_table2,
-    data_checksum,
     environment,
+    peak_memory_mb,
     provenance,
     source_state,
     split_report,
 )
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.experiment.result import RunResult
 from recbole_tiger.settings.plain import plain_settings
-from recbole_tiger.tokenization import TokenizedCatalogue
 from recbole_tiger.training.sequential import SequentialTrainer
+
+#: Called with the trainer and the data after each validated epoch.
+OnEpoch = Callable[[SequentialTrainer, PreparedData], None]
 
 
 def start_run(config: Config, saved: bool = True) -> dict:
@@ -48,10 +48,10 @@ def start_run(config: Config, saved: bool = True) -> dict:
     Args:
         config: from ``build_config(..., spread=True)``.
     """
-    spread = Topology.of(config)
-    if spread.everywhere == 1:
+    topology = Topology.of(config)
+    if topology.everywhere == 1:
         return run_config(config, saved=saved)
-    return run_in_processes(_run_share, (plain_settings(config), saved), spread)
+    return run_in_processes(_run_share, (plain_settings(config), saved), topology)
 
 
 def _run_share(settings: dict, saved: bool) -> dict:
@@ -62,8 +62,8 @@ def _run_share(settings: dict, saved: bool) -> dict:
     different = collectives.differences({key: value for key, value in settings.items() if key not in OF_MACHINE})
     if different:
         raise ConfigError(
-            f"{', '.join(different)}: the machines of this run have different settings; give all of them the same command, "
-            "but for group_offset and places"
+            f"{', '.join(different)}: the machines of this run have different settings; give all of them the same "
+            "command, but for group_offset and paths"
         )
     if not collectives.is_main():
         for key in ("show_progress", "log_wandb"):
@@ -71,139 +71,75 @@ def _run_share(settings: dict, saved: bool) -> dict:
     return run_config(config, saved=saved)
 
 
-def run_config(
-    config: Config,
-    saved: bool = True,
-    *,
-    test: bool = True,
-    on_epoch: Callable[[SequentialTrainer, PreparedData], None] | None = None,
-) -> dict:
+def run_config(config: Config, saved: bool = True, *, test: bool = True, on_epoch: OnEpoch | None = None) -> dict:
     """Train and test under a checked ``Config``, in this process or as one of several (:func:`start_run`).
 
     Args:
         config: from :func:`recbole_tiger.experiment.configuration.build_config`.
         saved: keep the best and the last checkpoint in the run folder.
         test: False leaves the test set alone: no test metrics, and none of the popularity row.
-        on_epoch: called with the trainer and the data after each validated epoch, once its checkpoints are written; for a
-            resumed run that has nothing left to do, once.
+        on_epoch: called with the trainer and the data after each validated epoch, once its checkpoints are written; for
+            a resumed run that has nothing left to do, once.
+
+    Returns:
+        :meth:`RunResult.to_dict`, in all processes.
     """
     started = perf_counter()
     source_state()  # kept for the result: the checkout may be another one when this run ends
     log_file = start_logging(config)
     init_seed(config["seed"], config["reproducibility"])
-    logger = getLogger()
-    logger.info(config)
+    getLogger().info(config)
     data = prepare_data(config)
-    checksum = data_checksum(data.dataset)
-    if collectives.differences({"data": checksum}):
+    table2 = _check_data(config, data)
+    seconds = {"data": perf_counter() - started}
+    if data.semantic_ids is not None:
+        seconds["data"] -= sum(data.semantic_ids.seconds.values())
+        seconds.update(data.semantic_ids.seconds)
+    _check_run_dir(config)
+    trainer = _pretrained_s3rec(config, data) if config["model"] == "S3Rec" else make_trainer(config, data)
+    getLogger().info(trainer.model)
+    if config["resume"]:
+        trainer.resume_checkpoint(config["resume"])
+    outcome = _train_and_test(trainer, data, saved, test, on_epoch)
+    seconds.update(outcome.seconds, all=perf_counter() - started)
+    # The first process records; the others return what it has recorded.
+    return collectives.from_main(lambda: _record(trainer, data, outcome, table2, seconds, log_file, saved).to_dict())
+
+
+def _check_data(config: Config, data: PreparedData) -> dict | None:
+    """Log what the data is; its comparison with the paper's, None for a dataset that the paper does not use.
+
+    Raises:
+        ConfigError: for several machines with different data.
+    """
+    if collectives.differences({"data": data.checksum}):
         raise ConfigError(
             f"data_path='{config['data_path']}': the machines of this run hold different data under that name; copy the "
             "dataset's folder from one to the others"
         )
+    logger = getLogger()
     logger.info(data.dataset)
     table2 = against_table2(config["dataset"], lambda: counts_of_table2(data.dataset))
     if table2 is not None:
         (logger.warning if table2["different"] else logger.info)(table2_text(config["dataset"], table2))
-    seconds = {"data": perf_counter() - started}
-    prepared: TokenizedCatalogue | None = getattr(data.dataset, "semantic_ids", None)
-    if prepared is not None:
-        seconds["data"] -= sum(prepared.seconds.values())
-        seconds.update(prepared.seconds)
-
-    _check_run_dir(config)
-    if config["model"] == "S3Rec":
-        trainer = _pretrained_s3rec(config, data)
-    else:
-        trainer = make_trainer(config, data)
-    logger.info(trainer.model)
-    if config["resume"]:
-        trainer.resume_checkpoint(config["resume"])
-    show = bool(config["show_progress"]) and sys.stderr.isatty()
-    if on_epoch is not None and trainer.finished:
-        on_epoch(trainer, data)
-    ranks: dict[str, Ranks] = {}
-
-    def after_epoch(epoch: int, score: float) -> None:
-        if trainer.cur_step == 0:  # the best so far
-            ranks["valid"] = trainer.ranks
-        if on_epoch is not None:
-            on_epoch(trainer, data)
-
-    best_score, best_result = trainer.fit(
-        data.train, data.valid, saved=saved, show_progress=show, callback_fn=after_epoch
-    )
-    tested = perf_counter()
-    test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=show) if test else None
-    seconds.update(trainer.seconds, test=perf_counter() - tested)
-    if test:
-        ranks["test"] = trainer.ranks
-    id_level = trainer.id_level if test else None
-    if "valid" not in ranks and best_result:  # the best epoch lies before the checkpoint that this run continued
-        trainer.evaluate(data.valid, load_best_model=saved, show_progress=show)
-        ranks["valid"] = trainer.ranks
-    seconds["all"] = perf_counter() - started
-    if not collectives.is_main():
-        return collectives.from_main(dict)  # the result that the first process records below
-
-    result = {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "table2": table2,
-        "best_valid_score": best_score,
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": best_result,
-        "test_result": test_result,
-        "id_level_test_result": id_level,
-        "popularity": popularity_row(config, data, ("valid", "test") if test else ("valid",)),
-        "semantic_ids": None if prepared is None else prepared.table.report(),
-        "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
-        "files": {} if prepared is None else dict(prepared.files),
-        "cached": [] if prepared is None else list(prepared.cached),
-        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "examples_seen": trainer.examples_seen,
-        "examples_per_second": {
-            "training": _rate(
-                trainer.examples_seen or len(data.train._dataset) * _passes(trainer), seconds["training"]
-            ),
-            "test": _rate(len(ranks["test"].users), seconds["test"]) if test else None,
-        },
-        "history": trainer.history,
-        "peak_memory_mb": round(_peak_memory_mb()),
-        "data_checksum": checksum,
-        "split": split_report(data.dataset),
-        "environment": environment(config),
-        **provenance(config),
-        "run_dir": str(trainer.run_dir),
-        "config": plain_settings(config),
-    }
-    result["files"].update(_run_files(trainer, prepared, saved))
-    result["files"].update(
-        {"log": log_file, "ranks": str(trainer.run_dir / "ranks.npz"), "result": str(trainer.run_dir / "result.json")}
-    )
-    save_ranks(result["files"]["ranks"], ranks, max(config["topk"]))
-    atomic_write_text(result["files"]["result"], json.dumps(_jsonable(result), indent=1))
-    logger.info(set_color("best valid ", "yellow") + f": {best_result and trainer.rounded(best_result)}")
-    logger.info(set_color("test result", "yellow") + f": {test_result and trainer.rounded(test_result)}")
-    return collectives.from_main(lambda: result)
+    return table2
 
 
 def _check_run_dir(config: Config) -> None:
-    """Raise where a new run would overwrite another one, or be continued from its checkpoint."""
+    """Raise where a new run would overwrite another one, or be resumed from its checkpoint."""
     if not config["run_dir"] or config["resume"]:
         return
     folder, files = Path(config["run_dir"]), ("last.pth", "best.pth", "result.json")
-    there = collectives.from_main(lambda: [name for name in files if (folder / name).exists()])
-    if there:
+    found = collectives.from_main(lambda: [name for name in files if (folder / name).exists()])
+    if found:
         raise ConfigError(
-            f"run_dir='{config['run_dir']}' holds a run already ({', '.join(there)}); name another folder, or continue that run "
-            f"with --resume={folder / 'last.pth'}"
+            f"run_dir='{config['run_dir']}' holds a run already ({', '.join(found)}); name another folder, or continue "
+            f"that run with --resume={folder / 'last.pth'}"
         )
 
 
-def _passes(trainer: SequentialTrainer) -> int:
-    """Passes over the training rows: epochs, and those of a first stage of this very run."""
-    is_own = (trainer.run_dir / "pretrained.pth").is_file()
-    return len(trainer.history) + (trainer.config["pretrain_epochs"] if is_own else 0)
+def _shows_bars(config: Config) -> bool:
+    return bool(config["show_progress"]) and sys.stderr.isatty()
 
 
 def _pretrained_s3rec(config: Config, data: PreparedData) -> SequentialTrainer:
@@ -214,9 +150,7 @@ def _pretrained_s3rec(config: Config, data: PreparedData) -> SequentialTrainer:
         return make_trainer(config, data)
     config["train_stage"] = "pretrain"
     first = make_trainer(config, data)
-    config["pre_model_path"] = first.pretrain(
-        data.train, show_progress=bool(config["show_progress"]) and sys.stderr.isatty()
-    )
+    config["pre_model_path"] = first.pretrain(data.train, show_progress=_shows_bars(config))
     config["train_stage"] = "finetune"
     config["run_dir"] = str(first.run_dir)
     second = make_trainer(config, data)
@@ -224,47 +158,118 @@ def _pretrained_s3rec(config: Config, data: PreparedData) -> SequentialTrainer:
     return second
 
 
-def popularity_row(config: Config, data: PreparedData, phases: Sequence[str] = ("valid", "test")) -> dict:
-    """Validation and test metrics of recommending the most popular training items, under the same switches."""
-    rows = {}
-    for phase in phases:
-        loader = {"valid": data.valid, "test": data.test}[phase]
-        feat, dataset = loader._dataset.inter_feat, loader._dataset
-        ranks = popularity_ranks(
-            data.dataset.sequences,
-            feat[dataset.uid_field].numpy(),
-            feat[dataset.iid_field].numpy(),
-            phase,
-            dataset.item_num,
-            mask_seen=bool(config["mask_seen_items"]),
-        )
-        rows[phase] = dict(metrics_of_ranks(config, ranks))
-    return rows
+@dataclass(frozen=True)
+class _Outcome:
+    """What training and test gave; ranks by phase, those of validation of the best epoch."""
+
+    best_score: float
+    best_result: dict | None
+    test_result: dict | None
+    id_level: dict | None
+    ranks: dict[str, Ranks]
+    seconds: dict[str, float]
+
+
+def _train_and_test(
+    trainer: SequentialTrainer, data: PreparedData, saved: bool, test: bool, on_epoch: OnEpoch | None
+) -> _Outcome:
+    show = _shows_bars(trainer.config)
+    ranks: dict[str, Ranks] = {}
+    if on_epoch is not None and trainer.finished:
+        on_epoch(trainer, data)
+
+    def after_epoch(epoch: int, score: float) -> None:
+        if trainer.cur_step == 0:  # the best so far
+            ranks["valid"] = trainer.ranks
+        if on_epoch is not None:
+            on_epoch(trainer, data)
+
+    best_score, best_result = trainer.fit(
+        data.train, data.valid, saved=saved, show_progress=show, callback_fn=after_epoch
+    )
+    started = perf_counter()
+    test_result = id_level = None
+    if test:
+        test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=show)
+        ranks["test"], id_level = trainer.ranks, trainer.id_level
+    seconds = {**trainer.seconds, "test": perf_counter() - started}
+    if "valid" not in ranks and best_result:  # the best epoch lies before the checkpoint that this run resumed
+        trainer.evaluate(data.valid, load_best_model=saved, show_progress=show)
+        ranks["valid"] = trainer.ranks
+    return _Outcome(best_score, best_result, test_result, id_level, ranks, seconds)
+
+
+# -------------------------------------------------------------------------------------------------- what a run records
+
+
+def _record(
+    trainer: SequentialTrainer,
+    data: PreparedData,
+    outcome: _Outcome,
+    table2: dict | None,
+    seconds: dict[str, float],
+    log_file: str | None,
+    saved: bool,
+) -> RunResult:
+    """Write the run's Semantic IDs, ranks and result into its folder."""
+    config, prepared = trainer.config, data.semantic_ids
+    result = RunResult(
+        model=config["model"],
+        dataset=config["dataset"],
+        table2=table2,
+        best_valid_score=outcome.best_score,
+        valid_score_bigger=config["valid_metric_bigger"],
+        best_valid_result=outcome.best_result,
+        test_result=outcome.test_result,
+        id_level_test_result=outcome.id_level,
+        popularity=popularity_row(config, data, ("valid", "test") if "test" in outcome.ranks else ("valid",)),
+        semantic_ids=None if prepared is None else prepared.table.report(),
+        seconds={stage: round(value, 2) for stage, value in seconds.items()},
+        files=_files(trainer, data, log_file, saved),
+        cached=[] if prepared is None else list(prepared.cached),
+        parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        examples_seen=trainer.examples_seen,
+        examples_per_second=_speed(trainer, data, outcome, seconds),
+        history=trainer.history,
+        peak_memory_mb=peak_memory_mb(),
+        data_checksum=data.checksum,
+        split=split_report(data.dataset),
+        environment=environment(config),
+        **provenance(config),
+        run_dir=str(trainer.run_dir),
+        config=plain_settings(config),
+    )
+    if prepared is not None:
+        prepared.table.to_file(result.files["semantic ids"], overwrite=True)
+    save_ranks(result.files["ranks"], outcome.ranks, max(config["topk"]))
+    result.write(trainer.run_dir)
+    for name, metrics in (("best valid ", outcome.best_result), ("test result", outcome.test_result)):
+        getLogger().info(set_color(name, "yellow") + f": {metrics and trainer.rounded(metrics)}")
+    return result
+
+
+def _files(trainer: SequentialTrainer, data: PreparedData, log_file: str | None, saved: bool) -> dict:
+    """Paths of everything that the run leaves behind, by name."""
+    folder, prepared = trainer.run_dir, data.semantic_ids
+    files: dict = {} if prepared is None else dict(prepared.files)
+    if saved:
+        files |= {"checkpoint": trainer.saved_model_file, "last checkpoint": trainer.last_model_file}
+    if prepared is not None:
+        files["semantic ids"] = str(folder / "semantic_ids.json")
+    return files | {"log": log_file, "ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
+
+
+def _speed(trainer: SequentialTrainer, data: PreparedData, outcome: _Outcome, seconds: dict) -> dict:
+    """Examples per second of training and of the test."""
+    # Passes over the training rows where the trainer counts none: epochs, and those of a first stage of this very run.
+    own_stage = (trainer.run_dir / "pretrained.pth").is_file()
+    passes = len(trainer.history) + (trainer.config["pretrain_epochs"] if own_stage else 0)
+    trained = trainer.examples_seen or len(data.train._dataset) * passes
+    speed = {"training": _rate(trained, seconds["training"]), "test": None}
+    if "test" in outcome.ranks:
+        speed["test"] = _rate(len(outcome.ranks["test"].users), seconds["test"])
+    return speed
 
 
 def _rate(count: int, seconds: float) -> float | None:
     return round(count / seconds, 1) if seconds > 0 else None
-
-
-def _peak_memory_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if platform.system() == "Darwin" else 2**10)
-
-
-def _run_files(trainer: SequentialTrainer, prepared: TokenizedCatalogue | None, saved: bool) -> dict:
-    files = {"checkpoint": trainer.saved_model_file, "last checkpoint": trainer.last_model_file} if saved else {}
-    if prepared is not None:
-        path = trainer.run_dir / "semantic_ids.json"
-        prepared.table.to_file(path, overwrite=True)
-        files["semantic ids"] = str(path)
-    return files
-
-
-def _jsonable(value):
-    if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, torch.Tensor):
-        return value.item()
-    return value

@@ -735,7 +735,7 @@ def test_winner(sweep: Sweep) -> dict | None:
         if known["number"] == winner["number"]:
             return known
     from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
-    from recbole_tiger.experiment.run import popularity_row
+    from recbole_tiger.experiment.popularity import popularity_row
 
     checkpoint = sweep.trials_folder / f"{winner['number']:04d}" / "best.pth"
     if not checkpoint.is_file():

@@ -15,8 +15,8 @@ from pathlib import Path
 from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.leaderboard.table import PLACES, POP, PROTOCOL_KEYS
-from recbole_tiger.models import model_spec
+from recbole_tiger.leaderboard.table import PLACES, PROTOCOL_KEYS
+from recbole_tiger.models import POP, model_spec
 from recbole_tiger.settings.parse import parse_value, read_yaml
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.split import SPLIT_KEYS

@@ -15,10 +15,14 @@ from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.experiment.configuration import config_from_plain
+from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
+from recbole_tiger.experiment.popularity import popularity_row, run_popularity
+from recbole_tiger.experiment.provenance import provenance
+from recbole_tiger.experiment.result import RunResult
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.plan import carrier_of
-from recbole_tiger.leaderboard.run import run_popularity
-from recbole_tiger.leaderboard.table import POP, StoredRun
+from recbole_tiger.leaderboard.table import StoredRun
+from recbole_tiger.models import POP
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.validate import check_settings
 
@@ -30,7 +34,7 @@ OF_EVALUATION = (
 OF_THE_MACHINE = "data_path gpu_id use_gpu".split()
 
 
-def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mapping | None = None) -> dict:
+def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mapping | None = None) -> RunResult:
     """One finished run's best checkpoint under other settings of evaluation; writes a run folder without checkpoints.
 
     Args:
@@ -46,23 +50,19 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         ConfigError: for settings that cannot work, or other data than the run's.
         CheckpointError: if there is no checkpoint, or a damaged one.
     """
-    from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
-    from recbole_tiger.experiment.provenance import data_checksum, provenance
-    from recbole_tiger.experiment.run import popularity_row
-
     before, model = stored.result, stored.result["model"]
     changed = {**(machine or {}), **changes, "run_dir": str(folder), "resume": None}
     folder.mkdir(parents=True, exist_ok=True)
     if model == POP:
         config = config_from_plain({**before["config"], **changed, "model": carrier_of(model)})
         check_settings(config)
-        new = run_popularity(config, folder)
+        new = run_popularity(config, folder).to_dict()
         _check_data(config, stored, new["data_checksum"])
     else:
         config, network, dataset, *loaders = load_data_and_model(str(stored.folder / "best.pth"), changed)
-        _check_data(config, stored, data_checksum(dataset))
-        trainer = trainer_class(model)(config, network)
         data = PreparedData(dataset, *loaders)
+        _check_data(config, stored, data.checksum)
+        trainer = trainer_class(model)(config, network)
         trainer.eval_collector.data_collect(data.train)
         metrics, ranks, seconds = {}, {}, {}
         for phase, loader in (("valid", data.valid), ("test", data.test)):
@@ -90,13 +90,12 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         **{key: provenance(config)[key] for key in ("commit", "dirty")},
     }
     new |= {"files": {**before.get("files", {}), **files}, "run_dir": str(folder), "evaluated_again": again}
-    result = {**before, **new}
-    for key in ("best_valid_score", "commit", "dirty"):
-        result[key] = before.get(key)
+    kept = {key: before.get(key) for key in ("best_valid_score", "commit", "dirty")}
+    result = RunResult.from_dict({**before, **new, **kept})
     row = content_key(stored.row, dict(changes))
     about = {"label": stored.label, "row": row, "model": model, "seed": before.get("seed")}
     atomic_write_text(folder / "run.json", json.dumps(about, indent=1))
-    atomic_write_text(files["result"], json.dumps(result, indent=1))
+    result.write(folder)
     return result
 
 

@@ -9,19 +9,15 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 
-from recbole.config import Config
-
-from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
-from recbole_tiger.evaluation.popularity import popularity_ranks
-from recbole_tiger.evaluation.significance import save_ranks
+from recbole_tiger.errors import TrainingStopped
 from recbole_tiger.experiment.configuration import build_config
+from recbole_tiger.experiment.popularity import run_popularity
+from recbole_tiger.experiment.run import start_run
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
-from recbole_tiger.leaderboard.table import POP
-from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.models import POP
 
 
 def is_done(task: Task) -> bool:
@@ -54,9 +50,6 @@ def _say(text: str) -> None:
 
 def run_task(task: Task) -> str | None:
     """Make one run; returns why it failed, in a sentence, or None."""
-    from recbole_tiger.errors import TrainingStopped
-    from recbole_tiger.experiment.run import start_run
-
     task.folder.mkdir(parents=True, exist_ok=True)
     about = {"label": task.label, "row": task.row, "model": task.model, "seed": task.seed}
     atomic_write_text(task.folder / "run.json", json.dumps(about, indent=1))
@@ -64,8 +57,7 @@ def run_task(task: Task) -> str | None:
     try:
         if task.model == POP:
             config = build_config(CARRIER, task.dataset, None, task.settings, spread=True)
-            result = run_popularity(config, task.folder)
-            atomic_write_text(task.folder / "result.json", json.dumps(result, indent=1))
+            run_popularity(config, task.folder).write(task.folder)
         else:
             last = task.folder / "last.pth"
             own = {"run_dir": str(task.folder), "resume": str(last) if last.is_file() else None}
@@ -89,56 +81,6 @@ def sentence_of(error: Exception) -> str:
     text = " ".join(str(error).split())
     short = text if len(text) <= 300 else text[:297] + "..."
     return short if isinstance(error, (ValueError, OSError)) and short else f"{type(error).__name__}: {short}"
-
-
-def run_popularity(config: Config, folder: Path) -> dict:
-    """The row of the most popular training items, as a run of its own: its result, and its ranks in the folder."""
-    from recbole_tiger.experiment.loading import prepare_data
-    from recbole_tiger.experiment.provenance import data_checksum, environment, provenance, split_report
-
-    started = perf_counter()
-    data = prepare_data(config)
-    loaded = perf_counter()
-    ranks, metrics = {}, {}
-    for phase, loader in (("valid", data.valid), ("test", data.test)):
-        dataset = loader._dataset
-        users = dataset.inter_feat[dataset.uid_field].numpy()
-        targets = dataset.inter_feat[dataset.iid_field].numpy()
-        found = popularity_ranks(
-            data.dataset.sequences,
-            users,
-            targets,
-            phase,
-            dataset.item_num,
-            mask_seen=bool(config["mask_seen_items"]),
-        )
-        ranks[phase], metrics[phase] = Ranks(users, found), dict(metrics_of_ranks(config, found))
-    seconds = perf_counter() - loaded
-    save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
-    return {
-        "model": POP,
-        "dataset": config["dataset"],
-        "best_valid_score": metrics["valid"][config["valid_metric"].lower()],
-        "valid_score_bigger": config["valid_metric_bigger"],
-        "best_valid_result": metrics["valid"],
-        "test_result": metrics["test"],
-        "seconds": {
-            "data": loaded - started,
-            "training": 0.0,
-            "validation": 0.0,
-            "test": seconds,
-            "all": perf_counter() - started,
-        },
-        "parameters": 0,
-        "examples_per_second": {"training": None, "test": len(ranks["test"].users) / max(seconds, 1e-9)},
-        "history": [],
-        "data_checksum": data_checksum(data.dataset),
-        "split": split_report(data.dataset),
-        "environment": environment(config),
-        **{**provenance(config), "loss": None, "seed": None},
-        "run_dir": str(folder),
-        "config": {**plain_settings(config), "model": POP, "loss_type": None},
-    }
 
 
 def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float) -> None:

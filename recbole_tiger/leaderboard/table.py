@@ -15,10 +15,8 @@ import numpy as np
 
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
 from recbole_tiger.leaderboard.published import Published, published_table
-from recbole_tiger.models import model_spec
+from recbole_tiger.models import POP, model_spec
 
-#: The row of the most popular training items, which is no model of RecBole's kind.
-POP = "Pop"
 #: What all rows of a table share; the split stands in eval_args.
 PROTOCOL_KEYS = (
     "eval_args mask_seen_items tie_order MAX_ITEM_LIST_LENGTH metrics topk valid_metric repeatable "

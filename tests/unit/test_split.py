@@ -15,8 +15,8 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
+from recbole_tiger.experiment.popularity import popularity_row
 from recbole_tiger.experiment.provenance import data_checksum, split_report
-from recbole_tiger.experiment.run import popularity_row
 from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split, split_setting
 
 PHASES = ("train", "valid", "test")
