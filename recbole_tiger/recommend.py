@@ -20,14 +20,13 @@ import torch
 from recbole.utils import get_model
 from tqdm import tqdm
 
-from recbole_tiger.content.new_items import embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.content.sentences import item_titles
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.tokenization import TokenizedCatalogue
+from recbole_tiger.tokenization import TokenizedCatalogue, embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.training.checkpoint import load_checkpoint
 
 

@@ -1,6 +1,6 @@
 """The dataset hook: item text to Semantic IDs, each step cached under a key of all that it depends on.
 
-Comes in: a ``Config`` and the item ids in internal order. Goes out: :class:`TokenizedCatalogue`, the Semantic ID table with the
+Input: a `Config` and the item ids in internal order. Output: a `TokenizedCatalogue`, the Semantic ID table with the
 quantizer and scaler that made it.
 """
 
@@ -9,27 +9,30 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from recbole_tiger.cache import ArrayCache, content_key
+from recbole_tiger.content.columns import DEFAULT_FIELDS
 from recbole_tiger.content.cooccurrence import cooccurrence_vectors
-from recbole_tiger.content.encoders import encode_items, encoder_fingerprint
-from recbole_tiger.content.sentences import build_sentences, item_titles, read_item_table
+from recbole_tiger.content.encoders import Encoder, build_encoder
+from recbole_tiger.content.item_table import read_item_table
+from recbole_tiger.content.sentences import build_sentences, item_titles
 from recbole_tiger.distributed.collectives import from_main, is_main
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.quantization import QUANTIZERS, build_quantizer, quantizer_from_state_dict
-from recbole_tiger.quantization.base import Quantizer
-from recbole_tiger.quantization.scaling import Scaler
+from recbole_tiger.quantization import QUANTIZERS, Quantizer, Scaler, build_quantizer, quantizer_from_state_dict
 from recbole_tiger.semantic_ids import SemanticIDTable
 
 #: Items [n], from 0 on, of the training interactions in the order of user and time, and the user [n] of each.
-Company = tuple[np.ndarray, np.ndarray]
+TrainingInteractions = tuple[np.ndarray, np.ndarray]
 
 #: Raised when what a cache entry holds changes its meaning.
 CACHE_VERSION = 1
@@ -59,7 +62,7 @@ class TokenizedCatalogue:
     files: dict[str, str] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """All that says what an item's ID is and what a new item's would be, as plain values and tensors."""
         return {
             "table": self.table.state_dict(),
@@ -70,8 +73,8 @@ class TokenizedCatalogue:
         }
 
     @classmethod
-    def from_state_dict(cls, state: dict) -> TokenizedCatalogue:
-        """The inverse of :meth:`state_dict`."""
+    def from_state_dict(cls, state: dict[str, Any]) -> TokenizedCatalogue:
+        """The inverse of `state_dict`."""
         return cls(
             table=SemanticIDTable.from_state_dict(state["table"]),
             quantizer=None if state["quantizer"] is None else quantizer_from_state_dict(state["quantizer"]),
@@ -87,19 +90,22 @@ class Content:
 
     sentences: list[str]
     embeddings: np.ndarray
-    key: str
-    seconds: dict[str, float]
-    files: dict[str, str]
-    cached: tuple[str, ...]
+    key: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    cached: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------------------------------------ item text
 
 
 def item_file(config) -> Path:
-    """The ``.item`` file of a dataset."""
+    """The `.item` file of a dataset."""
     return Path(config["data_path"]) / f"{config['dataset']}.item"
 
 
-def item_table(config):
-    """The ``.item`` file as text columns.
+def item_table(config) -> pd.DataFrame:
+    """The `.item` file as text columns.
 
     Raises:
         ConfigError: if the dataset has no item file.
@@ -107,9 +113,13 @@ def item_table(config):
     path = item_file(config)
     if not path.is_file():
         raise ConfigError(
-            f"dataset='{config['dataset']}' has no item text: '{path}' is missing; add it (a column of item ids and text "
-            "columns such as title), or use semantic_id=random or semantic_id=file, which need no text"
+            f"dataset='{config['dataset']}' has no item text: '{path}' is missing; add it (a column of item ids and "
+            "text columns such as title), or use semantic_id=random or semantic_id=file, which need no text"
         )
+    return _read_table(path, config)
+
+
+def _read_table(path: str | Path, config) -> pd.DataFrame:
     return read_item_table(path, field_separator=config["field_separator"], encoding=config["encoding"] or "utf-8")
 
 
@@ -117,52 +127,58 @@ def titles_of(config, items: list[str]) -> list[str] | None:
     """What to call each item; its id where the item file has no one line for it, None without an item file."""
     if not item_file(config).is_file():
         return None
-    table, field = item_table(config), config["ITEM_ID_FIELD"]
-    if field not in table.columns:
+    table, id_field = item_table(config), config["ITEM_ID_FIELD"]
+    if id_field not in table.columns:
         return None
-    table = table.drop_duplicates(field, keep=False)
-    named = set(table[field])
+    table = table.drop_duplicates(id_field, keep=False)
+    named = set(table[id_field])
     present = [item for item in items if item in named]
-    titles = dict(zip(present, item_titles(table, present, field, seq_separator=config["seq_separator"]), strict=True))
+    found = item_titles(table, present, id_field, seq_separator=config["seq_separator"])
+    titles = dict(zip(present, found, strict=True))
     return [titles.get(item, item) for item in items]
 
 
 def item_sentences(config, items: list[str]) -> list[str]:
-    """One sentence per item from the columns of the ``.item`` file (paper 4.1.3)."""
-    return build_sentences(
-        item_table(config),
-        items,
-        config["ITEM_ID_FIELD"],
-        config["content_fields"],
-        config["content_template"],
-        seq_separator=config["seq_separator"],
+    """One sentence per item from the columns of the `.item` file (paper 4.1.3)."""
+    return _sentences(config, item_table(config), items, config["content_fields"])
+
+
+def _sentences(config, table: pd.DataFrame, items: Sequence[str], fields: Sequence[str] | None) -> list[str]:
+    id_field, template = config["ITEM_ID_FIELD"], config["content_template"]
+    return build_sentences(table, items, id_field, fields, template, seq_separator=config["seq_separator"])
+
+
+# ----------------------------------------------------------------------------------------------------- embeddings
+
+
+def encoder_of(config, item_file_ids: Sequence[str] | None = None) -> Encoder:
+    """The encoder that the settings describe; `item_file_ids` as for `Precomputed`."""
+    return build_encoder(
+        config["content_encoder"],
+        model=config["content_model"],
+        file=config["content_file"],
+        dim=config["content_dim"],
+        batch_size=config["content_batch_size"],
+        device=str(config["device"]),
+        random_state=0,  # of the truncated SVD: the text of a catalogue has one embedding, whatever the run's seed
+        item_file_ids=item_file_ids,
     )
 
 
 def item_content(config, items: list[str]) -> Content:
     """Sentences and content embeddings of the items, the embeddings from the cache where they are there."""
     started = perf_counter()
-    sentences = [""] * len(items) if config["content_encoder"] == "precomputed" else item_sentences(config, items)
+    precomputed = config["content_encoder"] == "precomputed"
+    sentences = [""] * len(items) if precomputed else item_sentences(config, items)
     text_seconds = perf_counter() - started
     started = perf_counter()
-    encoder, model, file = config["content_encoder"], config["content_model"], config["content_file"]
-    seed = 0  # only the truncated SVD draws numbers; the text of a catalogue has one embedding, whatever the run's seed
-    settings = dict(
-        encoder=encoder,
-        model=model,
-        file=file,
-        dim=config["content_dim"],
-        batch_size=config["content_batch_size"],
-        device=str(config["device"]),
-        random_state=seed,
-        # The rows of an .npy file are in the order of the .item file, which is not the internal order.
-        item_file_ids=item_table(config)[config["ITEM_ID_FIELD"]].tolist() if str(file).endswith(".npy") else None,
-    )
-    fingerprint = encoder_fingerprint(**settings)
-    key = content_key(CACHE_VERSION, "embeddings", sentences, items, fingerprint)
+    # The rows of an .npy file are in the order of the .item file, which is not the internal order.
+    without_ids = precomputed and str(config["content_file"]).endswith(".npy")
+    encoder = encoder_of(config, item_table(config)[config["ITEM_ID_FIELD"]].tolist() if without_ids else None)
+    key = content_key(CACHE_VERSION, "embeddings", sentences, items, encoder.fingerprint())
 
-    def compute() -> dict:
-        return {"embeddings": encode_items(sentences, items, progress=bool(config["show_progress"]), **settings)}
+    def compute() -> dict[str, np.ndarray]:
+        return {"embeddings": encoder.encode(sentences, items, progress=bool(config["show_progress"]))}
 
     value, path, hit = ArrayCache(config["cache_dir"]).get_or_compute(
         f"{config['dataset']}-embeddings", key, compute, describe="content embeddings"
@@ -177,48 +193,45 @@ def item_content(config, items: list[str]) -> Content:
     )
 
 
+# --------------------------------------------------------------------------------------------------- Semantic IDs
+
+
 def scaler_of(config) -> Scaler:
     """What `content_standardize` asks for: True is the z-score of each dimension."""
-    mode = {True: "zscore", False: "none", None: "none"}.get(
-        config["content_standardize"], config["content_standardize"]
-    )
-    return Scaler(mode, config["content_components"])
+    mode = config["content_standardize"]
+    return Scaler({True: "zscore", False: "none", None: "none"}.get(mode, mode), config["content_components"])
 
 
 def quantizer_of(config) -> Quantizer:
-    """The quantizer that the settings describe: ``<semantic_id>_<argument>`` keys are its arguments."""
+    """The quantizer that the settings describe: `<semantic_id>_<argument>` keys are its arguments."""
     name = config["semantic_id"]
-    seed = config["seed"] if config["semantic_id_seed"] is None else config["semantic_id_seed"]
     arguments = {
-        argument: config[f"{name}_{argument}"]
-        for argument in inspect.signature(QUANTIZERS[name]).parameters
-        if f"{name}_{argument}" in config
+        "id_length": config["id_length"],
+        "codebook_size": config["codebook_size"],
+        "random_state": config["seed"] if config["semantic_id_seed"] is None else config["semantic_id_seed"],
+        "device": str(config["device"]),
     }
-    return build_quantizer(
-        name,
-        **{
-            "id_length": config["id_length"],
-            "codebook_size": config["codebook_size"],
-            "random_state": seed,
-            "device": str(config["device"]),
-            **arguments,
-        },
-    )
+    for argument in inspect.signature(QUANTIZERS[name]).parameters:
+        if f"{name}_{argument}" in config:
+            arguments[argument] = config[f"{name}_{argument}"]
+    return build_quantizer(name, **arguments)
 
 
-def quantizer_input(config, scaler: Scaler, embeddings: np.ndarray, company: Company | None) -> np.ndarray:
+def quantizer_input(
+    config, scaler: Scaler, embeddings: np.ndarray, interactions: TrainingInteractions | None
+) -> np.ndarray:
     """What the quantizer is fitted on: embeddings as a scaler that is fitted on them here scales them, and, for
-    `content_cooccurrence`, vectors of the items' company in the training sequences beside them.
+    `content_cooccurrence`, vectors of the items' co-occurrence in the training sequences beside them.
 
     Raises:
-        ConfigError: where no item has company.
+        ConfigError: where no items co-occur.
     """
     scaled = scaler.fit(embeddings).transform(embeddings)
     weight = config["content_cooccurrence"]
-    if not weight or company is None:
+    if not weight or interactions is None:
         return scaled
     try:
-        return scaler.fit_beside(scaled, cooccurrence_vectors(*company, len(embeddings)), weight)
+        return scaler.fit_beside(scaled, cooccurrence_vectors(*interactions, len(embeddings)), weight)
     except ValueError as error:
         raise ConfigError(
             f"content_cooccurrence={weight}, but no two items follow each other in a training sequence of "
@@ -226,65 +239,63 @@ def quantizer_input(config, scaler: Scaler, embeddings: np.ndarray, company: Com
         ) from error
 
 
-def prepare_semantic_ids(config, items: list[str], company: Company | None = None) -> TokenizedCatalogue:
+def prepare_semantic_ids(
+    config, items: list[str], interactions: TrainingInteractions | None = None
+) -> TokenizedCatalogue:
     """Semantic IDs for the items of a dataset, in internal order; of several processes the first makes them for all.
 
     Args:
-        company: the items of all training interactions, for `content_cooccurrence`.
+        config: the run's settings.
+        items: item ids.
+        interactions: the training interactions, for `content_cooccurrence`.
 
     Raises:
         ValueError: for anything in the settings, the item text or the cache that cannot work; the message says what.
     """
-    made = _made_semantic_ids(config, items, company) if is_main() else None
+    made = None
+    if is_main():
+        read = config["semantic_id"] == "file"
+        made = _ids_from_file(config, items) if read else _ids_from_content(config, items, interactions)
     state = from_main(lambda: made.state_dict())
     return made or TokenizedCatalogue.from_state_dict(state)
 
 
-def _made_semantic_ids(config, items: list[str], company: Company | None) -> TokenizedCatalogue:
-    logger = getLogger()
-    if config["semantic_id"] == "file":
-        started = perf_counter()
-        table = SemanticIDTable.from_file(config["semantic_id_file"], items, collision=config["collision"])
-        logger.info(f"Semantic IDs read from {config['semantic_id_file']}")
-        return TokenizedCatalogue(
-            table=table,
-            titles=titles_of(config, items),
-            seconds={"semantic IDs": perf_counter() - started},
-            files={"semantic IDs": str(config["semantic_id_file"])},
-        )
-    largest = max(np.atleast_1d(config["codebook_size"]))
-    if largest > len(items) and QUANTIZERS[config["semantic_id"]].learns_codewords:
+def _ids_from_file(config, items: list[str]) -> TokenizedCatalogue:
+    started = perf_counter()
+    table = SemanticIDTable.from_file(config["semantic_id_file"], items, collision=config["collision"])
+    getLogger().info(f"Semantic IDs read from {config['semantic_id_file']}")
+    return TokenizedCatalogue(
+        table=table,
+        titles=titles_of(config, items),
+        seconds={"semantic IDs": perf_counter() - started},
+        files={"semantic IDs": str(config["semantic_id_file"])},
+    )
+
+
+def _ids_from_content(config, items: list[str], interactions: TrainingInteractions | None) -> TokenizedCatalogue:
+    if max(np.atleast_1d(config["codebook_size"])) > len(items) and QUANTIZERS[config["semantic_id"]].learns_codewords:
         raise ConfigError(
             f"codebook_size={config['codebook_size']} is larger than the catalogue ({len(items)} items): most codewords "
             "could never be used; lower codebook_size"
         )
     if config["semantic_id"] == "random":  # the one method that looks at no content, so none is asked for
-        content = Content([], np.arange(len(items), dtype=np.float64)[:, None], "", {}, {}, ())
-        scaler, company = Scaler("none", None), None
+        content = Content([], np.arange(len(items), dtype=np.float64)[:, None])
+        scaler, interactions = Scaler("none", None), None
     else:
-        content = item_content(config, items)
-        scaler = scaler_of(config)
+        content, scaler = item_content(config, items), scaler_of(config)
     started = perf_counter()
     quantizer = quantizer_of(config)
     arguments = {argument: value for argument, value in quantizer.get_params().items() if argument != "device"}
-    key = content_key(
-        CACHE_VERSION,
-        content.key,
-        items,
-        scaler.mode,
-        scaler.n_components,
-        quantizer.name,
-        arguments,
-        config["collision"],
-        *([config["content_cooccurrence"], *company] if company is not None else []),
-    )
+    learned_from = [CACHE_VERSION, content.key, items, scaler.mode, scaler.n_components, quantizer.name, arguments]
+    cooccurrence = [] if interactions is None else [config["content_cooccurrence"], *interactions]
+    key = content_key(*learned_from, config["collision"], *cooccurrence)
 
     # A quantizer that is trained for long continues a killed run's file, which goes once the result is kept.
     unfinished = Path(config["cache_dir"]) / f"{config['dataset']}-{quantizer.name}-{key}.unfinished.pth"
 
-    def compute() -> dict:
-        logger.info(f"Making Semantic IDs of {len(items)} items with {quantizer.name}")
-        scaled = quantizer_input(config, scaler, content.embeddings, company)
+    def compute() -> dict[str, np.ndarray]:
+        getLogger().info(f"Making Semantic IDs of {len(items)} items with {quantizer.name}")
+        scaled = quantizer_input(config, scaler, content.embeddings, interactions)
         quantizer.fit(scaled, progress=bool(config["show_progress"]), checkpoint=unfinished)
         codes = quantizer.transform(scaled)
         table = SemanticIDTable.from_codes(
@@ -303,12 +314,65 @@ def _made_semantic_ids(config, items: list[str], company: Company | None) -> Tok
     )
     unfinished.unlink(missing_ok=True)
     state = torch.load(io.BytesIO(value["state"].tobytes()), weights_only=True)
-    prepared = TokenizedCatalogue.from_state_dict(state)
     return dataclasses.replace(
-        prepared,
+        TokenizedCatalogue.from_state_dict(state),
         titles=titles_of(config, items),
         sentences=content.sentences if config["content_encoder"] == "tfidf_svd" and content.sentences else None,
         seconds={**content.seconds, "semantic IDs": perf_counter() - started},
         files={**content.files, "semantic IDs": str(path)},
         cached=content.cached + (("semantic IDs",) if hit else ()),
     )
+
+
+# ------------------------------------------------------------------------------------------------------ new items
+
+
+def read_new_items(path: str | Path, config) -> tuple[pd.DataFrame, list[str]]:
+    """The table and the item ids of an `.item` file with items that came after training.
+
+    Raises:
+        ValueError: for a file that is missing, not in RecBole's form, or without items.
+    """
+    table, id_field = _read_table(path, config), config["ITEM_ID_FIELD"]
+    if id_field not in table.columns:
+        raise ValueError(f"new_items='{path}' has no column '{id_field}'; its columns: {', '.join(table.columns)}")
+    if table.empty:
+        raise ValueError(f"new_items='{path}' holds no items")
+    return table, table[id_field].tolist()
+
+
+def sentences_of_new_items(table: pd.DataFrame, items: Sequence[str], config) -> list[str]:
+    """One sentence per new item, from the same columns as those of the catalogue.
+
+    A column that is empty for all new items is left out: a catalogue has none such, a file of one item may.
+
+    Raises:
+        ValueError: naming items without any text.
+    """
+    id_field, fields = config["ITEM_ID_FIELD"], config["content_fields"]
+    if config["content_template"] is None:
+        wanted = [fields] if isinstance(fields, str) else list(fields or DEFAULT_FIELDS)
+        fields = [f for f in wanted if f in table.columns and f != id_field and table[f].str.strip().any()]
+        if not fields:
+            raise ValueError(
+                f"the new items (such as {', '.join(map(str, items[:3]))}) have no text in any of the columns "
+                f"{', '.join(wanted)}: without text there is no Semantic ID; fill at least one of them"
+            )
+    return _sentences(config, table, items, fields)
+
+
+def embed_new_items(
+    config, sentences: Sequence[str], items: Sequence[str], known_sentences: Sequence[str] | None
+) -> np.ndarray:
+    """Embeddings of new items, from an encoder that has not seen their text: float32 `[n, dim]`.
+
+    Args:
+        config: the run's settings.
+        sentences: of the new items.
+        items: their ids.
+        known_sentences: of the catalogue, for `tfidf_svd`.
+
+    Raises:
+        ValueError: if the encoder cannot be had, or has no embedding for an item.
+    """
+    return encoder_of(config).encode_new(sentences, items, known_sentences, progress=bool(config["show_progress"]))

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 
 from recbole_tiger.analysis.cold_start_data import ColdData, write_cold_data
 from recbole_tiger.analysis.runs import Measured, TestUsers, joined, test_users
-from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.decoding import BeamResult, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
@@ -27,7 +26,13 @@ from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import run_config
 from recbole_tiger.settings.split import LEAVE_ONE_OUT
-from recbole_tiger.tokenization import TokenizedCatalogue, item_content, item_table
+from recbole_tiger.tokenization import (
+    TokenizedCatalogue,
+    embed_new_items,
+    item_content,
+    item_table,
+    sentences_of_new_items,
+)
 
 CHOICES = (
     "Unseen items are drawn at random from the distinct test targets.",

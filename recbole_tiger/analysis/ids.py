@@ -18,9 +18,9 @@ from recbole_tiger.analysis.id_report import IDReport, IDSet, id_report
 from recbole_tiger.content.sentences import category_paths, item_titles
 from recbole_tiger.experiment.loading import start_logging
 from recbole_tiger.tokenization import (
-    Company,
     Content,
     TokenizedCatalogue,
+    TrainingInteractions,
     item_content,
     item_file,
     item_table,
@@ -48,10 +48,10 @@ def make_ids(configs: Sequence) -> MadeIDs:
     init_seed(configs[0]["seed"], configs[0]["reproducibility"])
     loaded = create_dataset(configs[0])
     items = [str(item) for item in loaded.field2id_token[loaded.iid_field][1:]]
-    company = loaded.sequences.training_company()
-    prepared = [loaded.semantic_ids] + [prepare_semantic_ids(config, items, company) for config in configs[1:]]
+    interactions = loaded.sequences.training_interactions()
+    prepared = [loaded.semantic_ids] + [prepare_semantic_ids(config, items, interactions) for config in configs[1:]]
     sets = dict(zip(set_names(configs), prepared, strict=True))
-    return MadeIDs(sets, _report(configs, sets, items, company))
+    return MadeIDs(sets, _report(configs, sets, items, interactions))
 
 
 def set_names(configs: Sequence) -> list[str]:
@@ -64,7 +64,7 @@ def set_names(configs: Sequence) -> list[str]:
 
 
 def _report(
-    configs: Sequence, sets: Mapping[str, TokenizedCatalogue], items: Sequence[str], company: Company
+    configs: Sequence, sets: Mapping[str, TokenizedCatalogue], items: Sequence[str], interactions: TrainingInteractions
 ) -> IDReport:
     """The report with all that the dataset says about its items.
 
@@ -76,7 +76,7 @@ def _report(
         quantizer, reconstruct, target = ids.quantizer, None, None
         if quantizer is not None and config["semantic_id"] != "random":
             content = item_content(config, list(items))
-            target = quantizer_input(config, scaler_of(config), content.embeddings, company)
+            target = quantizer_input(config, scaler_of(config), content.embeddings, interactions)
             reconstruct = quantizer.reconstruct
         table = ids.table
         measured[name] = IDSet(

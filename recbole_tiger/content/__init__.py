@@ -1,1 +1,20 @@
-"""Item text to content embeddings: `sentences` writes one sentence per item, `encoders` embed it."""
+"""Item text to content embeddings: `item_table` reads it, `sentences` writes one sentence per item, `encoders` embed it.
+
+`cooccurrence` makes vectors from the training sequences instead. Plain numpy and pandas, no RecBole.
+"""
+
+from recbole_tiger.content.cooccurrence import cooccurrence_vectors
+from recbole_tiger.content.encoders import ENCODERS, Encoder, build_encoder
+from recbole_tiger.content.item_table import read_item_table
+from recbole_tiger.content.sentences import build_sentences, category_paths, item_titles
+
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "build_encoder",
+    "build_sentences",
+    "category_paths",
+    "cooccurrence_vectors",
+    "item_titles",
+    "read_item_table",
+]

@@ -44,7 +44,7 @@ class UserSequences:
         """[n] items of all interactions that train."""
         return self.items[self._trains()]
 
-    def training_company(self) -> tuple[np.ndarray, np.ndarray]:
+    def training_interactions(self) -> tuple[np.ndarray, np.ndarray]:
         """Items [n], counted from 0, of all interactions that train, in the order of user and time, and the user of each."""
         trains = self._trains()
         return self.items[trains] - 1, np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))[trains]
@@ -247,6 +247,6 @@ class TIGERDataset(PrefixDataset):
                 f"({len(items)} here, {given.table.n_items} there, or in another order); use the data of that run"
             )
         if given is None:
-            company = self.sequences.training_company() if config["content_cooccurrence"] else None
-            given = prepare_semantic_ids(config, items, company)
+            interactions = self.sequences.training_interactions() if config["content_cooccurrence"] else None
+            given = prepare_semantic_ids(config, items, interactions)
         self.semantic_ids = given

@@ -115,16 +115,16 @@ def test_two_trials_with_equal_content_encode_once(toy, workplace):
     program = """
 import json, sys, time
 from pathlib import Path
-from recbole_tiger import tokenization
+from recbole_tiger.content.encoders.tfidf_svd import TfidfSVD
 from recbole_tiger.hpo.trainable import run_trial
 settings, folder, ready = json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-encode = tokenization.encode_items
+encode = TfidfSVD.encode
 def counted(*args, **more):
     with open("encoded", "a") as file:
         file.write("once\\n")
     time.sleep(1)
     return encode(*args, **more)
-tokenization.encode_items = counted
+TfidfSVD.encode = counted
 (ready / folder.name).touch()
 while len(list(ready.iterdir())) < 2:
     time.sleep(0.02)

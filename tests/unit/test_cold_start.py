@@ -8,13 +8,12 @@ from catalogue import write_catalogue
 from recbole_tiger.analysis.cold_start import knn_candidates
 from recbole_tiger.analysis.cold_start_data import write_cold_data
 from recbole_tiger.analysis.runs import TestUsers
-from recbole_tiger.content.new_items import embed_new_items, sentences_of_new_items
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, most_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.semantic_ids import SemanticIDTable
-from recbole_tiger.tokenization import item_content, item_table
+from recbole_tiger.tokenization import embed_new_items, item_content, item_table, sentences_of_new_items
 
 # Seen items 1..4; 1 and 2 share their learned codewords. Unseen: 5 joins 1 and 2, 6 joins 3, 7 and 8 are alone together.
 SEEN = SemanticIDTable.from_codes(np.array([[0, 0], [0, 0], [0, 1], [1, 2]]), list("abcd"), [2, 4])
@@ -203,7 +202,7 @@ def test_new_items_are_projected_onto_the_directions_of_the_known_ones(toy):
 
 
 def test_columns_that_no_new_item_fills_are_left_out(toy, workplace):
-    from recbole_tiger.content.new_items import read_new_items
+    from recbole_tiger.tokenization import read_new_items
 
     config = build_config("TIGER", "toy", None, toy)
     file = workplace / "new.item"

@@ -1,4 +1,4 @@
-"""Items by their company: counts and vectors as ten slow lines have them, from training interactions alone, beside the text."""
+"""Item co-occurrence: counts and vectors as ten slow lines have them, from training interactions alone, beside the text."""
 
 import io
 from pathlib import Path
@@ -60,13 +60,13 @@ def test_counts_and_vectors_are_those_of_the_formula(seed):
     assert np.array_equal(vectors, cooccurrence_vectors(items, user, n_items))
 
 
-def test_no_company_no_vector():
+def test_no_cooccurrence_no_vector():
     assert not cooccurrence_vectors(np.array([0, 1, 2]), np.array([0, 1, 2]), 4).any()
     assert not cooccurrence_vectors(np.array([0]), np.array([0]), 1).any()
     assert not cooccurrence_vectors(np.array([], dtype=int), np.array([], dtype=int), 3).any()
 
 
-def test_company_stands_beside_text_with_its_weight_and_is_predicted_where_it_is_missing():
+def test_cooccurrence_stands_beside_text_with_its_weight_and_is_predicted_where_it_is_missing():
     rng = np.random.default_rng(0)
     text = rng.normal(size=(200, 6)) * [1, 2, 3, 4, 5, 6]
     beside = np.tanh(text[:, :3] + 0.1 * rng.normal(size=(200, 3)))
@@ -78,7 +78,7 @@ def test_company_stands_beside_text_with_its_weight_and_is_predicted_where_it_is
     assert whole.dtype == np.float32 and np.array_equal(whole[:, :6], scaled)
     assert whole[:150, 6:].var(0).sum() == pytest.approx(4 * scaled.var(0).sum(), rel=1e-4)
     assert np.allclose(whole[:150, 6:], scaler.beside_scale_ * beside[:150])
-    # A row without company has what its text says: as long, and close to what the company would have been.
+    # A row without co-occurrence has what its text predicts: as long, and close to what its own vector would have been.
     there, truth = whole[150:, 6:], np.tanh(text[150:, :3])
     assert np.allclose(np.linalg.norm(there, axis=1), scaler.beside_scale_)
     cosine = (there * truth).sum(1) / np.linalg.norm(there, axis=1) / np.linalg.norm(truth, axis=1)
@@ -120,16 +120,16 @@ def write_rows(path, header, by_user):
     path.write_text("\n".join("\t".join(row) for row in [header, *rows]) + "\n")
 
 
-def test_company_is_that_of_training_interactions(toy):
-    def company():
+def test_cooccurrence_is_that_of_training_interactions(toy):
+    def seen():
         dataset = prepared(toy, content_cooccurrence=1.0)
-        items, user = dataset.sequences.training_company()
+        items, user = dataset.sequences.training_interactions()
         names = dataset.field2id_token["item_id"][1:]
         return [(str(dataset.field2id_token["user_id"][u]), str(names[i])) for i, u in zip(items, user, strict=True)]
 
     path, header, by_user, item = rows_of(toy)
     expected = [(user, row[item]) for user, sequence in by_user.items() for row in sequence[:-2]]
-    assert sorted(company()) == sorted(expected)
+    assert sorted(seen()) == sorted(expected)
     for place, counts in ((-1, False), (-2, False), (-3, True)):
         path, header, by_user, item = rows_of(toy)
         sequences = list(by_user.values())
@@ -137,10 +137,10 @@ def test_company_is_that_of_training_interactions(toy):
         for sequence, other in zip(sequences, [*items[1:], items[0]], strict=True):
             sequence[place][item] = other
         write_rows(path, header, by_user)
-        assert (sorted(company()) != sorted(expected)) == counts
+        assert (sorted(seen()) != sorted(expected)) == counts
 
 
-def test_company_changes_the_ids_and_what_they_are_cached_under(toy):
+def test_cooccurrence_changes_the_ids_and_what_they_are_cached_under(toy):
     text, one, more = (prepared(toy, content_cooccurrence=weight).semantic_ids for weight in (0.0, 1.0, 4.0))
     assert not np.array_equal(text.table.codes, one.table.codes)
     assert len({ids.files["semantic IDs"] for ids in (text, one, more)}) == 3
@@ -156,7 +156,7 @@ def test_company_changes_the_ids_and_what_they_are_cached_under(toy):
     assert changed.files["semantic IDs"] != one.files["semantic IDs"]
 
 
-def test_a_run_with_company_and_a_new_item(toy):
+def test_a_run_with_cooccurrence_and_a_new_item(toy):
     chosen = settings_of("TIGERTree", toy, semantic_id="rkmeans", content_cooccurrence=1.0)
     result = run_recbole_tiger("TIGERTree", "toy", config_dict=chosen)
     recommender = Recommender.from_checkpoint(result["files"]["checkpoint"])
@@ -166,7 +166,7 @@ def test_a_run_with_company_and_a_new_item(toy):
     assert recommender.prepared.quantizer.transform(scaler.transform(embedding)).shape == (1, chosen["id_length"])
 
 
-def test_a_dataset_without_company_is_named(toy):
+def test_a_dataset_without_cooccurrence_is_named(toy):
     path, header, by_user, item = rows_of(toy)
     for sequence in by_user.values():
         for row in sequence[:-2]:
@@ -177,8 +177,8 @@ def test_a_dataset_without_company_is_named(toy):
 
 
 @pytest.mark.parametrize(("n_items", "n_trained"), [(129, 60), (300, 110)])
-def test_what_lies_beyond_the_rank_of_the_matrix_is_no_company(n_items, n_trained):
-    """Singular vectors of zero are arbitrary: an item without company must not get one of them."""
+def test_what_lies_beyond_the_rank_of_the_matrix_is_no_cooccurrence(n_items, n_trained):
+    """Singular vectors of zero are arbitrary: an item without co-occurrence must not get one of them."""
     items, user = sequences(3, n_items=n_trained)
     vectors = cooccurrence_vectors(items, user, n_items)
     bought = np.zeros(n_items, dtype=bool)
@@ -187,7 +187,7 @@ def test_what_lies_beyond_the_rank_of_the_matrix_is_no_company(n_items, n_traine
     assert np.isfinite(vectors).all()
 
 
-def test_random_ids_need_no_company(toy):
+def test_random_ids_need_no_cooccurrence(toy):
     """Unseen items of `cold-start` come with nothing but their number."""
     settings = settings_of("TIGERTree", toy, semantic_id="random", content_cooccurrence=1.0)
     made = prepare_data(build_config("TIGERTree", "toy", config_dict=settings)).dataset.semantic_ids

@@ -16,44 +16,27 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recbole_tiger.cache import content_key
-from recbole_tiger.content.encoders import (
-    encode_items,
-    encoder_fingerprint,
-    find_model,
-    read_embeddings,
-    registry,
-)
+from recbole_tiger.content import encoders
+from recbole_tiger.content.encoders import build_encoder
+from recbole_tiger.content.encoders import hub as hub_module
+from recbole_tiger.content.encoders.hub import FoundModel, find_model
+from recbole_tiger.content.encoders.precomputed import read_embeddings
+from recbole_tiger.content.encoders.sentence_transformer import SentenceTransformerEncoder
 from recbole_tiger.errors import HubUnreachableError
 
 WORDS = "red blue green lipstick polish shampoo mask oil cream brush nail hair skin face eye".split()
 
 
-def encode(sentences, item_ids=None, **settings):
+SETTINGS = {"model": "none", "file": None, "dim": None, "device": "cpu", "random_state": 0}
+
+
+def encode(sentences, item_ids=None, encoder="tfidf_svd", **settings):
     item_ids = item_ids or [f"i{n}" for n in range(len(sentences))]
-    settings = {
-        "encoder": "tfidf_svd",
-        "model": "none",
-        "file": None,
-        "dim": None,
-        "batch_size": 8,
-        "device": "cpu",
-        "random_state": 0,
-        "progress": False,
-        **settings,
-    }
-    return encode_items(sentences, item_ids, **settings)
+    return build_encoder(encoder, **{**SETTINGS, "batch_size": 8, **settings}).encode(sentences, item_ids)
 
 
-def fingerprint(**settings):
-    settings = {
-        "encoder": "tfidf_svd",
-        "model": "none",
-        "file": None,
-        "dim": None,
-        "random_state": 0,
-        **settings,
-    }
-    return encoder_fingerprint(**settings)
+def fingerprint(encoder="tfidf_svd", **settings):
+    return build_encoder(encoder, **{**SETTINGS, "device": None, **settings}).fingerprint()
 
 
 def catalogue(n, seed=0):
@@ -95,7 +78,7 @@ def test_model_folder_and_hub_cache(tmp_path, monkeypatch, unreachable_hub):
     wanted = encode(["Lip colour"], encoder="sentence_transformers", model="all-MiniLM-L6-v2")
     for model in (str(folder), "org/kept"):
         assert np.array_equal(encode(["Lip colour"], encoder="sentence_transformers", model=model), wanted)
-    assert find_model("org/kept") == registry.FoundModel("org/kept", snapshot, "0123abc")
+    assert find_model("org/kept") == FoundModel("org/kept", snapshot, "0123abc")
     prints = {
         model: fingerprint(encoder="sentence_transformers", model=model)["model"]
         for model in ("all-MiniLM-L6-v2", str(folder), "org/kept")
@@ -153,12 +136,12 @@ def unreachable_hub(monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch, unreachable_hub):
-    """A hub that answers as told."""
-    told = {}
+    """A hub that answers as asked."""
+    answers = {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            status, body = told.get(self.path, (404, "{}"))
+            status, body = answers.get(self.path, (404, "{}"))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body.encode())
@@ -169,7 +152,7 @@ def hub(monkeypatch, unreachable_hub):
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield told
+    yield answers
     server.shutdown()
     server.server_close()
 
@@ -188,7 +171,7 @@ def assert_names_the_ways_out(error):
 
 
 @pytest.mark.parametrize("call", [encode, fingerprint])
-def test_closed_port_is_told_in_time_with_the_ways_out(unreachable_hub, call):
+def test_closed_port_is_reported_in_time_with_the_ways_out(unreachable_hub, call):
     arguments = (
         [["x"]] if call is encode else [],
         {"encoder": "sentence_transformers", "model": "nobody/has-this"},
@@ -201,7 +184,7 @@ def test_closed_port_is_told_in_time_with_the_ways_out(unreachable_hub, call):
 
 
 def test_a_hub_that_takes_the_call_and_never_answers(monkeypatch, unreachable_hub):
-    monkeypatch.setattr(registry, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(hub_module, "_PROBE_SECONDS", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -213,8 +196,8 @@ def test_a_hub_that_takes_the_call_and_never_answers(monkeypatch, unreachable_hu
 
 def test_a_name_server_that_never_answers(monkeypatch, unreachable_hub):
     never = threading.Event()
-    monkeypatch.setattr(registry, "_PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(registry.urllib.request, "urlopen", lambda *_, **__: never.wait(60))
+    monkeypatch.setattr(hub_module, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(hub_module.urllib.request, "urlopen", lambda *_, **__: never.wait(60))
     with pytest.raises(HubUnreachableError, match="did not answer within"):
         find_model("nobody/has-this")
     never.set()
@@ -234,7 +217,7 @@ def test_what_the_hub_says(hub):
     hub["/api/models/org/private"] = (401, "{}")
     hub["/api/models/org/broken"] = (503, "{}")
     hub["/api/models/org/portal"] = (200, "<html>please log in to this network</html>")
-    assert find_model("org/model") == registry.FoundModel("org/model", None, "abc")
+    assert find_model("org/model") == FoundModel("org/model", None, "abc")
     assert find_model("short").name == "sentence-transformers/short"
     assert find_model("plain").name == "plain"
     assert fingerprint(encoder="sentence_transformers", model="org/model")["model"] == ["org/model", "abc"]
@@ -506,12 +489,13 @@ def test_fingerprints_hold_what_matters_and_nothing_else(tmp_path):
 
 
 def test_a_model_that_gives_nan_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "_sentence_transformers", lambda *_: np.array([[1.0, 2.0], [np.nan, 0.0]]))
+    monkeypatch.setattr(SentenceTransformerEncoder, "_embed", lambda *_: np.array([[1.0, 2.0], [np.nan, 0.0]]))
     with pytest.raises(ValueError, match=r"content_model='m' gave NaN.*1 of 2 items \(such as i1\)"):
         encode(["x", "y"], encoder="sentence_transformers", model="m")
 
 
 def test_the_libraries_are_imported_only_when_they_are_needed():
-    source = Path(registry.__file__).read_text()
-    top = [line for line in source.split("\n") if line.startswith(("import ", "from "))]
-    assert not [line for line in top if any(name in line for name in ("torch", "sklearn", "transformers", "hugging"))]
+    sources = list(Path(encoders.__file__).parent.glob("*.py"))
+    top = [x for source in sources for x in source.read_text().split("\n") if x.startswith(("import ", "from "))]
+    names = ("torch", "sklearn", "import transformers", "from transformers", "import sentence", "huggingface")
+    assert len(sources) > 5 and not [line for line in top if any(name in line for name in names)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbole_tiger.content.sentences import build_sentences, category_paths, item_titles, read_item_table
+from recbole_tiger.content import build_sentences, category_paths, item_titles, read_item_table
 
 AMAZON = (
     "item_id:token\ttitle:token\tprice:float\tbrand:token\tcategories:token_seq\n"

@@ -1,19 +1,6 @@
-"""Sentences to content embeddings: one module for each encoder, found by name in `registry`."""
+"""Sentences to content embeddings (paper, sections 3.1 and 4.1.3): one module for each encoder."""
 
-from recbole_tiger.content.encoders.registry import (
-    DEFAULT_SVD_DIM,
-    ENCODERS,
-    encode_items,
-    encoder_fingerprint,
-    find_model,
-    read_embeddings,
-)
+from recbole_tiger.content.encoders.base import Encoder
+from recbole_tiger.content.encoders.registry import ENCODERS, build_encoder
 
-__all__ = [
-    "DEFAULT_SVD_DIM",
-    "ENCODERS",
-    "encode_items",
-    "encoder_fingerprint",
-    "find_model",
-    "read_embeddings",
-]
+__all__ = ["ENCODERS", "Encoder", "build_encoder"]

@@ -1,0 +1,173 @@
+"""Columns of an item table as text: the items wanted and a column in, one text per item out.
+
+How a column is read depends on its type:
+
+* `token`: the text itself, HTML entities resolved, control characters removed, white space collapsed;
+* `token_seq`: titles are words joined by blanks. `categories` and `category` are paths, joined by " > ", all
+  others lists, joined by ", "; in both `_` stands for a blank inside a token. A list of quoted names
+  (`'Skin Care', 'Beauty'`, as RecBole's own Amazon files have it) has no order and is joined by ", ";
+* `float`: `price` as "$5.99", other whole numbers without ".0"; NaN is empty.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import pandas as pd
+
+#: Columns read as item text where `content_fields` names none, in this order, with the words before them.
+DEFAULT_FIELDS: dict[str, str] = {
+    "title": "Title",
+    "movie_title": "Title",
+    "book_title": "Title",
+    "item_name": "Title",
+    "name": "Title",
+    "price": "Price",
+    "brand": "Brand",
+    "author": "Author",
+    "categories": "Categories",
+    "category": "Category",
+    "release_year": "Year",
+    "year": "Year",
+    "class": "Genres",
+    "genres": "Genres",
+    "genre": "Genre",
+}
+TITLES = frozenset(name for name, label in DEFAULT_FIELDS.items() if label == "Title")
+_PATHS = frozenset({"categories", "category"})
+
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Soft hyphens, zero-width spaces, marks of writing direction: invisible, but tokens of their own to an encoder.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\ufeff]")
+# 'Skin Care', "Men's": the sets of names in RecBole's own Amazon files.
+_LIST_OF_NAMES = re.compile(r"""(?:'[^']*'|"[^"]*")(?:\s*,\s*(?:'[^']*'|"[^"]*"))*""")
+_NAME_IN_LIST = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+
+
+def rows_of(table: pd.DataFrame, item_ids: Sequence[str], item_id_field: str) -> list[int]:
+    """Row numbers of the items.
+
+    Raises:
+        ValueError: no such id column, items that are not in the table or in it twice.
+    """
+    if item_id_field not in table.columns:
+        raise ValueError(
+            f"ITEM_ID_FIELD: the item file has no column {item_id_field!r}; it has {', '.join(table.columns)}"
+        )
+    wanted = [str(item) for item in item_ids]
+    row_of: dict[str, int] = {}
+    twice: dict[str, None] = {}
+    for row, item in enumerate(table[item_id_field].tolist()):
+        if row_of.setdefault(item, row) != row:
+            twice[item] = None
+    if missing := [item for item in wanted if item not in row_of]:
+        raise ValueError(
+            f"{len(missing)} of {len(wanted)} items are not in the item file (such as "
+            f"{', '.join(missing[:3])}): add them, or filter their interactions out"
+        )
+    if repeated := [item for item in wanted if item in twice]:
+        raise ValueError(
+            f"{len(repeated)} items have more than one line in the item file (such as "
+            f"{', '.join(repeated[:3])}): keep one of each"
+        )
+    return [row_of[item] for item in wanted]
+
+
+def require_column(table: pd.DataFrame, item_id_field: str, field: str, key: str) -> None:
+    """Raise a ValueError that names `key` if the table has no column `field`."""
+    if field not in table.columns:
+        raise ValueError(f"{key}: the item file has no column {field!r}; it has {text_columns(table, item_id_field)}")
+
+
+def text_columns(table: pd.DataFrame, item_id_field: str) -> str:
+    """The columns beside the ids, for a message."""
+    return ", ".join(field for field in table.columns if field != item_id_field) or "no column beside the ids"
+
+
+def column_text(table: pd.DataFrame, rows: list[int], field: str, seq_separator: str) -> list[str]:
+    """The text of one column for each of the rows, "" where there is none.
+
+    Raises:
+        ValueError: a `float` column that holds something else.
+    """
+    read = _reader(table, field, seq_separator)
+    values = table[field].to_numpy()[rows].tolist()
+    text_of = {value: read(value) for value in dict.fromkeys(values)}  # brands and categories come again and again
+    return [text_of[value] for value in values]
+
+
+def column_names(table: pd.DataFrame, rows: list[int], field: str, seq_separator: str) -> list[tuple[list[str], bool]]:
+    """The names in one column for each of the rows, and whether they are a path from coarse to fine."""
+    values = table[field].to_numpy()[rows].tolist()
+    if _kind(table, field) not in ("path", "list"):
+        return [([text] if (text := _clean(value)) else [], True) for value in values]
+    return [_names(table, field, value, seq_separator) for value in values]
+
+
+def _clean(text: str) -> str:
+    """Resolve HTML entities, drop control characters, collapse white space."""
+    # Again and again, for those escaped twice: Amazon's titles hold "&amp;quot;".
+    while "&" in text and (resolved := _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)) != text:
+        text = resolved
+    if not text.isprintable():  # most text is, and needs no search
+        text = _INVISIBLE.sub("", _CONTROL.sub(" ", text))
+    return " ".join(text.split())
+
+
+def _kind(table: pd.DataFrame, field: str) -> Literal["text", "words", "path", "list", "price", "number"]:
+    kind = table.attrs.get("types", {}).get(field, "token")
+    if kind == "token":
+        return "text"
+    if kind == "float":
+        return "price" if field == "price" else "number"
+    if kind == "token_seq" and field in TITLES:
+        return "words"
+    return "path" if kind == "token_seq" and field in _PATHS else "list"
+
+
+def _reader(table: pd.DataFrame, field: str, seq_separator: str) -> Callable[[str], str]:
+    """The function that turns a field of this column into text."""
+    kind = _kind(table, field)
+    if kind == "text":
+        return _clean
+    if kind == "words":
+        return lambda value: _clean(value.replace(seq_separator, " "))
+    if kind in ("price", "number"):
+        return lambda value: _number(value, field, kind)
+
+    def read_names(value: str) -> str:
+        names, ordered = _names(table, field, value, seq_separator)
+        return (" > " if ordered else ", ").join(names)
+
+    return read_names
+
+
+def _names(table: pd.DataFrame, field: str, value: str, seq_separator: str) -> tuple[list[str], bool]:
+    """The names in a field that holds several, and whether they are a path from coarse to fine."""
+    if _LIST_OF_NAMES.fullmatch(value.strip()):
+        names = [_clean(single or double) for single, double in _NAME_IN_LIST.findall(value)]
+        return [name for name in names if name], False
+    names = [_clean(token.replace("_", " ")) for token in value.split(seq_separator)]
+    return [name for name in names if name], _kind(table, field) == "path"
+
+
+def _number(value: str, field: str, kind: str) -> str:
+    value = value.strip()
+    if not value:
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(
+            f"column {field!r} of the item file is of type float but holds {value!r}: make it a token column"
+        ) from None
+    if not math.isfinite(number):
+        return ""
+    if kind == "price":
+        return f"${number:.2f}"
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else value

@@ -1,0 +1,130 @@
+"""Sentence encoders such as the paper's Sentence-T5 (section 4.1.3): sentences in, their embeddings out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbole_tiger.cache import content_key
+from recbole_tiger.content.encoders.base import Encoder, examples, versions
+from recbole_tiger.content.encoders.hub import WAYS_OUT, FoundModel, find_model, hub_revision
+from recbole_tiger.errors import HubUnreachableError
+
+logger = logging.getLogger(__name__)
+
+
+class SentenceTransformerEncoder(Encoder):
+    """A model of the library sentence-transformers.
+
+    Args:
+        model: a folder, or a name that is looked for in the `offline` extra, in the local cache and on the hub, in
+            this order.
+        batch_size: sentences at a time.
+        device: as torch names it, or `auto`.
+    """
+
+    name = "sentence_transformers"
+
+    def __init__(self, model: str, batch_size: int | None = None, device: str | None = None) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self.device = device
+
+    def fingerprint(self) -> dict[str, Any]:
+        found = find_model(self.model)
+        return {
+            "encoder": self.name,
+            "model": [found.name, found.revision] if found.revision else content_key(found.folder),
+            "batch_size": self.batch_size,
+            "device": None if self.device is None else str(self.device).split(":")[0],
+            "versions": versions("sentence-transformers", "transformers", "torch"),
+        }
+
+    def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
+        embeddings = np.ascontiguousarray(self._embed(sentences, progress), dtype=np.float32)
+        bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+        if len(bad):
+            raise ValueError(
+                f"content_model={self.model!r} gave NaN or infinite embeddings for {len(bad)} of {len(item_ids)} "
+                f"items (such as {examples([item_ids[row] for row in bad])}): take another model"
+            )
+        return embeddings
+
+    def _embed(self, sentences: list[str], progress: bool) -> NDArray[Any]:
+        """Embeddings as the model gives them."""
+        found = find_model(self.model)  # first of all: importing the library alone takes seconds
+        batch_size = 32 if self.batch_size is None else self.batch_size
+        if batch_size < 1:
+            raise ValueError(f"content_batch_size={batch_size} must be at least 1")
+        try:
+            import torch
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ValueError(
+                f"content_encoder=sentence_transformers needs the package sentence-transformers ({error}): "
+                "install it, or set content_encoder=tfidf_svd"
+            ) from error
+        device = _torch_device("auto" if self.device is None else str(self.device))
+        bars = progress and sys.stderr.isatty()
+        with _quiet_loading(bars):
+            network = self._load(found, lambda name: SentenceTransformer(name, device=device))
+        network = network.float()  # some are stored in half precision, which a CPU is slow and inexact in
+        try:
+            return network.encode(sentences, batch_size=batch_size, show_progress_bar=bars, convert_to_numpy=True)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ValueError(
+                f"content_batch_size={batch_size} is too much for the memory of {device}: lower it"
+            ) from error
+
+    def _load(self, found: FoundModel, load: Callable[[str], Any]) -> Any:
+        """Load a model from where it was found; one whose download broke off is completed from the hub."""
+        name = found.name if found.folder is None else str(found.folder)
+        logger.info("Loading content_model=%s from %s", self.model, name)
+        try:
+            try:
+                return load(name)
+            except Exception:
+                if found.folder is None or found.revision is None or hub_revision(found.name, self.model) is None:
+                    raise
+                return load(found.name)
+        except HubUnreachableError:
+            raise
+        except Exception as error:
+            # Every layer below has its own exceptions for missing files, unknown architectures and broken weights.
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise ValueError(f"content_model={self.model!r} cannot be loaded ({reason}): {WAYS_OUT}") from error
+
+
+def _torch_device(device: str) -> str:
+    import torch  # here, as above
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is none that torch knows: cpu, cuda, cuda:0 or auto") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}: torch finds no such device here; use cpu or auto")
+    return device
+
+
+@contextlib.contextmanager
+def _quiet_loading(bars: bool) -> Iterator[None]:
+    """Keep transformers from drawing its bar where nobody watches."""
+    from transformers.utils import logging as transformers_logging  # here, as above
+
+    if bars or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
