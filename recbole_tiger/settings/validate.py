@@ -242,7 +242,7 @@ def _check_generative(config: Config) -> None:
                 + (", precision=bf16 is what you want on CUDA" if model_spec(config["model"]).has_t5 else "")
             )
     steps, warmup = config["max_steps"] or 0, config["warmup_steps"] or 0
-    if config["lr_scheduler"] == "cosine" and steps <= warmup:
+    if config["lr_scheduler"] == "cosine" and 0 < steps <= warmup:
         raise ConfigError(
             f"lr_scheduler=cosine ends at max_steps={steps}, which must be larger than warmup_steps={warmup}; "
             "raise max_steps, or use lr_scheduler=constant or inverse_sqrt"

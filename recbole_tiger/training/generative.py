@@ -6,11 +6,11 @@ Input: RecBole's loaders and a model. Output: as of :class:`SequentialTrainer`; 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
-from recbole.utils import set_color
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
@@ -18,10 +18,11 @@ from tqdm import tqdm
 from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
-from recbole_tiger.errors import NotFiniteError, TrainingStopped
+from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
 from recbole_tiger.nn import WeightAverage
 from recbole_tiger.settings.validate import check_arithmetic, precision_of
 from recbole_tiger.training.optimizers import build_optimizer, learning_rate_factor
+from recbole_tiger.training.progress import RunSize
 from recbole_tiger.training.sequential import SequentialTrainer
 
 #: Steps between two looks at the losses: each look waits for the device (not on a CPU, where every step is looked at).
@@ -38,10 +39,9 @@ class TIGERTrainer(SequentialTrainer):
         self.eval_steps = config["eval_steps"] or 0
         self._validated_at = 0  # step of the last validation
         self._stopping = False
-        self._epoch = 0
-        self._steps_per_epoch = 0
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
         self._examples: TrainingExamples | TrainingWindows | None = None
+        self._epoch = 0
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
         self._look_steps = 1 if self.device.type == "cpu" else NAN_CHECK_STEPS
         self.precision = precision_of(config)
         self.average: WeightAverage | None = None
@@ -57,7 +57,11 @@ class TIGERTrainer(SequentialTrainer):
 
     def _learning_rate_factor(self, step: int) -> float:
         warmup = int(self.config["warmup_steps"] or 0)
-        return learning_rate_factor(self.config["lr_scheduler"], step, warmup, self.max_steps)
+        return learning_rate_factor(self.config["lr_scheduler"], step, warmup, self._last_step() or warmup + 1)
+
+    def _last_step(self) -> int:
+        """The step at which training ends at the latest; 0 as long as that is not known."""
+        return self.max_steps or (self.epochs * self._steps_of_a_pass() if self._examples is not None else 0)
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
@@ -97,7 +101,18 @@ class TIGERTrainer(SequentialTrainer):
     def fit(self, *args, **kwargs):
         """As in the base class; how to compute is checked here once more for RecBole's own ``run_recbole``."""
         check_arithmetic(self.config)
+        self._prepare_examples(args[0] if args else kwargs["train_data"])
         return super().fit(*args, **kwargs)
+
+    def _prepare_examples(self, train_data) -> None:
+        if self._examples is None:
+            self._examples = self._make_examples(train_data._dataset)
+            warmup = self.config["warmup_steps"] or 0
+            if self.config["lr_scheduler"] == "cosine" and self._last_step() <= warmup:
+                raise ConfigError(
+                    f"lr_scheduler=cosine ends with epochs={self.epochs}, at step {self._last_step()}, which must be after "
+                    f"warmup_steps={warmup}; raise epochs, lower warmup_steps, or use lr_scheduler=constant or inverse_sqrt"
+                )
 
     def _is_over(self) -> bool:
         """Whether `max_steps` are done."""
@@ -105,16 +120,15 @@ class TIGERTrainer(SequentialTrainer):
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over all training prefixes, or the rest of one; the mean loss of a step."""
-        if self._examples is None:
-            self._examples = self._make_examples(train_data._dataset)
+        self._prepare_examples(train_data)
         self._epoch = epoch_idx
         self.model.train()
         loss_func = loss_func or self._loss_func
         batches = self._examples.batches(self.config["train_batch_size"], seed=(self.config["seed"], epoch_idx))
         steps, loss_sum = self._progress
-        self._steps_per_epoch = len(batches)
-        bar = self._progress_bar(batches, steps, show_progress)
+        bar, of_a_pass = self._progress_bar(batches, steps, show_progress), sum(batches.n_targets)
         batches = batches.after(steps)
+        self.run_progress.restart()
         total = torch.full((), loss_sum, device=self.device)
         recent: list[Tensor] = []  # losses that were not looked at
         for batch, n_targets in zip(batches, batches.n_targets, strict=True):
@@ -125,7 +139,7 @@ class TIGERTrainer(SequentialTrainer):
             total += loss
             recent.append(loss)
             steps += 1
-            bar.update(n_targets)
+            self.run_progress.advance(bar, n_targets, of_a_pass)
             if steps % self._look_steps == 0:
                 self._check_losses(total, recent, steps, bar)
                 recent = []
@@ -175,15 +189,23 @@ class TIGERTrainer(SequentialTrainer):
         n_targets = batches.n_targets
         if self.max_steps:
             n_targets = n_targets[: done + max(self.max_steps - self.global_step, 0)]
-        return tqdm(
-            total=sum(n_targets),
-            initial=sum(n_targets[:done]),
-            unit=" examples",
-            unit_scale=True,
-            ncols=100,
-            desc=set_color(f"Train {self._epoch:>5}", "pink"),
-            disable=None if show_progress else True,
-        )
+        return self.run_progress.bar(sum(n_targets), sum(n_targets[:done]), " examples", show_progress)
+
+    def _steps_of_a_pass(self) -> int:
+        assert self._examples is not None
+        return -(-len(self._examples) // self.config["train_batch_size"])
+
+    def _run_size(self) -> RunSize:
+        size, steps = super()._run_size(), self._steps_of_a_pass()
+        passes = min(size.passes, self.max_steps / steps) if self.max_steps else size.passes
+        at: Sequence[float] = size.validation_at
+        if self.eval_steps:
+            at = [step / steps for step in range(self.eval_steps, int(passes * steps), self.eval_steps)]
+        ends = (*(each for each in at if each < passes), passes) if at or self.eval_steps else ()
+        return RunSize(passes, ends, size.max_seconds)
+
+    def _passes_done(self) -> float:
+        return self.start_epoch + self._progress[0] / self._steps_of_a_pass()
 
     def _check_losses(self, total: Tensor, recent: list[Tensor], steps: int, bar: tqdm) -> None:
         """Show the mean loss; raise if a loss since the last look is not finite, and name its step."""
@@ -223,7 +245,7 @@ class TIGERTrainer(SequentialTrainer):
         """Validation every `eval_steps` steps, within an epoch."""
         self._count_training()
         improved, result = self._validate(self._epoch)
-        passed = self._epoch + self._progress[0] / self._steps_per_epoch
+        passed = self._epoch + self._progress[0] / self._steps_of_a_pass()
         self.history.append({"epoch": self._epoch, "step": self.global_step, "epochs": passed, "valid": dict(result)})
         self.model.train()
         if self._fit.saved:

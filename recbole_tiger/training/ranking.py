@@ -7,6 +7,7 @@ Output: every user's rank, and what RecBole's evaluator computes its metrics fro
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
@@ -29,6 +30,20 @@ def batches_bar(batches, total: int, text: str, show: bool) -> tqdm:
     """A bar over batches; without `show`, or without a terminal, there is none."""
     text = set_color(text, "pink")
     return tqdm(batches, total=total, ncols=100, desc=text, disable=None if show else True)
+
+
+def probe_seconds(loader: FullSortEvalDataLoader, config, find: Find, device: torch.device, n_users: int = 64) -> float:
+    """Seconds that ranking a whole loader takes, from its first users."""
+    interaction, history_index, *_ = next(iter(loader))
+    n_users = min(n_users, len(interaction))
+    part = interaction[:n_users].to(device)
+    if history_index is not None:
+        history_index = tuple(index[history_index[0] < n_users] for index in history_index)
+    started = perf_counter()
+    find(part, max(config["topk"]), None, history_index)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (perf_counter() - started) * loader.sample_size / n_users
 
 
 def seen_items(dataset, users: Tensor) -> Tensor:

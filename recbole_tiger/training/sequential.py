@@ -32,7 +32,8 @@ from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.signals import on_sigterm
 from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
 from recbole_tiger.training.finite import check_weights
-from recbole_tiger.training.ranking import batches_bar, rank_loader, scores_of_all_items
+from recbole_tiger.training.progress import TimedTrainer
+from recbole_tiger.training.ranking import rank_loader, scores_of_all_items
 from recbole_tiger.training.resume import check_same_run, is_written
 
 
@@ -47,7 +48,7 @@ class FitOptions:
     callback: Callable[[int, float], None] | None = None
 
 
-class SequentialTrainer(Trainer):
+class SequentialTrainer(TimedTrainer, Trainer):
     """RecBole's trainer for any sequential model, with what the benchmark promises.
 
     Attributes:
@@ -215,7 +216,9 @@ class SequentialTrainer(Trainer):
         self.train_loss_dict[epoch] = sum(loss) if isinstance(loss, tuple) else loss
         record: dict = {"epoch": epoch, "train_loss": float(self.train_loss_dict[epoch]), "seconds": trained - started}
         if self._fit.verbose:
-            self.logger.info(self._generate_train_loss_output(epoch, started, trained, loss))
+            left = self.run_progress.clock.left_text() if epoch + 1 < self.epochs else ""
+            text = self._generate_train_loss_output(epoch, started, trained, loss)
+            self.logger.info(f"{text} {left}".rstrip())
         self._add_train_loss_to_tensorboard(epoch, loss)
         rate = self.optimizer.param_groups[0]["lr"]
         self.tensorboard.add_scalar("Learning_rate", rate, epoch)
@@ -255,14 +258,15 @@ class SequentialTrainer(Trainer):
         is that of the whole batch.
         """
         if collectives.count() == 1:
-            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+            batches = self.run_progress.batches(train_data, len(train_data), show_progress)
+            return super()._train_epoch(batches, epoch_idx, loss_func, show_progress=False)
         self.model.train()
         loss_func = loss_func or self.model.calculate_loss
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         total_loss = 0.0
         shares = collectives.loader_shares(train_data)
-        for _, interaction in batches_bar(shares, len(train_data), f"Train {epoch_idx:>5}", show_progress):
+        for _, interaction in self.run_progress.batches(shares, len(train_data), show_progress):
             self.optimizer.zero_grad()
             loss, n_targets = torch.zeros((), device=self.device), 0
             if interaction is not None:
@@ -313,6 +317,7 @@ class SequentialTrainer(Trainer):
         score = result[self.valid_metric]
         seconds = perf_counter() - started
         self.seconds["validation"] += seconds
+        self.run_progress.validated(seconds)
         improved = score > self.best_valid_score if self.valid_metric_bigger else score < self.best_valid_score
         if improved:
             self.best_valid_score, self.best_valid_result, self.cur_step = score, result, 0

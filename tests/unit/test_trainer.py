@@ -21,7 +21,7 @@ from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.nn.t5.seq2seq import _attend
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.validate import precision_of
-from recbole_tiger.training import generative
+from recbole_tiger.training import generative, progress
 
 
 def trained(toy, n_steps, model="TIGER", **more):
@@ -161,7 +161,7 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(toy, monkeypatch, max_steps
         bars.append(tqdm(**options, file=screen, mininterval=0))
         return bars[-1]
 
-    monkeypatch.setattr(generative, "tqdm", bar)
+    monkeypatch.setattr(progress, "tqdm", bar)
     more = {"train_batch_size": 40, "max_steps": max_steps, "lr_scheduler": "constant", "learning_rate": 0.002}
     config = build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **more))
     data = prepare_data(config)
@@ -170,7 +170,7 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(toy, monkeypatch, max_steps
     assert bars[0].n == bars[0].total == trainer.examples_seen
     assert trainer.global_step == (max_steps or len(trainer._examples.batches(40, (0,))))
     lines = [line for line in screen.getvalue().split("\r") if "loss" in line]
-    shape = r"Train     0.*\d+/\d+ \[\d\d:\d\d<\d\d:\d\d, .*examples/s, loss \d\.\d{4}, lr 2\.0e-03\]"
+    shape = r"pass 1 of at most \d+ · \d+ s.*\d+/\d+ \[\d\d:\d\d<\d\d:\d\d, .*examples/s, loss \d\.\d{4}, lr 2\.0e-03\]"
     assert len(lines) > 1 and all(re.search(shape, line) for line in lines), screen.getvalue()
     assert f"loss {loss:.4f}" in lines[-1]
 
