@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from recbole_tiger.quantization import Scaler, build_quantizer  # noqa: E402
 from recbole_tiger.quantization.rqvae import RQVAE, _Training  # noqa: E402
 from recbole_tiger.semantic_ids import SemanticIDTable  # noqa: E402
+from recbole_tiger.semantic_ids.collisions import ranks, reassign  # noqa: E402
 
 STEPS = 12  # one epoch of the paper's Beauty: 12,101 items in batches of 1024
 
@@ -164,8 +165,6 @@ def benchmark_collisions(items: int, repeats: int) -> None:
     def costs(rows: np.ndarray) -> np.ndarray:
         return np.random.default_rng(int(rows[0])).random((len(rows), 256), dtype=np.float32)
 
-    from recbole_tiger.semantic_ids.table import _keys, _ranks, _reassign
-
     tables = {
         c: SemanticIDTable.from_codes(codes, names, [256] * 3, c, level_costs=costs) for c in ("append", "reassign")
     }
@@ -174,8 +173,8 @@ def benchmark_collisions(items: int, repeats: int) -> None:
     everyone = np.ones(items, dtype=bool)
     seconds = take_turns(
         {
-            "append, codes alone": lambda: np.column_stack([codes, _ranks(_keys(codes, [256] * 3))]),
-            "reassign, codes alone": lambda: _reassign(codes, [256] * 3, costs, everyone),
+            "append, codes alone": lambda: np.column_stack([codes, ranks(codes, [256] * 3)]),
+            "reassign, codes alone": lambda: reassign(codes, [256] * 3, costs, everyone),
             "append, whole table": lambda: SemanticIDTable.from_codes(codes, names, [256] * 3),
             "reassign, whole table": lambda: SemanticIDTable.from_codes(
                 codes, names, [256] * 3, "reassign", level_costs=costs

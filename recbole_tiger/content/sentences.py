@@ -90,12 +90,7 @@ def item_titles(
 
 
 def category_paths(
-    table: pd.DataFrame,
-    item_ids: Sequence[str],
-    item_id_field: str,
-    field: str,
-    *,
-    seq_separator: str = " ",
+    table: pd.DataFrame, item_ids: Sequence[str], item_id_field: str, field: str, *, seq_separator: str = " "
 ) -> list[list[str]]:
     """The categories of each item from the coarsest to the finest, for the report on Semantic IDs.
 

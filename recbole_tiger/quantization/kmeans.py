@@ -88,10 +88,7 @@ def squared_distances(x: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 
 def nearest(
-    x: torch.Tensor,
-    centroids: torch.Tensor,
-    norms: torch.Tensor | None = None,
-    x_norms: torch.Tensor | None = None,
+    x: torch.Tensor, centroids: torch.Tensor, norms: torch.Tensor | None = None, x_norms: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest centroid of every row.
 

@@ -252,11 +252,7 @@ class RQVAE(Quantizer):
             network = self._network(torch.Generator())
             network.load_state_dict(self.network_)
             network.to(self._device).requires_grad_(False)
-            self._cache = (
-                self.network_,
-                network,
-                [squared_norms(codebook) for codebook in network.codebooks],
-            )
+            self._cache = (self.network_, network, [squared_norms(codebook) for codebook in network.codebooks])
         return self._cache[1], self._cache[2]
 
     @torch.no_grad()

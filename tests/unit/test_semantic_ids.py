@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from recbole_tiger.quantization import build_quantizer
-from recbole_tiger.semantic_ids import COLLISIONS, SemanticIDTable
-from recbole_tiger.semantic_ids import table as table_module
+from recbole_tiger.semantic_ids import COLLISIONS, SemanticIDTable, collisions
 
 
 def names(n, prefix="i"):
@@ -94,7 +93,7 @@ def literal_reassign(codes, sizes, costs, movable=None):
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("entries", [1 << 24, 16])
 def test_reassign_is_the_literal_one(seed, entries, monkeypatch):
-    monkeypatch.setattr(table_module, "COST_ENTRIES", entries)  # with 16, one prefix at a time
+    monkeypatch.setattr(collisions, "COST_ENTRIES", entries)  # with 16, one prefix at a time
     rng = np.random.default_rng(seed)
     codes, sizes = catalogue(rng)
     if seed % 3 == 0:
@@ -134,7 +133,7 @@ def test_costs_as_function_and_as_matrix_and_of_a_quantizer(monkeypatch):
         return quantizer.last_level_costs(x[rows], codes[rows])
 
     matrix = quantizer.last_level_costs(x, codes)
-    monkeypatch.setattr(table_module, "COST_ENTRIES", 60 * 40)
+    monkeypatch.setattr(collisions, "COST_ENTRIES", 60 * 40)
     table = SemanticIDTable.from_codes(codes, names(300), [3, 4, 60], "reassign", level_costs=costs)
     same = SemanticIDTable.from_codes(codes, names(300), [3, 4, 60], "reassign", level_costs=matrix)
     np.testing.assert_array_equal(table.codes, same.codes)

@@ -1,0 +1,212 @@
+"""Items that share their codes: codes `[n, m]` in, ranks that tell them apart or codes moved to free ones out.
+
+The two ways of `SemanticIDTable`: `ranks` for the extra token of section 3.1.3 of the paper, `reassign` for the nearest
+free code of the last level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Entries of a cost matrix that `reassign` holds at a time.
+COST_ENTRIES = 1 << 24
+
+Integers = NDArray[np.int64]
+#: From row numbers `[r]` to the costs of the codes of the last level `[r, K]`.
+LevelCosts = Callable[[Integers], NDArray[np.floating[Any]]]
+
+
+# ------------------------------------------------------------------------------------------------ grouping by ID
+
+
+def row_keys(codes: Integers, sizes: Sequence[int]) -> Integers:
+    """One int64 per row of `codes` `[n, m]` that compares as the row does; `[n]`."""
+    keys = np.zeros(len(codes), dtype=np.int64)
+    span = 1
+    for column, size in zip(codes.T, sizes, strict=True):
+        if span > np.iinfo(np.int64).max // int(size):  # the product would not fit: number the prefixes instead
+            keys = dense(keys)
+            span = int(keys.max(initial=0)) + 1
+        keys = keys * int(size) + column
+        span *= int(size)
+    return keys
+
+
+def dense(keys: Integers) -> Integers:
+    """Keys renumbered 0, 1, 2, ... in the same order."""
+    order, groups, _ = _sorted_groups(keys)
+    renumbered = np.empty(len(keys), dtype=np.int64)
+    renumbered[order] = groups
+    return renumbered
+
+
+def ranks(codes: Integers, sizes: Sequence[int]) -> Integers:
+    """Position of every item among the items with the same codes, in the order of the items; `[n]`."""
+    order, groups, starts = _sorted_groups(row_keys(codes, sizes))
+    positions = np.empty(len(codes), dtype=np.int64)
+    positions[order] = np.arange(len(codes)) - starts[groups]
+    return positions
+
+
+def any_shared(codes: Integers, sizes: Sequence[int]) -> bool:
+    """Whether two items have the same codes."""
+    return bool((ranks(codes, sizes) > 0).any())
+
+
+def _sorted_groups(keys: Integers) -> tuple[Integers, Integers, Integers]:
+    """Rows in stable order of their key; number of the group of each of these; first position of each group."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return order, np.cumsum(new) - 1, np.flatnonzero(new)
+
+
+# -------------------------------------------------------------------------------------------------- reassignment
+
+
+def cost_function(level_costs: LevelCosts | NDArray[Any] | None, n: int, size: int) -> LevelCosts:
+    """`level_costs` in its three forms (see `SemanticIDTable.from_codes`) as a function of row numbers."""
+    if level_costs is None:
+        return lambda rows: np.zeros((len(rows), size), dtype=np.float32)
+    if not callable(level_costs):
+        matrix = np.asarray(level_costs)
+        if matrix.shape != (n, size):
+            raise ValueError(f"level_costs must be [n_items, last codebook size] = {(n, size)}, got {matrix.shape}.")
+        return lambda rows: matrix[rows].astype(np.float32, copy=False)
+
+    def called(rows: Integers) -> NDArray[np.float32]:
+        costs = np.asarray(level_costs(rows), dtype=np.float32)
+        if costs.shape != (len(rows), size):
+            raise ValueError(
+                f"level_costs must return [rows, last codebook size] = {(len(rows), size)}, got {costs.shape}."
+            )
+        return costs
+
+    return called
+
+
+def reassign(
+    codes: Integers, sizes: Sequence[int], costs_of: LevelCosts, movable: NDArray[np.bool_]
+) -> tuple[Integers, int, int]:
+    """Moves colliding items to free codes of the last level, see `SemanticIDTable.from_codes`.
+
+    Args:
+        codes: `[n, m]`.
+        sizes: codes per level.
+        costs_of: see `cost_function`.
+        movable: `[n]` bool, items that may be moved; the others keep their ID whatever it costs.
+
+    Returns:
+        New codes `[n, m]`, how many items were moved, and for how many there was no free code.
+    """
+    size = int(sizes[-1])
+    codes = codes.copy()
+    prefixes = dense(row_keys(codes[:, :-1], sizes[:-1]))
+    slots = prefixes * size + codes[:, -1]  # one per prefix and last code
+    order, groups, starts = _sorted_groups(slots)
+    taken = slots[order[starts]]  # slots that an item holds, ascending
+    shared = np.diff(np.append(starts, len(slots))) > 1
+    rows = np.sort(order[shared[groups]])
+    rows = rows[movable[rows]]
+    fixed = np.sort(slots[~movable])
+    moved = unresolved = 0
+    for part in _whole_prefixes(rows, prefixes, max(COST_ENTRIES // size, 1)):
+        costs = costs_of(part)
+        if np.isnan(costs.min()):
+            raise ValueError("level_costs must not be NaN.")
+        extra = ~_keepers(slots[part], costs[np.arange(len(part)), codes[part, -1]], fixed)
+        part, costs = part[extra], costs[extra]  # a copy, which may be written to
+        local_prefixes, local = np.unique(prefixes[part], return_inverse=True)
+        occupied = np.zeros((len(local_prefixes), size), dtype=bool)
+        first, last = np.searchsorted(taken, [local_prefixes[0] * size, (local_prefixes[-1] + 1) * size])
+        held = taken[first:last]
+        position = np.searchsorted(local_prefixes, held // size)
+        concerned = local_prefixes[position] == held // size
+        occupied[position[concerned], held[concerned] % size] = True
+        costs[occupied[local]] = np.inf
+        found = _match(costs, local)
+        codes[part[found >= 0], -1] = found[found >= 0]
+        moved += int((found >= 0).sum())
+        unresolved += int((found < 0).sum())
+    return codes, moved, unresolved
+
+
+def _whole_prefixes(rows: Integers, prefixes: Integers, room: int) -> Iterator[Integers]:
+    """The rows, prefix by prefix, in parts of at most `room` rows, more only where one prefix has more."""
+    rows = rows[np.argsort(prefixes[rows], kind="stable")]
+    bounds = np.flatnonzero(np.diff(prefixes[rows], prepend=-1))
+    start = 0
+    for bound, following in zip(bounds, [*bounds[1:], len(rows)], strict=False):  # without rows there are no bounds
+        if following - start > room and bound > start:
+            yield rows[start:bound]
+            start = bound
+    if len(rows):
+        yield rows[start:]
+
+
+def _keepers(slots: Integers, costs: NDArray[Any], fixed: Integers) -> NDArray[np.bool_]:
+    """Which rows keep their slot: of each slot the row of least cost, the first of equals; `[n]` bool.
+
+    No row keeps a slot that is in `fixed` (sorted).
+    """
+    order = np.lexsort((costs, slots))  # stable: equals stay in the order of the rows
+    first = np.ones(len(slots), dtype=bool)
+    first[1:] = slots[order][1:] != slots[order][:-1]
+    keeps = np.zeros(len(slots), dtype=bool)
+    keeps[order[first]] = True
+    if len(fixed):
+        position = np.minimum(np.searchsorted(fixed, slots), len(fixed) - 1)
+        keeps &= fixed[position] != slots
+    return keeps
+
+
+def _match(costs: NDArray[Any], groups: Integers) -> Integers:
+    """Gives every row a code of its own inside its group, the cheapest pair of row and code first.
+
+    All groups are worked on at once by deferred acceptance (Gale & Shapley 1962): each row without a code asks for
+    the cheapest one it was not refused, each code keeps the cheapest row that asked. With one and the same cost on
+    both sides the outcome is that of taking the cheapest remaining pair again and again; equals go to the first
+    row and the lowest code.
+
+    Args:
+        costs: `[r, K]`, infinity where a row must not have a code.
+        groups: `[r]`, numbers of the groups, from 0.
+
+    Returns:
+        Codes `[r]`, -1 for rows that nothing was left for.
+    """
+    n, size = costs.shape
+    found = np.full(n, -1, dtype=np.int64)
+    holder = np.full((int(groups.max(initial=-1)) + 1) * size, -1, dtype=np.int64)
+    refusals = np.zeros(n, dtype=np.int64)
+    # each row's codes from cheap to dear, written when the row is first refused: most never are
+    preference = np.empty((n, size), dtype=np.int32)
+    asking, wanted = np.arange(n), costs.argmin(1)
+    while len(asking):
+        possible = np.isfinite(costs[asking, wanted])
+        asking = asking[possible]
+        slots = groups[asking] * size + wanted[possible]
+        # those who ask and those who hold what is asked for compete
+        holding = holder[np.unique(slots)]
+        holding = holding[holding >= 0]
+        rows = np.concatenate([asking, holding])
+        slots = np.concatenate([slots, groups[holding] * size + found[holding]])
+        order = np.lexsort((rows, costs[rows, slots % size], slots))
+        rows, slots = rows[order], slots[order]
+        wins = np.ones(len(rows), dtype=bool)
+        wins[1:] = slots[1:] != slots[:-1]
+        holder[slots[wins]] = rows[wins]
+        found[rows[wins]] = slots[wins] % size
+        refused = rows[~wins]
+        found[refused] = -1
+        first_time = refused[refusals[refused] == 0]
+        preference[first_time] = np.argsort(costs[first_time], axis=1, kind="stable")
+        refusals[refused] += 1
+        asking = refused[refusals[refused] < size]
+        wanted = preference[asking, refusals[asking]]
+    return found
