@@ -1,30 +1,80 @@
-"""Repairs of RecBole 1.2.1, one small function each, applied once by ``recbole_tiger.plugin.register``.
+"""Patches of RecBole 1.2.1, one small function each, applied once by ``recbole_tiger.plugin.register``.
 
-Comes in: RecBole's modules as installed. Goes out: the same modules, able to run on current numpy, pandas, torch and
-CUDA set-ups. A repair does nothing where it is not needed, and none changes a result that RecBole computes correctly.
+Input: RecBole's modules as installed. Output: the same modules, able to run on current numpy, pandas, torch and CUDA
+set-ups, with this package's property files, splits and safe reading of settings. A repair does nothing where it is not
+needed, and none changes a result that RecBole computes correctly.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from recbole_tiger.models import model_spec
+
 RECBOLE_VERSION = "1.2.1"
 
 
+class _Instead:
+    """An object with some of its attributes replaced."""
+
+    def __init__(self, original: Any, **replaced: Any):
+        vars(self).update(replaced, _original=original)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
+def _around(owner: type, name: str) -> Callable[[Callable], None]:
+    """Decorator: puts a function in the place of a method; it gets the original before the method's arguments."""
+
+    def replace(function: Callable) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def method(*args, **kwargs):
+            return function(original, *args, **kwargs)
+
+        setattr(owner, name, method)
+
+    return replace
+
+
 def check_recbole_version() -> None:
-    """Refuse a RecBole that these repairs were not written for."""
+    """Refuse a RecBole that these patches were not written for."""
     installed = version("recbole")
     if installed != RECBOLE_VERSION:
         raise ImportError(
             f"recbole_tiger repairs and extends RecBole {RECBOLE_VERSION}, but RecBole {installed} is installed; "
             f"install recbole=={RECBOLE_VERSION}"
         )
+
+
+def apply() -> None:
+    """Apply all patches; called once per process."""
+    restore_numpy_aliases()
+    repair_fill_nan()
+    read_tables_fast_and_whole()
+    guard_download_barrier()
+    respect_cuda_visible_devices()
+    keep_anomaly_detection_off()
+    repair_collector_of_counts()
+    read_settings_without_eval()
+    keep_row_numbers_as_ranges()
+    extend_argument_lists()
+    write_tensorboard_once()
+    read_our_property_files()
+    extend_split()
+
+
+# ------------------------------------------------------------------------------------------------------------- repairs
 
 
 def restore_numpy_aliases() -> None:
@@ -37,7 +87,7 @@ def restore_numpy_aliases() -> None:
             setattr(np, name, value)
     # Dataset code runs before the first Config when a user builds one by hand; Config sets the same value.
     if "float" not in np.__dict__:
-        np.float = np.float64
+        np.float = np.float64  # type: ignore[attr-defined]
 
 
 def repair_fill_nan() -> None:
@@ -65,49 +115,36 @@ def repair_fill_nan() -> None:
 
     module.Dataset._fill_nan = _fill_nan
 
-    class _Pandas:
-        """pandas as RecBole's loader sees it: sequence columns arrive without NaN, and files are read by the C parser.
 
-        RecBole asks for the parser in Python, which reads the same, but much slower and with several times the memory.
-        """
+def read_tables_fast_and_whole() -> None:
+    """Let RecBole's loader read files with pandas' C parser, and sequence columns without NaN.
 
-        def __getattr__(self, name):
-            return getattr(pd, name)
+    RecBole asks for the parser in Python, which reads the same, but much slower and with several times the memory.
+    """
+    from recbole.data.dataset import dataset as module
 
-        @staticmethod
-        def read_csv(*args, **kwargs):
-            try:
-                frame = pd.read_csv(*args, **{**kwargs, "engine": "c"})
-            except ValueError:  # a separator of several characters, a number such as 1_000: as RecBole asks
-                frame = pd.read_csv(*args, **kwargs)
-            for column in frame.columns:
-                if str(column).endswith("_seq"):
-                    frame[column] = frame[column].fillna("")
-            return frame
+    def read_csv(*args, **kwargs):
+        try:
+            frame = pd.read_csv(*args, **{**kwargs, "engine": "c"})
+        except ValueError:  # a separator of several characters, a number such as 1_000: as RecBole asks
+            frame = pd.read_csv(*args, **kwargs)
+        for column in frame.columns:
+            if str(column).endswith("_seq"):
+                frame[column] = frame[column].fillna("")
+        return frame
 
-    module.pd = _Pandas()
+    module.pd = _Instead(pd, read_csv=read_csv)
 
 
 def guard_download_barrier() -> None:
     """Let a single process download: RecBole calls ``torch.distributed.barrier()`` always (issues 1989 and 2050)."""
     from recbole.data.dataset import dataset as module
 
-    class _Distributed:
-        def __getattr__(self, name):
-            return getattr(torch.distributed, name)
+    def barrier(*args, **kwargs):
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier(*args, **kwargs)
 
-        @staticmethod
-        def barrier(*args, **kwargs):
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.barrier(*args, **kwargs)
-
-    class _Torch:
-        distributed = _Distributed()
-
-        def __getattr__(self, name):
-            return getattr(torch, name)
-
-    module.torch = _Torch()
+    module.torch = _Instead(torch, distributed=_Instead(torch.distributed, barrier=barrier))
 
 
 def respect_cuda_visible_devices() -> None:
@@ -118,19 +155,16 @@ def respect_cuda_visible_devices() -> None:
     """
     from recbole.config import Config
 
-    original = Config._init_device
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # now: the first Config writes its own value there
 
-    @functools.wraps(original)
-    def _init_device(self):
+    @_around(Config, "_init_device")
+    def _init_device(original, self):
         n_processes = self.final_config_dict.get("nproc")
         if "gpu_id" not in self.external_config_dict and visible:
             self.final_config_dict["gpu_id"] = visible
         elif "gpu_id" not in self.external_config_dict and isinstance(n_processes, int) and n_processes > 1:
             self.final_config_dict["gpu_id"] = ",".join(map(str, range(n_processes)))
         original(self)
-
-    Config._init_device = _init_device
 
 
 def keep_anomaly_detection_off() -> None:
@@ -167,9 +201,9 @@ def read_settings_without_eval() -> None:
     """Read string settings as literals: RecBole runs ``eval`` on each, so that opening a checkpoint could run code."""
     from recbole.config import Config
 
-    from recbole_tiger.settings.parse import parse_value
-
     def _convert_config_dict(self, config_dict):
+        from recbole_tiger.settings.parse import parse_value
+
         for key, value in config_dict.items():
             if isinstance(value, str):
                 config_dict[key] = parse_value(value, key)
@@ -200,21 +234,15 @@ def extend_argument_lists() -> None:
     """Keep RecBole's module-level argument list from growing with every ``Config`` (it is appended to in place)."""
     from recbole.config import Config
 
-    original = Config._init_parameters_category
-
-    @functools.wraps(original)
-    def _init_parameters_category(self):
+    @_around(Config, "_init_parameters_category")
+    def _init_parameters_category(original, self):
         original(self)
         self.parameters = {category: list(names) for category, names in self.parameters.items()}
-
-    Config._init_parameters_category = _init_parameters_category
 
 
 def write_tensorboard_once() -> None:
     """Let one process of a run write TensorBoard's events; RecBole opens a writer in each."""
     from recbole.trainer import trainer as module
-
-    from recbole_tiger.distributed import collectives
 
     original = module.get_tensorboard
 
@@ -222,26 +250,46 @@ def write_tensorboard_once() -> None:
         def __getattr__(self, name):
             return lambda *args, **kwargs: None
 
-    module.get_tensorboard = lambda logger: original(logger) if collectives.is_main() else _Silent()
+    def get_tensorboard(logger):
+        from recbole_tiger.distributed.collectives import is_main
+
+        return original(logger) if is_main() else _Silent()
+
+    module.get_tensorboard = get_tensorboard
 
 
-_applied = False
+# ---------------------------------------------------------------------------------------------------------- extensions
 
 
-def apply() -> None:
-    """Apply all repairs, once per process."""
-    global _applied
-    if _applied:
-        return
-    check_recbole_version()
-    restore_numpy_aliases()
-    repair_fill_nan()
-    guard_download_barrier()
-    respect_cuda_visible_devices()
-    keep_anomaly_detection_off()
-    repair_collector_of_counts()
-    read_settings_without_eval()
-    keep_row_numbers_as_ranges()
-    extend_argument_lists()
-    write_tensorboard_once()
-    _applied = True
+def read_our_property_files() -> None:
+    """Let RecBole's own ``Config`` read our property files below the user's, for our models only."""
+    from recbole.config import Config
+
+    @_around(Config, "_load_internal_config_dict")
+    def _load_internal_config_dict(original, self, model, model_class, dataset):
+        from recbole_tiger.settings.chain import shipped_settings
+
+        original(self, model, model_class, dataset)
+        if model_spec(model).ours:
+            self.internal_config_dict.update(shipped_settings(model, dataset, self.external_config_dict))
+
+
+def extend_split() -> None:
+    """Let every sequential dataset of RecBole divide its rows at two moments, which its own splits do not.
+
+    For that it keeps the times as they were read: with `normalize_all`, RecBole's default on ml-100k, they become
+    fractions before anything else sees them.
+    """
+    from recbole.data.dataset import SequentialDataset
+
+    @_around(SequentialDataset, "build")
+    def build(original, self):
+        from recbole_tiger.data.dataset import build_phases
+
+        return build_phases(self, original)
+
+    @_around(SequentialDataset, "_normalize")
+    def _normalize(original, self):
+        if self.time_field in self.inter_feat:
+            self.times = self.inter_feat[self.time_field].to_numpy(dtype="float64", copy=True)
+        original(self)

@@ -1,7 +1,11 @@
-"""Puts this package's models, trainers and datasets where RecBole looks for them by name. Idempotent.
+"""Puts this package's models, trainers and datasets where RecBole looks for them by name, when RecBole is imported.
 
-RecBole finds a model through ``importlib.util.find_spec("recbole.model.sequential_recommender.<name>")``, which looks
-into ``sys.modules`` first; a trainer and a dataset as attributes ``<Model>Trainer`` and ``<Model>Dataset``.
+Input: nothing; ``import recbole_tiger`` installs the hook and imports neither RecBole nor anything heavy. Output: RecBole's
+look-ups find ours: ``recbole.model.sequential_recommender.<name>``, ``recbole.trainer.<Model>Trainer`` and
+``recbole.data.dataset.<Model>Dataset``, each of which imports the module of ours when it is asked for.
+
+Registration may run while any module of this package is being imported, whichever was the first to import RecBole. So
+it imports no module of this package but this one's neighbours, and all other imports stand inside what RecBole calls.
 """
 
 from __future__ import annotations
@@ -11,121 +15,133 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+from collections.abc import Callable
+from types import ModuleType
 
-from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.plugin import patches
+from recbole_tiger.models import MODELS
 
+_QUICK_START = "recbole.quick_start.quick_start"
+_MODULES = {
+    f"recbole.model.sequential_recommender.{spec.name.lower()}": f"recbole_tiger.model.{spec.module}"
+    for spec in MODELS.values()
+    if spec.ours
+}
 _registered = False
 
 
 def register() -> None:
-    """Apply the repairs and register our models, their trainers and datasets with RecBole."""
+    """Import RecBole and register with it, once; without this call the first import of RecBole does it.
+
+    Raises:
+        ImportError: for a RecBole that the patches were not written for.
+    """
+    import recbole  # noqa: F401
+
+    _register()
+
+
+def install_hook() -> None:
+    """Register now if RecBole is imported already, else right after it is."""
+    if not any(isinstance(finder, _Hook) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Hook())
+    if "recbole" in sys.modules:
+        _register()
+
+
+def _register(_recbole: ModuleType | None = None) -> None:
     global _registered
     if _registered:
         return
-    _registered = True  # first, since the modules below import this package again
+    from recbole_tiger.plugin import patches  # imports pandas and torch
+
+    patches.check_recbole_version()
+    _registered = True
     patches.apply()
 
     import recbole.data.dataset
     import recbole.trainer
 
-    from recbole_tiger.data import dataset
-    from recbole_tiger.experiment.loading import trainer_class
-
-    for name in models_with("ours"):
-        spec = model_spec(name)
-        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = importlib.import_module(
-            f"recbole_tiger.model.{spec.module}"
-        )
-        setattr(recbole.trainer, f"{name}Trainer", trainer_class(name))
-        if spec.dataset is not None:
-            setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, spec.dataset))
-    _extend_config()
-    _extend_split()
-    _extend_quick_start()
+    ours = [spec for spec in MODELS.values() if spec.ours]
+    _add_attributes(recbole.trainer, {f"{spec.name}Trainer": _trainer(spec.name) for spec in ours})
+    classes = {f"{spec.name}Dataset": _dataset(spec.dataset) for spec in ours if spec.dataset}
+    _add_attributes(recbole.data.dataset, classes)
+    if _QUICK_START in sys.modules:
+        _extend_quick_start(sys.modules[_QUICK_START])
 
 
-def _extend_config() -> None:
-    """Let RecBole's own ``Config`` read our property files below the user's, for our models only."""
-    from recbole.config import Config
+def _trainer(model: str) -> Callable[[], type]:
+    def load() -> type:
+        from recbole_tiger.experiment.loading import trainer_class
 
-    from recbole_tiger.settings.chain import shipped_settings
+        return trainer_class(model)
 
-    original = Config._load_internal_config_dict
+    return load
+
+
+def _dataset(name: str) -> Callable[[], type]:
+    return lambda: getattr(importlib.import_module("recbole_tiger.data.dataset"), name)
+
+
+def _add_attributes(module: ModuleType, loaders: dict[str, Callable[[], type]]) -> None:
+    """Give a module attributes that are loaded when they are first asked for."""
+
+    def __getattr__(name: str):
+        if name not in loaders:
+            raise AttributeError(f"module '{module.__name__}' has no attribute '{name}'")
+        value = loaders[name]()
+        setattr(module, name, value)
+        return value
+
+    module.__getattr__ = __getattr__  # type: ignore[method-assign]
+
+
+def _extend_quick_start(module: ModuleType) -> None:
+    """Give ``recbole.quick_start`` a loader for checkpoints of this package."""
+    original = module.load_data_and_model
 
     @functools.wraps(original)
-    def _load_internal_config_dict(self, model, model_class, dataset):
-        original(self, model, model_class, dataset)
-        if model_spec(model).ours:
-            self.internal_config_dict.update(shipped_settings(model, dataset, self.external_config_dict))
+    def load_data_and_model(model_file):
+        from recbole_tiger.experiment import loading
+        from recbole_tiger.training.checkpoint import is_safe_checkpoint
 
-    Config._load_internal_config_dict = _load_internal_config_dict
+        return (loading.load_data_and_model if is_safe_checkpoint(model_file) else original)(model_file)
+
+    for name in (_QUICK_START, "recbole.quick_start"):  # the package has copied the name if it was imported before
+        if name in sys.modules:
+            vars(sys.modules[name])["load_data_and_model"] = load_data_and_model
 
 
-def _extend_split() -> None:
-    """Let every sequential dataset of RecBole divide its rows at two moments, which its own splits do not.
+class _Hook(importlib.abc.MetaPathFinder):
+    """Finds our models under RecBole's names, and calls a function after the import of some of RecBole's modules.
 
-    For that it keeps the times as they were read: with `normalize_all`, RecBole's default on ml-100k, they become
-    fractions before anything else sees them.
+    ``recbole.quick_start`` imports Ray, so it is extended only when somebody else imports it.
     """
-    from recbole.data.dataset import SequentialDataset
 
-    from recbole_tiger.data.dataset import build_phases
+    after = {"recbole": _register, _QUICK_START: _extend_quick_start}
 
-    original_build, original_normalize = SequentialDataset.build, SequentialDataset._normalize
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname in _MODULES:
+            return importlib.machinery.ModuleSpec(fullname, _Alias(_MODULES[fullname]))
+        if fullname not in self.after:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
 
-    @functools.wraps(original_build)
-    def build(self):
-        return build_phases(self, original_build)
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                self.after[fullname](module)
 
-    @functools.wraps(original_normalize)
-    def _normalize(self):
-        if self.time_field in self.inter_feat:
-            self.times = self.inter_feat[self.time_field].to_numpy(dtype="float64", copy=True)
-        original_normalize(self)
-
-    SequentialDataset.build, SequentialDataset._normalize = build, _normalize
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
 
 
-def _extend_quick_start() -> None:
-    """Give ``recbole.quick_start`` a loader for our safe checkpoints, whenever it is imported.
+class _Alias(importlib.abc.Loader):
+    """Loads a module of ours under another name."""
 
-    ``recbole.quick_start`` imports Ray, so it is not imported here.
-    """
-    name = "recbole.quick_start.quick_start"
+    def __init__(self, name: str):
+        self.name = name
 
-    def extend(module) -> None:
-        original = module.load_data_and_model
-
-        @functools.wraps(original)
-        def load_data_and_model(model_file):
-            from recbole_tiger.experiment import loading
-            from recbole_tiger.training.checkpoint import is_safe_checkpoint
-
-            return (loading.load_data_and_model if is_safe_checkpoint(model_file) else original)(model_file)
-
-        module.load_data_and_model = load_data_and_model
-        package = sys.modules.get("recbole.quick_start")
-        if package is not None and hasattr(package, "load_data_and_model"):
-            package.load_data_and_model = load_data_and_model
-
-    if name in sys.modules:
-        extend(sys.modules[name])
-        return
-
-    class Finder(importlib.abc.MetaPathFinder):
-        def find_spec(self, fullname, path, target=None):
-            if fullname != name:
-                return None
-            spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-            if spec is not None and spec.loader is not None:
-                execute = spec.loader.exec_module
-
-                def exec_module(module):
-                    execute(module)
-                    extend(module)
-
-                spec.loader.exec_module = exec_module
-            return spec
-
-    sys.meta_path.insert(0, Finder())
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = importlib.import_module(self.name)  # what the import then returns
