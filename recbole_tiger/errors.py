@@ -18,6 +18,10 @@ class CheckpointError(RecboleTigerError, ValueError):
     """A checkpoint that cannot be used; the message names the file."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint that is not what was written, or a file that is none."""
+
+
 class DamagedCacheError(RecboleTigerError, ValueError):
     """A cache file that is not what was written: it is named, never used and never silently recomputed."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.leaderboard.outputs import report, write_outputs
+from recbole_tiger.leaderboard.outputs import report
 from recbole_tiger.leaderboard.plan import OF_THE_TABLE, make_plan
 from recbole_tiger.leaderboard.published import check_published
-from recbole_tiger.leaderboard.run import failures_of, is_done, run_plan
-from recbole_tiger.leaderboard.table import make_leaderboards, read_run, read_runs
+from recbole_tiger.leaderboard.run import failures_of, run_plan
+from recbole_tiger.leaderboard.table import read_run, read_runs
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
 
 
@@ -30,10 +30,7 @@ def run(settings: Mapping) -> str:
     for key in settings:
         raise ConfigError(f"unknown key '{key}' of the leaderboard command; it has --runs, --output and --published")
     runs = read_runs(str(folder))
-    boards = make_leaderboards(
-        runs, published=check_published(published, [stored.result["dataset"] for stored in runs])
-    )
-    return report(boards, write_outputs(boards, str(output)))
+    return report(runs, (), str(output), check_published(published, [stored.result["dataset"] for stored in runs]))
 
 
 def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
@@ -51,8 +48,11 @@ def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
     return asked["model"], asked["dataset"], list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
 
 
-def make(settings: Mapping) -> str:
-    """The command line with several models: make what is missing, write the outputs, return the text to print.
+def make(settings: Mapping) -> tuple[str, int]:
+    """The command line with several models: make what is missing, write the outputs.
+
+    Returns:
+        the text to print, and the exit status: 1 if a row has no result.
 
     Raises:
         ConfigError: for settings that cannot work, or if no row has a result.
@@ -68,21 +68,13 @@ def make(settings: Mapping) -> str:
     published = check_published(settings.pop("published", False), [dataset])
     if options["ray"] and settings.get("nproc"):
         raise ConfigError(
-            f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them out"
+            f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them "
+            "out"
         )
-    plan = make_plan(
-        model,
-        dataset,
-        seeds,
-        files,
-        folder=settings.pop("leaderboard_dir", None),
-        settings=settings,
-    )
+    folder = settings.pop("leaderboard_dir", None)
+    plan = make_plan(model, dataset, seeds, files, settings, folder)
     run_plan(plan, **options)
-    found = [read_run(task.folder) for task in plan.tasks if is_done(task)]
+    found = [read_run(task.folder) for task in plan.tasks if task.is_done()]
     failures = failures_of(plan)
-    runs = [run for run in found if run is not None]
-    if not runs:
-        raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
-    boards = make_leaderboards(runs, failures, published)
-    return report(boards, write_outputs(boards, plan.folder))
+    text = report([run for run in found if run is not None], failures, plan.folder, published)
+    return text, 1 if failures else 0

@@ -17,7 +17,7 @@ from recbole_tiger.analysis.invalid_ids import InvalidIDs
 from recbole_tiger.analysis.latency import Latency
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.leaderboard.formats import cost_cells, describe, notes, quality_cells, statistics_cells
+from recbole_tiger.leaderboard.cells import cost_cells, describe, notes, quality_cells, statistics_cells
 from recbole_tiger.leaderboard.table import Leaderboard, make_leaderboards, read_run
 from recbole_tiger.report import pages
 from recbole_tiger.report.analyses import (

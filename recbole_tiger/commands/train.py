@@ -12,8 +12,8 @@ from recbole_tiger.report.run_text import report
 from recbole_tiger.settings.parse import pop_config_files
 
 
-def run(settings: dict) -> str:
-    """Train and test what the settings name; returns what to print.
+def run(settings: dict) -> str | tuple[str, int]:
+    """Train and test what the settings name; returns what to print, of a leaderboard with the exit status.
 
     Raises:
         ConfigError: for settings that cannot work, before any training.

@@ -1,6 +1,6 @@
 """The popularity row: what recommending the most frequent training items reaches under the same protocol.
 
-Comes in: every user's sequence in time order. Goes out: ranks of the held-out items.
+Input: every user's sequence in time order. Output: ranks of the held-out items.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from logging import getLogger
+from logging import WARNING, FileHandler, getLogger
 from typing import Any
 
 from recbole.config import Config
@@ -55,13 +55,16 @@ class PreparedData:
 _log_handlers: list = []
 
 
-def start_logging(config: Config) -> str | None:
+def start_logging(config: Config, screen: bool = True) -> str | None:
     """Start RecBole's log for this run; returns the log file.
 
     Of several processes the first has one, the others log errors only.
 
     RecBole's ``init_logger`` does nothing where the root logger has handlers, so a second run in a process, a notebook
     or a test runner would write to no file; handlers of others stay.
+
+    Args:
+        screen: show the log on the screen as well; False shows warnings only.
     """
     logger = getLogger()
     if not collectives.is_main():
@@ -72,6 +75,9 @@ def start_logging(config: Config) -> str | None:
         handler.close()
     logger.handlers.clear()
     init_logger(config)
+    for handler in logger.handlers:
+        if not screen and not isinstance(handler, FileHandler):
+            handler.setLevel(max(handler.level, WARNING))
     _log_handlers[:] = logger.handlers
     logger.handlers += others
     return next(os.path.relpath(h.baseFilename) for h in _log_handlers if hasattr(h, "baseFilename"))

@@ -42,19 +42,20 @@ from recbole_tiger.training.sequential import SequentialTrainer
 OnEpoch = Callable[[SequentialTrainer, PreparedData], None]
 
 
-def start_run(config: Config, saved: bool = True) -> dict:
+def start_run(config: Config, saved: bool = True, *, screen: bool = True) -> dict:
     """:func:`run_config`, in as many processes as `nproc` and `world_size` ask for.
 
     Args:
         config: from ``build_config(..., spread=True)``.
+        saved, screen: as for :func:`run_config`.
     """
     topology = Topology.of(config)
     if topology.everywhere == 1:
-        return run_config(config, saved=saved)
-    return run_in_processes(_run_share, (plain_settings(config), saved), topology)
+        return run_config(config, saved=saved, screen=screen)
+    return run_in_processes(_run_share, (plain_settings(config), saved, screen), topology)
 
 
-def _run_share(settings: dict, saved: bool) -> dict:
+def _run_share(settings: dict, saved: bool, screen: bool) -> dict:
     """:func:`run_config` in one of several processes, which must agree on the settings and on the data."""
     config = config_from_plain(settings)
     if config["device"].type == "cuda":
@@ -68,15 +69,23 @@ def _run_share(settings: dict, saved: bool) -> dict:
     if not collectives.is_main():
         for key in ("show_progress", "log_wandb"):
             config[key] = False
-    return run_config(config, saved=saved)
+    return run_config(config, saved=saved, screen=screen)
 
 
-def run_config(config: Config, saved: bool = True, *, test: bool = True, on_epoch: OnEpoch | None = None) -> dict:
+def run_config(
+    config: Config,
+    saved: bool = True,
+    *,
+    screen: bool = True,
+    test: bool = True,
+    on_epoch: OnEpoch | None = None,
+) -> dict:
     """Train and test under a checked ``Config``, in this process or as one of several (:func:`start_run`).
 
     Args:
         config: from :func:`recbole_tiger.experiment.configuration.build_config`.
         saved: keep the best and the last checkpoint in the run folder.
+        screen: show the log on the screen as well as in its file; False shows warnings only.
         test: False leaves the test set alone: no test metrics, and none of the popularity row.
         on_epoch: called with the trainer and the data after each validated epoch, once its checkpoints are written; for
             a resumed run that has nothing left to do, once.
@@ -86,7 +95,7 @@ def run_config(config: Config, saved: bool = True, *, test: bool = True, on_epoc
     """
     started = perf_counter()
     source_state()  # kept for the result: the checkout may be another one when this run ends
-    log_file = start_logging(config)
+    log_file = start_logging(config, screen)
     init_seed(config["seed"], config["reproducibility"])
     getLogger().info(config)
     data = prepare_data(config)

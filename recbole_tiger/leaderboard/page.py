@@ -11,10 +11,18 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from recbole_tiger.leaderboard.formats import cost_cells, describe, notes, quality_cells, statistics_cells
+from recbole_tiger.leaderboard.cells import (
+    cost_cells,
+    describe,
+    failure_lines,
+    notes,
+    protocol_sentence,
+    quality_cells,
+    statistics_cells,
+)
 from recbole_tiger.leaderboard.table import BoardRow, Leaderboard
 from recbole_tiger.report import pages
-from recbole_tiger.report.figures import bars, color, label, style, wrapped
+from recbole_tiger.report.figures import HEIGHT, bars, color, label, style, wrapped
 
 #: Rows that figures show; the tables have all.
 DRAWN_ROWS = 24
@@ -22,12 +30,11 @@ DRAWN_ROWS = 24
 
 def format_page(boards: Sequence[Leaderboard]) -> str:
     """The page, a section for each table."""
-    sections = [_section(board, several=len(boards) > 1) for board in boards]
     runs = sum(len(row.runs) for board in boards for row in board.rows)
     rows = sum(len(board.rows) for board in boards)
     return pages.page(
         "Leaderboard",
-        sections,
+        [_section(board, several=len(boards) > 1) for board in boards],
         subtitle=f"{_count(rows, 'row')}, {_count(runs, 'run')}; a click on a column's head sorts by it.",
         template="leaderboard.html.j2",
         values={"groups": [{"dataset": board.dataset, "protocol": _protocol(board)} for board in boards]},
@@ -40,13 +47,10 @@ def _count(number: int, noun: str) -> str:
 
 def _protocol(board: Leaderboard) -> str:
     """What two tables of one dataset can differ in."""
-    return describe(board).split(", data ")[0].rpartition(", selected")[0] + f", {board.protocol['valid_metric']}"
+    return describe(board).rpartition(", selected")[0] + f", {board.protocol['valid_metric']}"
 
 
 def _section(board: Leaderboard, several: bool) -> pages.Section:
-    title = f"{board.dataset}, {_protocol(board)}" if several else board.dataset
-    text = [describe(board)[0].upper() + describe(board)[1:] + ".", *notes(board)]
-    text += [f"{name} has no result: {reason}" for name, reason in board.failures]
     drawn = board.rows[:DRAWN_ROWS]
     parts: list[pages.Figure | pages.Table] = [pages.Table(*quality_cells(board), title="Test metrics")]
     if board.published:
@@ -54,32 +58,22 @@ def _section(board: Leaderboard, several: bool) -> pages.Section:
         parts.append(pages.Table(shown.header, shown.cells, title=shown.title, note=shown.note))
     parts.append(_bars(board, drawn))
     if any(row.is_trained() for row in drawn):
-        parts.append(_cost(board, drawn))
-        parts.append(_curves(board, drawn))
+        parts += [_cost(board, drawn), _curves(board, drawn)]
     if board.n_resamples:
         parts.append(pages.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
-    parts.append(pages.Table(*cost_cells(board), title="Cost and origin"))
-    parts.append(_environments(board))
-    return pages.Section(title, text, parts)
-
-
-def _drawn_note(board: Leaderboard) -> str:
-    return f"The best {DRAWN_ROWS} of {len(board.rows)} rows." if len(board.rows) > DRAWN_ROWS else ""
+    parts += [pages.Table(*cost_cells(board), title="Cost and origin"), _environments(board)]
+    title = f"{board.dataset}, {_protocol(board)}" if several else board.dataset
+    return pages.Section(title, [protocol_sentence(board), *notes(board), *failure_lines(board)], parts)
 
 
 def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """Bars of the main metric with intervals."""
     values = [row.mean[board.main] for row in rows]
     names = [wrapped(row.label, 18) for row in rows]
-    plot = bars(
-        names,
-        {board.main: values},
-        x_title="",
-        y_title=board.main,
-        horizontal=True,
-        height=max(320, 60 + 36 * len(rows)),
-    )
-    note = _drawn_note(board)
+    height = max(HEIGHT, 60 + 36 * len(rows))
+    plot = bars(names, {board.main: values}, y_title=board.main, horizontal=True, height=height)
+    plot.data[0].update(marker={"color": [color(index) for index in range(len(rows))]})
+    note = f"The best {DRAWN_ROWS} of {len(board.rows)} rows." if len(board.rows) > DRAWN_ROWS else ""
     if board.n_resamples:
         # Seeds are averaged for each user, so the interval is around the same mean as the bar.
         plot.data[0].update(
@@ -94,22 +88,21 @@ def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
             }
         )
         note = f"With 95% intervals over test users. {note}".strip()
-    plot.data[0].update(marker={"color": [color(place) for place in range(len(rows))]})
     return pages.Figure(plot, title=f"Test {board.main}", note=note)
 
 
 def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """The main metric against the time to train."""
     plot = go.Figure()
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.is_trained():
             plot.add_scatter(
                 x=[max(row.seconds("training", "validation"), 0.01)],
                 y=[row.mean[board.main]],
                 name=label(row.label),
                 mode="markers",
-                line={"color": color(place)},
-                marker={"color": color(place), "size": 13, "line": {"color": "#ffffff", "width": 1}},
+                line={"color": color(index)},
+                marker={"color": color(index), "size": 13, "line": {"color": "#ffffff", "width": 1}},
                 hovertemplate=f"{label(row.label)}<br>%{{x:,.3~s}} s<br>{board.main} %{{y:.4f}}"
                 f"<br>{row.first['parameters']:,} parameters<extra></extra>",
             )
@@ -123,7 +116,7 @@ def _cost(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
 def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """The main metric at each validation, after an epoch or within one, for the first seed of each row."""
     plot = go.Figure()
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         points = [
             (record.get("epochs", record["epoch"] + 1), record["valid"][board.main])
             for record in row.first.get("history") or []
@@ -136,7 +129,7 @@ def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
                 y=values,
                 name=label(row.label),
                 mode="lines+markers",
-                line={"color": color(place), "width": 2},
+                line={"color": color(index), "width": 2},
                 marker={"size": 5},
                 hovertemplate=f"{label(row.label)}<br>epoch %{{x:.4~g}}: %{{y:.4f}}<extra></extra>",
             )
@@ -150,16 +143,10 @@ def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
 def _environments(board: Leaderboard) -> pages.Table:
     """Versions and hardware, and how many runs each made."""
     found: Counter = Counter()
-    for row in board.rows:
-        for run in row.runs:
-            where = run.result.get("environment") or {}
-            versions = ", ".join(f"{name} {number}" for name, number in (where.get("versions") or {}).items() if number)
-            found[
-                (
-                    where.get("device") or "unknown",
-                    str(where.get("threads", "")),
-                    f"Python {where.get('python')}, {versions}",
-                )
-            ] += 1
-    rows = [[device, threads, versions, str(count)] for (device, threads, versions), count in found.most_common()]
+    for run in (run for row in board.rows for run in row.runs):
+        where = run.result.get("environment") or {}
+        versions = ", ".join(f"{name} {number}" for name, number in (where.get("versions") or {}).items() if number)
+        device, threads = where.get("device") or "unknown", str(where.get("threads", ""))
+        found[device, threads, f"Python {where.get('python')}, {versions}"] += 1
+    rows = [[*where, str(count)] for where, count in found.most_common()]
     return pages.Table(["hardware", "threads", "versions", "runs"], rows, title="Where the runs were made")

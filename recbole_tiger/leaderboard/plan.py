@@ -45,7 +45,7 @@ class Task:
 
     Attributes:
         row: key of everything but the seed that the run depends on.
-        folder: where it lies, named by label, seed and settings.
+        folder: of the run, named by label, seed and settings.
     """
 
     label: str
@@ -55,6 +55,15 @@ class Task:
     settings: dict
     row: str
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """The run in a message."""
+        return self.label if self.seed is None else f"{self.label}, seed {self.seed}"
+
+    def is_done(self) -> bool:
+        """Whether the run's result is there; it is written whole, and last."""
+        return (self.folder / "result.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def parse_rows(text: str | Sequence[str]) -> list[RowName]:
             tag[key] = parse_value(value, key)
         if not found:
             raise ConfigError(
-                f"model: cannot read the row '{part.strip()}'; write NAME or 'NAME[key=value,key=value]', separated by commas"
+                f"model: cannot read the row '{part.strip()}'; write NAME or 'NAME[key=value,key=value]', separated by "
+                "commas"
             )
         label = found[1] + (f"[{','.join(s.replace(' ', '') for s in _split(found[2]))}]" if tag else "")
         if label in (row.label for row in rows):
@@ -132,26 +142,9 @@ def make_plan(
     """
     names = parse_rows(model)
     settings = dict(settings or {})
-    for name in names:
-        if name.model != POP:
-            check_model(name.model)
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"seeds={list(seeds)}: {seed!r} is not a whole number; write --seeds=2024,2025")
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds={list(seeds)} names a seed twice; runs of one seed are the same run")
+    _check_rows_and_seeds(names, seeds)
     shared, blocks = _read_files(config_files, names)
     shared.update(settings)
-    for key in ("run_dir", "resume"):
-        if shared.get(key):
-            raise ConfigError(
-                f"{key}={shared[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
-            )
-    if shared.get("world_size") or shared.get("group_offset"):
-        raise ConfigError(
-            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); leave "
-            "both out"
-        )
     _check_shared(shared, names)
 
     tasks, impossible, root, data = [], {}, None, ""
@@ -163,22 +156,34 @@ def make_plan(
             impossible[name.label] = str(error)
             continue
         plain = plain_settings(config)
+        own["data_path"] = plain["data_path"]
+        protocol = {key: plain.get(key) for key in PROTOCOL_KEYS}
         if root is None:  # the same for all rows: neither a block nor brackets can name other data
             data = _data_key(config)
-            key = content_key(data, {k: plain.get(k) for k in PROTOCOL_KEYS})
-            root = Path(folder or Path(plain["checkpoint_dir"]) / f"leaderboard-{dataset}-{key[:8]}").absolute()
-        if name.model == POP:
-            plain = {key: plain.get(key) for key in PROTOCOL_KEYS}
-        row = content_key(data, name.model, _comparable(plain))
-        own = {**own, "data_path": plain_settings(config)["data_path"]}
+            name_of_folder = f"leaderboard-{dataset}-{content_key(data, protocol)[:8]}"
+            root = Path(folder or Path(plain["checkpoint_dir"]) / name_of_folder).absolute()
+        row = content_key(data, name.model, _comparable(protocol if name.model == POP else plain))
         for seed in _seeds_of(name.model, seeds):
-            key = content_key(row, seed)
-            slug = re.sub(r"[^\w.=-]+", "_", name.label).strip("_")
-            run = root / f"{slug}{'' if seed is None else f'-seed{seed}'}-{key[:8]}"
-            tasks.append(Task(name.label, name.model, dataset, seed, own, row, run))
+            tasks.append(Task(name.label, name.model, dataset, seed, own, row, root / _folder_name(name, seed, row)))
     if root is None:
         raise ConfigError("no row can run: " + "; ".join(f"{label}: {reason}" for label, reason in impossible.items()))
     return Plan(dataset, root, tasks, impossible)
+
+
+def _check_rows_and_seeds(names: Sequence[RowName], seeds: Sequence[int]) -> None:
+    for name in names:
+        if name.model != POP:
+            check_model(name.model)
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ConfigError(f"seeds={list(seeds)}: {seed!r} is not a whole number; write --seeds=2024,2025")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds={list(seeds)} names a seed twice; runs of one seed are the same run")
+
+
+def _folder_name(name: RowName, seed: int | None, row: str) -> str:
+    label = re.sub(r"[^\w.=-]+", "_", name.label).strip("_")
+    return f"{label}{'' if seed is None else f'-seed{seed}'}-{content_key(row, seed)[:8]}"
 
 
 def carrier_of(model: str) -> str:
@@ -209,7 +214,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
             if key.partition("[")[0] in models:  # blocks of rows that are not in this table are left out
                 if not isinstance(value, Mapping):
                     raise ConfigError(
-                        f"config_files: '{file}' has '{key}: {value!r}', but a model's block is 'key: value' lines"
+                        f"config_files: '{file}' has '{key}: {value!r}', but the block of a model has lines 'key: value'"
                     )
                 blocks.setdefault(key, {}).update(value)
             elif key not in OF_THE_TABLE:
@@ -220,12 +225,23 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
             for key in own:
                 if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACES, "model", "dataset"):
                     raise ConfigError(
-                        f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set --{key}=…"
+                        f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set "
+                        f"--{key}=…"
                     )
     return shared, blocks
 
 
 def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
+    for key in ("run_dir", "resume"):
+        if shared.get(key):
+            raise ConfigError(
+                f"{key}={shared[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
+            )
+    if shared.get("world_size") or shared.get("group_offset"):
+        raise ConfigError(
+            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); "
+            "leave both out"
+        )
     for key, value in shared.items():
         if not any(key in known_keys_of(name.model) for name in names):
             check_keys({key: value}, carrier_of(names[0].model))

@@ -17,10 +17,10 @@ _FROM_S3REC = "S3-Rec"
 _FROM_P5 = "P5's code"
 _FROM_PAPER = "paper"
 NOTE = (
-    'Copied from Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023. Leave-one-out; seen items are '
-    "masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec); the paper does not say whether "
-    "they are for P5, whose code its authors ran with random item numbers, and for TIGER. Other code, tuning and seeds than "
-    "those of the table above: not to be ranked with its rows."
+    'Copied from Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023. Leave-one-out; seen items '
+    "are masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec); the paper does not say "
+    "whether they are for P5, whose code its authors ran with random item numbers, and for TIGER. Other code, tuning and "
+    "seeds than those of the table above: not to be ranked with its rows."
 )
 
 #: Table 1: for each dataset, under RecBole's name, the rows in the order printed, with METRICS and where they come from.
@@ -66,7 +66,8 @@ class Published:
     """A published table, as text.
 
     Attributes:
-        title: what it is. note: how it was measured, and by whom.
+        title: what it is.
+        note: how it was measured, and by whom.
         header, cells: a row for each model; the last column says where its numbers come from.
     """
 
@@ -100,7 +101,7 @@ def check_published(wanted: object, datasets: Iterable[str]) -> bool:
     datasets = list(datasets)
     if wanted and not set(datasets) & set(TABLE_1):
         raise ConfigError(
-            f"published=True: the paper has no numbers for dataset={', '.join(map(repr, sorted(set(datasets))))}, only for "
-            f"{', '.join(TABLE_1)}; leave it out"
+            f"published=True: the paper has no numbers for dataset={', '.join(map(repr, sorted(set(datasets))))}, only "
+            f"for {', '.join(TABLE_1)}; leave it out"
         )
     return wanted

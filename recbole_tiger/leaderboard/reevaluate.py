@@ -1,13 +1,13 @@
-"""Reevaluation: a finished run's best checkpoint under other settings of evaluation.
+"""Reevaluation: the best checkpoints of finished runs under other settings of evaluation.
 
-Input: a stored run, and settings such as ``mask_seen_items=True``. Output: a run folder with a result of its own, as the
-leaderboard reads it. Nothing is trained, and the run itself stays as it is.
+Input: stored runs, and settings such as ``mask_seen_items=True``. Output: a run folder for each with a result of its own, as
+the leaderboard reads it. Nothing is trained, and the runs themselves stay as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -20,31 +20,74 @@ from recbole_tiger.experiment.popularity import popularity_row, run_popularity
 from recbole_tiger.experiment.provenance import provenance
 from recbole_tiger.experiment.result import RunResult
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.leaderboard.plan import carrier_of
-from recbole_tiger.leaderboard.table import StoredRun
+from recbole_tiger.leaderboard.plan import carrier_of, known_keys_of
+from recbole_tiger.leaderboard.run import say, sentence_of
+from recbole_tiger.leaderboard.table import StoredRun, read_run
 from recbole_tiger.models import POP
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.validate import check_settings
 
 #: Settings that training does not depend on, and the list of a user does.
 OF_EVALUATION = (
-    "mask_seen_items metrics topk beam_size scoring temperature likelihood rescore_weight eval_batch_size decode_batch_size"
+    "mask_seen_items metrics topk beam_size scoring temperature likelihood rescore_weight eval_batch_size "
+    "decode_batch_size"
 ).split()
-#: Where the data lies and what computes: no metric depends on it.
+#: Where the data is and what computes: no metric depends on it.
 OF_THE_MACHINE = "data_path gpu_id use_gpu".split()
 
 
+def reevaluate_runs(
+    stored: Sequence[StoredRun], changes: Mapping, root: Path, folder: Path, machine: Mapping | None = None
+) -> tuple[list[StoredRun], list[tuple[str, str]]]:
+    """Reevaluate what has no result under these settings yet, with a line on the screen for each run.
+
+    Args:
+        stored: runs below `root`.
+        changes: keys of :data:`OF_EVALUATION`; a run takes those that its model knows.
+        folder: where the results are written, at the paths that the runs have below `root`.
+        machine: keys of :data:`OF_THE_MACHINE`.
+
+    Returns:
+        the results, and (run, reason) of those that could not be evaluated.
+
+    Raises:
+        ConfigError: for a folder of results under other settings.
+    """
+    found, failures = [], []
+    has_datasets = len({run.result["dataset"] for run in stored}) > 1
+    for number, run in enumerate(stored, 1):
+        own = {key: value for key, value in changes.items() if key in known_keys_of(run.result["model"])}
+        path = folder / run.folder.relative_to(root)
+        name = f"{run.label}, seed {run.result.get('seed')}" + (f", {run.result['dataset']}" if has_datasets else "")
+        done = read_run(path)
+        if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
+            raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")
+        if done is None or done.result["evaluated_again"].get("checkpoint") != _checkpoint_key(run.folder):
+            started = perf_counter()
+            try:
+                reevaluate(run, own, path, machine)
+                outcome = f"done in {perf_counter() - started:.0f} s"
+                done = read_run(path)
+            except Exception as error:  # whatever it is, the other runs are evaluated
+                outcome, done = sentence_of(error), None
+                failures.append((name, outcome))
+            say(f"[{number}/{len(stored)}] {name}: {outcome}")
+        if done is not None:
+            found.append(done)
+    return found, failures
+
+
 def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mapping | None = None) -> RunResult:
-    """One finished run's best checkpoint under other settings of evaluation; writes a run folder without checkpoints.
+    """One finished run's best checkpoint under other settings; writes a run folder without checkpoints.
 
     Args:
         changes: keys of :data:`OF_EVALUATION`.
         machine: keys of :data:`OF_THE_MACHINE`.
 
     Returns:
-        The result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its curve, its
-        ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of which run, and the
-        commit that evaluated.
+        The result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its curve,
+        its ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of which run,
+        and the commit that evaluated.
 
     Raises:
         ConfigError: for settings that cannot work, or other data than the run's.
@@ -62,34 +105,18 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         config, network, dataset, *loaders = load_data_and_model(str(stored.folder / "best.pth"), changed)
         data = PreparedData(dataset, *loaders)
         _check_data(config, stored, data.checksum)
-        trainer = trainer_class(model)(config, network)
-        trainer.eval_collector.data_collect(data.train)
-        metrics, ranks, seconds = {}, {}, {}
-        for phase, loader in (("valid", data.valid), ("test", data.test)):
-            started = perf_counter()
-            metrics[phase] = dict(trainer.evaluate(loader, load_best_model=False))
-            seconds[phase] = perf_counter() - started
-            ranks[phase] = trainer.ranks
-        rate = len(ranks["test"].users) / max(seconds["test"], 1e-9)
-        new = {
-            "best_valid_result": metrics["valid"],
-            "test_result": metrics["test"],
-            "id_level_test_result": trainer.id_level,
-            "popularity": popularity_row(config, data),
-            "seconds": {**before["seconds"], "test": round(seconds["test"], 2)},
-            "examples_per_second": {**before["examples_per_second"], "test": round(rate, 1)},
-            "config": plain_settings(config),
-        }
-        save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
-    files = {"ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
-    again = {
+        new = _evaluate(config, network, data, folder, before)
+    state = provenance(config)
+    record = {
         "of": str(stored.folder),
-        "checkpoint": checkpoint_key(stored.folder),
+        "checkpoint": _checkpoint_key(stored.folder),
         "changes": dict(changes),
         "from": {key: before["config"].get(key) for key in changes},
-        **{key: provenance(config)[key] for key in ("commit", "dirty")},
+        "commit": state["commit"],
+        "dirty": state["dirty"],
     }
-    new |= {"files": {**before.get("files", {}), **files}, "run_dir": str(folder), "evaluated_again": again}
+    files = {"ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
+    new |= {"files": {**before.get("files", {}), **files}, "run_dir": str(folder), "evaluated_again": record}
     kept = {key: before.get(key) for key in ("best_valid_score", "commit", "dirty")}
     result = RunResult.from_dict({**before, **new, **kept})
     row = content_key(stored.row, dict(changes))
@@ -99,7 +126,30 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
     return result
 
 
-def checkpoint_key(folder: Path) -> str | None:
+def _evaluate(config, network, data: PreparedData, folder: Path, before: Mapping) -> dict:
+    """What evaluation adds to the result of a run; writes the ranks."""
+    trainer = trainer_class(config["model"])(config, network)
+    trainer.eval_collector.data_collect(data.train)
+    metrics, ranks, seconds = {}, {}, {}
+    for phase, loader in (("valid", data.valid), ("test", data.test)):
+        started = perf_counter()
+        metrics[phase] = dict(trainer.evaluate(loader, load_best_model=False))
+        seconds[phase] = perf_counter() - started
+        ranks[phase] = trainer.ranks
+    save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
+    rate = len(ranks["test"].users) / max(seconds["test"], 1e-9)
+    return {
+        "best_valid_result": metrics["valid"],
+        "test_result": metrics["test"],
+        "id_level_test_result": trainer.id_level,
+        "popularity": popularity_row(config, data),
+        "seconds": {**before["seconds"], "test": round(seconds["test"], 2)},
+        "examples_per_second": {**before["examples_per_second"], "test": round(rate, 1)},
+        "config": plain_settings(config),
+    }
+
+
+def _checkpoint_key(folder: Path) -> str | None:
     """Of a run's best checkpoint; None for a run without one."""
     file = folder / "best.pth"
     return content_key(file) if file.is_file() else None
@@ -108,6 +158,6 @@ def checkpoint_key(folder: Path) -> str | None:
 def _check_data(config, stored: StoredRun, checksum: str) -> None:
     if checksum != stored.result["data_checksum"]:
         raise ConfigError(
-            f"data_path='{config['data_path']}' holds other data ({checksum}) than the run '{stored.folder}' was trained on "
-            f"({stored.result['data_checksum']}); set --data_path to the folder of that data"
+            f"data_path='{config['data_path']}' holds other data ({checksum}) than the run '{stored.folder}' was trained "
+            f"on ({stored.result['data_checksum']}); set --data_path to the folder of that data"
         )

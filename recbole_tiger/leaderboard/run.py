@@ -9,50 +9,66 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 
-from recbole_tiger.errors import TrainingStopped
+from recbole_tiger.errors import DamagedCheckpointError, TrainingStopped
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.popularity import run_popularity
 from recbole_tiger.experiment.run import start_run
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
 from recbole_tiger.models import POP
-
-
-def is_done(task: Task) -> bool:
-    """Whether a run's result is there; it is written whole, and last."""
-    return (task.folder / "result.json").is_file()
+from recbole_tiger.training.checkpoint import load_checkpoint
 
 
 def run_plan(plan: Plan, *, ray: bool | str = False, cpus_per_run: float = 1, gpus_per_run: float = 0) -> None:
-    """Make the runs that are missing. A run that fails leaves its reason in its folder, and is tried again next time."""
-    missing = [task for task in plan.tasks if not is_done(task)]
-    _say(f"{len(plan.tasks) - len(missing)} of {len(plan.tasks)} runs are done, {len(missing)} to go, in {plan.folder}")
+    """Make the runs that are missing, with a line on the screen for each.
+
+    A run that fails leaves its reason in its folder, and is tried again next time.
+    """
+    missing = [task for task in plan.tasks if not task.is_done()]
+    say(f"{len(plan.tasks) - len(missing)} of {len(plan.tasks)} runs are done, {len(missing)} to go, in {plan.folder}")
+    for task in missing:
+        _set_damaged_aside(task)
     if ray:
         _run_on_ray(missing, ray, cpus_per_run, gpus_per_run)
         return
     for number, task in enumerate(missing, 1):
-        going = ", from its last checkpoint" if (task.folder / "last.pth").is_file() else ""
-        _say(f"[{number}/{len(missing)}] {_name(task)}{going}")
+        line = f"[{number}/{len(missing)}] {task.name}"
+        line += ", from its last checkpoint" if (task.folder / "last.pth").is_file() else ""
+        if sys.stderr.isatty():  # until bars or the line of the result are written over it
+            print(line, end="\r", file=sys.stderr, flush=True)
         started = perf_counter()
         failure = run_task(task)
-        _say(f"[{number}/{len(missing)}] {_name(task)}: {failure or f'done in {perf_counter() - started:.0f} s'}")
+        say(f"{line}: {failure or f'done in {perf_counter() - started:.0f} s'}")
 
 
-def _name(task: Task) -> str:
-    return task.label if task.seed is None else f"{task.label}, seed {task.seed}"
-
-
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A line on the screen, beside the table that the command prints."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _set_damaged_aside(task: Task) -> None:
+    """Make a run with a damaged checkpoint start anew; its checkpoints stay in its folder under other names."""
+    files = [path for name in ("last.pth", "best.pth") if (path := task.folder / name).is_file()]
+    try:
+        for path in files:
+            load_checkpoint(path)
+    except DamagedCheckpointError as error:
+        number = 1 + len(list(task.folder.glob("last.damaged*.pth")))
+        for path in files:
+            path.rename(path.with_name(f"{path.stem}.damaged{number}.pth"))
+        say(f"{task.name} starts anew, its checkpoints are kept as *.damaged{number}.pth: {sentence_of(error)}")
+    except ValueError:
+        pass  # of another version: the run itself says so
 
 
 def run_task(task: Task) -> str | None:
     """Make one run; returns why it failed, in a sentence, or None."""
     task.folder.mkdir(parents=True, exist_ok=True)
     about = {"label": task.label, "row": task.row, "model": task.model, "seed": task.seed}
-    atomic_write_text(task.folder / "run.json", json.dumps(about, indent=1))
+    _write_json(task.folder / "run.json", about)
     failure = task.folder / "failure.json"
     try:
         if task.model == POP:
@@ -63,17 +79,21 @@ def run_task(task: Task) -> str | None:
             own = {"run_dir": str(task.folder), "resume": str(last) if last.is_file() else None}
             if task.seed is not None:
                 own["seed"] = task.seed
-            start_run(build_config(task.model, task.dataset, None, {**task.settings, **own}, spread=True))
+            config = build_config(task.model, task.dataset, None, {**task.settings, **own}, spread=True)
+            start_run(config, screen=False)
     except TrainingStopped as stopped:  # the whole leaderboard was asked to stop, not this row
         raise TrainingStopped(
-            f"stopped by SIGTERM during {_name(task)}; the same command goes on from there"
+            f"stopped by SIGTERM during {task.name}; the same command resumes from there"
         ) from stopped
     except Exception as error:  # whatever it is, the other rows finish
-        reason = sentence_of(error)
-        atomic_write_text(failure, json.dumps({"reason": reason, "traceback": traceback.format_exc()}, indent=1))
-        return reason
+        _write_json(failure, {"reason": sentence_of(error), "traceback": traceback.format_exc()})
+        return sentence_of(error)
     failure.unlink(missing_ok=True)
     return None
+
+
+def _write_json(path: Path, content: dict) -> None:
+    atomic_write_text(path, json.dumps(content, indent=1))
 
 
 def sentence_of(error: Exception) -> str:
@@ -84,7 +104,7 @@ def sentence_of(error: Exception) -> str:
 
 
 def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float) -> None:
-    """Each run as a task of Ray; its folders must be the same place on all machines."""
+    """Each run as a task of Ray; all machines must see the folder under the same path."""
     import ray
 
     ray.init(address=None if address is True else address, ignore_reinit_error=True, log_to_driver=False)
@@ -99,10 +119,9 @@ def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: f
                 failure = ray.get(finished)
             except ray.exceptions.RayError as error:  # the worker itself died
                 failure = sentence_of(error)
-                reason = {"reason": failure, "traceback": str(error)}
                 task.folder.mkdir(parents=True, exist_ok=True)
-                atomic_write_text(task.folder / "failure.json", json.dumps(reason, indent=1))
-            _say(f"[{total - len(pending)}/{total}] {_name(task)}: {failure or 'done'}")
+                _write_json(task.folder / "failure.json", {"reason": failure, "traceback": str(error)})
+            say(f"[{total - len(pending)}/{total}] {task.name}: {failure or 'done'}")
     finally:
         ray.shutdown()
 
@@ -111,8 +130,8 @@ def failures_of(plan: Plan) -> list[tuple[str, str]]:
     """(row, reason) of every run of a plan that has no result."""
     found = list(plan.impossible.items())
     for task in plan.tasks:
-        if not is_done(task):
+        if not task.is_done():
             path = task.folder / "failure.json"
             reason = json.loads(path.read_text(encoding="utf-8"))["reason"] if path.is_file() else "it has not run"
-            found.append((_name(task), reason))
+            found.append((task.name, reason))
     return found

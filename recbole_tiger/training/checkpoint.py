@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recbole_tiger.errors import CheckpointError
+from recbole_tiger.errors import CheckpointError, DamagedCheckpointError
 from recbole_tiger.io import atomic_torch_save
 
 FORMAT = "recbole_tiger checkpoint"
@@ -55,7 +55,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     """Read a checkpoint of this package.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or not ours.
+        DamagedCheckpointError: if it cannot be read.
+        CheckpointError: if the file is missing, or not ours.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +65,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
         state = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"the checkpoint '{path}' is damaged or was not written by recbole_tiger ({first}); use another one, or train again"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

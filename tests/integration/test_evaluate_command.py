@@ -7,8 +7,9 @@ import torch
 from catalogue import settings_of
 
 from recbole_tiger import cli, run_recbole_tiger
-from recbole_tiger.commands import evaluate, leaderboard
+from recbole_tiger.commands import leaderboard
 from recbole_tiger.evaluation.significance import load_ranks
+from recbole_tiger.leaderboard import reevaluate
 
 
 @pytest.fixture()
@@ -30,7 +31,7 @@ def test_masked_once_more_is_as_if_masked_from_the_start(trained, toy, capsys):
     printed = capsys.readouterr()
     assert "seen items masked" in printed.out and "[4/4]" in printed.err
     assert (
-        "All rows: evaluated again, with mask_seen_items=True where training and the choice of the epoch had mask_seen_items=False"
+        "All rows: reevaluated with mask_seen_items=True; training and the choice of the epoch used mask_seen_items=False"
         in printed.out
     )
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
@@ -68,7 +69,7 @@ def test_the_same_settings_give_the_same_metrics_and_a_second_command_does_nothi
         for key in ("test_result", "best_valid_result"):
             assert result[key] == pytest.approx(results(trained)[model][key], abs=1e-12)
 
-    monkeypatch.setattr(evaluate, "reevaluate", None)
+    monkeypatch.setattr(reevaluate, "reevaluate", None)
     assert cli.main(command) == 0
     assert capsys.readouterr().out == first
     assert cli.main([*command[:2], "--mask_seen_items=True", command[3]]) == 2
@@ -97,8 +98,8 @@ def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
     assert "evaluate needs a setting to change" in error(f"--runs={trained}")
     assert "learning_rate=0.1 is not a setting of evaluation" in error(f"--runs={trained}", "--learning_rate=0.1")
     inside = f"--output={trained / 'more'}"
-    assert "lies in the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
-    assert "no run could be evaluated again" in error(f"--runs={trained}", "--mask_seen_items=maybe")
+    assert "is in the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
+    assert "no row has a result: " in error(f"--runs={trained}", "--mask_seen_items=maybe")
 
     [tree] = trained.glob("TIGERTree*/best.pth")
     tree.unlink()
@@ -106,11 +107,11 @@ def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
     state = torch.load(sasrec, weights_only=True)
     sasrec.write_bytes(sasrec.read_bytes()[:100])
     output = f"--output={trained.parent / 'rest'}"
-    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 0
+    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 1
     text = capsys.readouterr().out
     assert "TIGERTree, seed 1 has no result" in text and "SASRec[hidden_size=16], seed 1 has no result" in text
-    torch.save(state, sasrec)  # mended, it is evaluated by the same command
-    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 0
+    torch.save(state, sasrec)  # repaired, it is evaluated by the same command
+    assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True", output]) == 1
     assert "SASRec[hidden_size=16], seed 1 has no result" not in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """Leaderboards as a user makes them: to the end, killed and resumed, with a model that fails; and the models of their rows."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -50,7 +51,7 @@ def test_one_command_makes_the_table_and_a_second_one_repeats_nothing(toy, workp
         "Pop",
         "Semantic_KNN",
         "±",
-        "less TIGER",
+        "delta to TIGER",
         "p (Holm)",
         "tiny",
         "html",
@@ -90,13 +91,14 @@ def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "run_config", run_config)
-        text = leaderboard.make({**small, "model": "GRU4Rec,SASRec,FDSA", "seeds": 1})
+        text, status = leaderboard.make({**small, "model": "GRU4Rec,SASRec,FDSA", "seeds": 1})
+    assert status == 1
     assert "GRU4Rec, seed 1 has no result: RuntimeError: out of memory on this card" in text
     assert "FDSA has no result: model=FDSA needs an item column" in text
     assert [name.split("-")[0] for name in results(workplace)] == ["SASRec"]
     # Next time it is tried again, and the reason is gone.
-    text = leaderboard.make({**small, "model": "GRU4Rec,SASRec", "seeds": 1})
-    assert "has no result" not in text and len(results(workplace)) == 2
+    text, status = leaderboard.make({**small, "model": "GRU4Rec,SASRec", "seeds": 1})
+    assert status == 0 and "has no result" not in text and len(results(workplace)) == 2
     assert not list((workplace / "saved").rglob("failure.json"))
     with monkeypatch.context() as patch:
         patch.setattr(run, "run_config", run_config)
@@ -106,7 +108,7 @@ def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
 
 def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, capsys):
     command = {**small, "model": "SASRec,BERT4RecFixed", "seeds": 1}
-    whole = leaderboard.make({**command, "leaderboard_dir": str(workplace / "saved" / "whole")})
+    whole, _ = leaderboard.make({**command, "leaderboard_dir": str(workplace / "saved" / "whole")})
     expected = results(workplace)
     original = SequentialTrainer._fit_epoch
 
@@ -122,7 +124,7 @@ def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, cap
             leaderboard.make(command)
     assert len(results(workplace)) == 1
     capsys.readouterr()
-    resumed = leaderboard.make(command)
+    resumed, _ = leaderboard.make(command)
     said = capsys.readouterr().err
     assert "1 of 2 runs are done" in said and "BERT4RecFixed, seed 1, from its last checkpoint" in said
     assert results(workplace) == expected
@@ -130,12 +132,54 @@ def test_killed_and_resumed_is_the_same_table(small, workplace, monkeypatch, cap
     assert part == whole.split("model")[1]
 
 
+def test_a_damaged_checkpoint_does_not_block_its_row(small, workplace, monkeypatch, capsys):
+    command = {**small, "model": "SASRec", "seeds": 1}
+    expected = leaderboard.make({**command, "leaderboard_dir": "whole"})[0].split("model")[1]
+    original = SequentialTrainer._fit_epoch
+
+    def fit_epoch(self, epoch, *args):
+        original(self, epoch, *args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequentialTrainer, "_fit_epoch", fit_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            leaderboard.make(command)
+    [last] = (workplace / "saved").rglob("last.pth")
+    half = last.read_bytes()[:-1000]
+    last.write_bytes(half)
+    capsys.readouterr()
+    assert leaderboard.make(command)[0].split("model")[1] == expected
+    first, anew, done = capsys.readouterr().err.splitlines()
+    assert "0 of 1 runs are done" in first and re.fullmatch(r"\[1/1\] SASRec, seed 1: done in \d+ s", done)
+    assert anew.startswith("SASRec, seed 1 starts anew, its checkpoints are kept as *.damaged1.pth: the checkpoint '")
+    assert last.with_name("last.damaged1.pth").read_bytes() == half and last.with_name("best.damaged1.pth").is_file()
+    # One that another version wrote is not damaged: it stays, and the row says why it has no result.
+    (last.parent / "result.json").unlink()
+    state = {**torch.load(last, weights_only=True), "format_version": 99}
+    torch.save(state, last)
+    with pytest.raises(ConfigError, match="no row has a result: SASRec, seed 1: .* has format version 99"):
+        leaderboard.make(command)
+    assert torch.load(last, weights_only=True)["format_version"] == 99
+
+
+def test_the_screen_has_a_line_for_each_run_and_the_log_has_the_rest(small, workplace, capsys):
+    leaderboard.make({**small, "state": "INFO", "model": "SASRec,Pop", "seeds": 1})
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert not printed.out and "2 to go" in lines[0]
+    assert [line.rpartition(": ")[0] for line in lines[1:]] == ["[1/2] SASRec, seed 1", "[2/2] Pop"]
+    [result] = (workplace / "saved").glob("*/SASRec*/result.json")
+    log = (workplace / json.loads(result.read_text())["files"]["log"]).read_text()
+    assert "(item_embedding): Embedding" in log and "train_batch_size = 512" in log
+
+
 def test_a_stop_signal_stops_the_leaderboard_not_the_row(small, workplace, monkeypatch):
     def stopped(self, epoch, *args):
         raise TrainingStopped("stopped by SIGTERM; continue with --resume=…")
 
     monkeypatch.setattr(SequentialTrainer, "_fit_epoch", stopped)
-    with pytest.raises(TrainingStopped, match="during SASRec, seed 1; the same command goes on"):
+    with pytest.raises(TrainingStopped, match="during SASRec, seed 1; the same command resumes"):
         leaderboard.make({**small, "model": "SASRec,Pop", "seeds": 1})
     assert results(workplace) == {} and not list((workplace / "saved").rglob("failure.json"))
 
@@ -180,7 +224,7 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
     settings = {**toy, "dataset": "hours", "split": "temporal", "mask_seen_items": True, "tie_order": "shuffle",
                 "epochs": 1, "hidden_size": 16, "inner_size": 32, "n_layers": 1, "seeds": 1}  # fmt: skip
     rows = "TIGER,TIGER[encoder_mask=bidirectional],TIGERTree,P5,BERT4Rec,BERT4RecFixed,SASRec,Semantic_KNN,Pop"
-    text = leaderboard.make({**settings, "model": rows})
+    text, _ = leaderboard.make({**settings, "model": rows})
     assert "has no result" not in text and "global temporal split at 0.8 and 0.9 of all interactions" in text
     assert "Models learn from the" in text and "models see what other users did after them" not in text
     assert "before 2014-" in text
@@ -208,7 +252,7 @@ def test_models_without_cross_entropy_start_by_name(toy, workplace):
     """FPMC and TransRec (BPR), DIN (binary cross-entropy, and a score for one pair at a time), each with its sampler."""
     settings = {"dataset": "toy", "data_path": toy["data_path"], "epochs": 1, "show_progress": False, "state": "WARNING",
                 "embedding_size": 8, "mlp_hidden_size": [8], "seeds": 1}  # fmt: skip
-    text = leaderboard.make({**settings, "model": "FPMC,TransRec,DIN"})
+    text, _ = leaderboard.make({**settings, "model": "FPMC,TransRec,DIN"})
     assert "has no result" not in text
     runs = {run.label: run.result for run in leaderboard_table.read_runs(workplace / "saved")}
     assert {label: result["loss"] for label, result in runs.items()} == {"FPMC": "BPR", "TransRec": "BPR", "DIN": "BCE"}
@@ -249,9 +293,10 @@ def test_ray_makes_the_same_runs(small, monkeypatch, workplace):
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setattr("recbole_tiger.leaderboard.plan.Task.__hash__", lambda task: hash(task.folder))
-    text = leaderboard.make(
+    text, status = leaderboard.make(
         {**small, "model": "Pop,GRU4Rec", "seeds": 1, "ray": "auto", "cpus_per_run": 0.5, "gpus_per_run": 0.25}
     )
+    assert status == 1
     assert asked["num_cpus"] == 0.5 and asked["num_gpus"] == 0.25 and asked["address"] == "auto" and asked["over"]
     assert "GRU4Rec, seed 1 has no result: RayError: the worker died" in text and len(results(workplace)) == 1
 

@@ -177,7 +177,7 @@ def test_sigterm_to_the_command_stops_all(odd, monkeypatch, model):
 def test_a_leaderboard_of_two_processes(odd):
     settings = {**odd, "epochs": 1, "nproc": 2, "model": "TIGER,FEARec,Pop", "dataset": "toy", "seeds": 1}
     with forked():
-        text = leaderboard.make(settings)
+        text, _ = leaderboard.make(settings)
     assert "TIGER" in text and "Pop" in text and "a batch of FEARec cannot be shared" in text
     with pytest.raises(ConfigError, match="nproc=2 with ray=True"):
         leaderboard.make({**settings, "ray": True})

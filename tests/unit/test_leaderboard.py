@@ -12,8 +12,9 @@ from stored_runs import METRICS, store
 from recbole_tiger.commands import leaderboard
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.leaderboard.formats import cost_cells, format_latex, format_markdown, format_text, marks
-from recbole_tiger.leaderboard.outputs import write_outputs
+from recbole_tiger.leaderboard.cells import cost_cells, marks
+from recbole_tiger.leaderboard.formats import format_latex, format_markdown, format_text
+from recbole_tiger.leaderboard.outputs import report, write_outputs
 from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows
 from recbole_tiger.leaderboard.published import TABLE_1
 from recbole_tiger.leaderboard.run import failures_of
@@ -167,6 +168,12 @@ def test_a_row_that_cannot_work_says_why_and_the_others_are_planned(data):
     assert failures_of(plan)[1] == ("SASRec, seed 1", "it has not run")
 
 
+def test_no_table_is_written_where_no_row_has_a_result(tmp_path):
+    with pytest.raises(ConfigError, match="no row has a result: Caser: it broke"):
+        report([], [("Caser", "it broke")], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 # ----------------------------------------------------------------------------------------------------------- the table
 
 
@@ -294,6 +301,22 @@ def test_best_is_bold_and_second_underlined(runs):
     assert latex.count(r"\toprule") == latex.count(r"\midrule") == latex.count(r"\bottomrule") == 1
     widths = {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\")}
     assert widths == {7} and "%" not in latex.replace(r"\%", "").split("\n", 1)[1]
+
+
+def test_names_of_any_characters_break_no_output(tmp_path):
+    name, dataset = "=A|b<i>\\~^_{}", "<!--<script>"
+    for model in (name, "-B"):
+        store(tmp_path / "runs", model, 1, [0, 1], label=model, dataset=dataset.replace("/", ""))
+    boards = make_leaderboards(read_runs(tmp_path / "runs"), [("C<", "no|<b>")])
+    paths = write_outputs(boards, tmp_path / "out")
+    with open(paths["csv"]) as file:
+        assert {row["model"] for row in csv.DictReader(file)} == {f"'{name}", "'-B"}
+    assert {row["model"] for row in json.loads(open(paths["json"]).read())["tables"][0]["rows"]} == {name, "-B"}
+    markdown = open(paths["md"]).read()
+    assert "<!--" not in markdown and "<i>" not in markdown and r"=A\|b&lt;i&gt;" in markdown
+    assert r"C&lt; has no result: no\|&lt;b&gt;" in markdown
+    latex = open(paths["tex"]).read()
+    assert r"=A\textbar{}b\ensuremath{<}i\ensuremath{>}\textbackslash{}\textasciitilde{}\^{}\_\{\}" in latex
 
 
 def test_a_leaking_row_is_named_so_wherever_it_stands(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 from stored_runs import store
 
 from recbole_tiger.commands.leaderboard import run
@@ -44,8 +45,14 @@ def test_the_page_needs_nothing_else_and_says_everything(boards):
 
 def test_names_cannot_break_out_of_the_page(tmp_path):
     store(tmp_path, "A", 1, [0, 1], label="</script><b>x", dataset="</script><i>y")
-    page = without_scripts(format_page(make_leaderboards(read_runs(tmp_path))))
-    assert "<b>x" not in page and "<i>y" not in page
+    store(tmp_path, "A", 1, [0, 1], label="<!--<script>", dataset="<!--<script>")
+    page = format_page(make_leaderboards(read_runs(tmp_path)))
+    assert "<b>x" not in without_scripts(page) and "<i>y" not in without_scripts(page)
+    # Inside a script, too: after "<!--<script>" a browser would take its end for text.
+    own = page.replace(get_plotlyjs(), "")
+    assert "<!--" not in own and own.count("<script") == own.count("</script>")
+    [groups] = re.findall(r'<script type="application/json" id="groups">(.*?)</script>', page)
+    assert [group["dataset"] for group in json.loads(groups)] == ["<!--<script>", "</script><i>y"]
 
 
 def test_many_rows_are_all_in_the_table_and_the_best_in_the_figures(tmp_path):

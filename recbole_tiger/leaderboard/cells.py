@@ -1,0 +1,181 @@
+"""What the tables of a leaderboard say: header and cells as text, and the sentences below.
+
+Input: a :class:`~recbole_tiger.leaderboard.table.Leaderboard`. Output: text, alike for all forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from recbole_tiger.evaluation.significance import has_user_values
+from recbole_tiger.leaderboard.table import Leaderboard
+from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split
+
+SHARED_FUTURE = "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after them."
+#: How the best values are marked in cells.
+MARKS = "* best, + second best"
+
+
+def marks(board: Leaderboard, metric: str) -> list[str]:
+    """``*`` for the rows with the best mean, ``+`` for those with the second best, as printed; "" for the others."""
+    digits = _digits(board)
+    values = [round(row.mean[metric], digits) for row in board.rows]
+    ranked = sorted({value for value in values if not np.isnan(value)}, reverse=True)
+    if len(board.rows) < 2 or not has_user_values(metric):  # larger is better for these
+        return [""] * len(values)
+    return ["*" if value == ranked[0] else "+" if value in ranked[1:2] else "" for value in values]
+
+
+def _digits(board: Leaderboard) -> int:
+    return int(board.rows[0].first["config"].get("metric_decimal_place") or 4)
+
+
+def describe(board: Leaderboard) -> str:
+    """The protocol of a table in a sentence."""
+    protocol = board.protocol
+    parts = [
+        describe_split(protocol["eval_args"]["split"]),
+        "full ranking",
+        f"histories of at most {protocol['MAX_ITEM_LIST_LENGTH']} items",
+        f"seen items {'' if protocol['mask_seen_items'] else 'not '}masked",
+        "equal times in file order" if protocol["tie_order"] == "file" else "equal times shuffled",
+        f"selected on validation {protocol['valid_metric']}",
+        *([f"{board.n_users:,} test users"] if board.n_users else []),
+        f"data {board.checksum}",
+    ]
+    return ", ".join(parts)
+
+
+def protocol_sentence(board: Leaderboard) -> str:
+    """:func:`describe` as a sentence of its own."""
+    text = describe(board)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def failure_lines(board: Leaderboard) -> list[str]:
+    """Why rows have no result, a sentence for each."""
+    return [f"{label} has no result: {reason}" for label, reason in board.failures]
+
+
+def quality_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the table of metrics; best and second best carry their marks."""
+    digits, marked = _digits(board), {metric: marks(board, metric) for metric in board.metrics}
+    cells = []
+    for index, row in enumerate(board.rows):
+        numbers = []
+        for metric in board.metrics:
+            text = f"{row.mean[metric]:.{digits}f}"
+            if row.std is not None:
+                text += f" ± {row.std[metric]:.{digits}f}"
+            numbers.append(f"{text} {marked[metric][index]}".rstrip())
+        gain = "" if row.gain is None else f"{100 * row.gain:+.1f}%"
+        cells.append([row.label, row.first.get("loss") or "-", str(len(row.runs)), *numbers, gain])
+    return ["model", "loss", "runs", *board.metrics, "gain"], cells
+
+
+def statistics_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of intervals and tests."""
+    cells = []
+    for row in board.rows:
+        found = row.comparison
+        own = [row.label, f"{row.mean[board.main]:.4f}", f"{found.low:.4f} to {found.high:.4f}"]
+        if found.difference is None:
+            cells.append([*own, "", "", "", ""])
+            continue
+        between = f"{found.difference_low:+.4f} to {found.difference_high:+.4f}"
+        cells.append([*own, f"{found.difference:+.4f}", between, f"{found.p:.2g}", f"{found.p_holm:.2g}"])
+    delta = f"delta to {board.reference}"
+    return ["model", board.main, "95% interval", delta, "95% interval of delta", "p", "p (Holm)"], cells
+
+
+def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of what the rows cost and where they come from."""
+
+    def count(value: float | None) -> str:
+        return "-" if value is None else f"{value:,.0f}"
+
+    cells = [
+        [
+            row.label,
+            f"{row.first['parameters']:,}",
+            f"{row.seconds('training'):,.1f}",
+            f"{row.seconds('validation'):,.1f}",
+            f"{row.seconds('test'):,.2f}",
+            count(row.speed("training") if row.is_trained() else None),
+            count(row.speed("test")),
+            row.first.get("recipe") or row.first["config"].get("recipe") or "-",
+            row.seeds(),
+            row.commit(),
+        ]
+        for row in board.rows
+    ]
+    header = "model,parameters,training s,validation s,test s,train examples/s,test users/s,recipe,seeds,commit"
+    return header.split(","), cells
+
+
+def notes(board: Leaderboard) -> list[str]:
+    """What a reader of the table has to know; the first note begins with :data:`MARKS`."""
+    lines = [f"{MARKS}; gain: {board.main} against the best other row."]
+    if any(row.std is not None for row in board.rows):
+        lines.append("Mean ± standard deviation over seeds.")
+    if board.n_resamples:
+        lines.append(
+            f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for each "
+            f"user; p: paired t-test against {board.reference}, then Holm's correction for {len(board.rows) - 1} "
+            "comparisons."
+        )
+    split = board.protocol["eval_args"]["split"]
+    if split == LEAVE_ONE_OUT:
+        lines.append(SHARED_FUTURE)
+    elif "temporal" in split:
+        lines.append(_periods(board.rows[0].first["split"], split["temporal"]["target"]))
+    leaking = [row.label for row in board.rows if row.is_leaking()]
+    if leaking:
+        lines.append(
+            f"{', '.join(leaking)}: items are numbered in the order of the data, test items among them, so that word "
+            "pieces tell the answer (paper, Appendix A)."
+        )
+    lines += _reevaluated(board)
+    if any(run.result.get("dirty") for row in board.rows for run in row.runs):
+        lines.append("A commit with + had changes that are not in it.")
+    for row in board.rows:
+        inflated = row.first.get("id_level_test_result")
+        if inflated:
+            values = ", ".join(f"{name} {value:.4f}" for name, value in inflated.items())
+            lines.append(
+                f"{row.label} counted by Semantic IDs instead of items, for comparison with such papers: {values}."
+            )
+    return lines
+
+
+def _reevaluated(board: Leaderboard) -> list[str]:
+    """Which rows are checkpoints that the `evaluate` command evaluated, and what was different in training."""
+    found: dict[str, list[str]] = {}
+    for row in board.rows:
+        record = row.first.get("evaluated_again")
+        if not record:
+            continue
+        text = "reevaluated with the run's own settings"
+        if record["changes"]:
+            new, old = (_pairs(record[side]) for side in ("changes", "from"))
+            text = f"reevaluated with {new}; training and the choice of the epoch used {old}"
+        found.setdefault(text, []).append(row.label)
+    everyone = len(board.rows)
+    return [f"{'All rows' if len(rows) == everyone else ', '.join(rows)}: {text}." for text, rows in found.items()]
+
+
+def _pairs(settings: Mapping) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _periods(split: Mapping, target: str) -> str:
+    """What a global temporal split gave, in a sentence."""
+    ends, test = split["dates"], split["test"]
+    history = "everything before it, within the period as well" if target == "last" else "what came before the period"
+    return (
+        f"Models learn from the {split['training_interactions']:,} interactions before {ends[0]}, are selected on those "
+        f"before {ends[1]} and tested on the rest: each user's {target} item of a period, from {history}. Of the test "
+        f"targets {test['new_items']:,} are items without a training interaction."
+    )

@@ -1,0 +1,82 @@
+"""The one table writer: text, Markdown, LaTeX and CSV that stay whole whatever stands in a cell.
+
+Input: header and cells. Output: text. ``columns`` has a letter for each column, as in LaTeX: ``l`` for left, ``r`` for right.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import LATEX_ESCAPE_RULES, tabulate
+
+_SIDES = {"l": "left", "r": "right"}
+_LATEX = str.maketrans({**LATEX_ESCAPE_RULES, "|": r"\textbar{}", "±": r"$\pm$"})
+#: What a spreadsheet takes for the beginning of a formula.
+_FORMULA = tuple("=+-@\t\r")
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+    """A table for a terminal."""
+    return _table(header, rows, columns, "simple")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+    """A table of cells that are Markdown, made with :func:`markdown_text`."""
+    return _table(header, rows, columns, "pipe")
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str, heading: str = "") -> str:
+    """A ``tabular`` with the rules of booktabs, of cells that are LaTeX, made with :func:`latex_text`.
+
+    Args:
+        heading: LaTeX for a line above the header, over all columns.
+    """
+    table = _table(header, rows, columns, "latex_raw")
+    top = r"\toprule"
+    if heading:
+        top += f"\n\\multicolumn{{{len(columns)}}}{{l}}{{{heading}}} \\\\\n\\midrule"
+    for rule in (top, r"\midrule", r"\bottomrule"):
+        table = table.replace(r"\hline", rule, 1)
+    return table
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str, form: str) -> str:
+    align = [_SIDES[column] for column in columns]
+    return tabulate(rows, headers=header, tablefmt=form, colalign=align, disable_numparse=True)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: it opens no HTML and ends no cell."""
+    return html.escape(text, quote=False).replace("|", r"\|")
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return text.translate(_LATEX)
+
+
+def csv_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records as CSV, with a column for each key of any of them.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it, which spreadsheets do not show; numbers stay.
+    """
+    sheet = io.StringIO()
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(sheet, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _csv_cell(value) for name, value in record.items()} for record in records)
+    return sheet.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
