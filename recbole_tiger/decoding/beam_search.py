@@ -111,7 +111,7 @@ class _Search:
         """Children of the beams at `level`, and the logits that they are chosen by."""
         trie = self.trie
         codes = trie.tokens[level - 1][beams.node].long()
-        # Where probabilities are over children only, and children are listed one by one, a decoder may know a short cut.
+        # Where probabilities are over children only and these are listed one by one, a decoder may know a short cut.
         if self.ragged and self.over_children and hasattr(self.decoder, "advance_to_children"):
             decoder, children = cast(ChildStepDecoder, self.decoder), RaggedChildren(trie, level, beams)
             return children, decoder.advance_to_children(level, beams.parent, codes, children.child, children.count)

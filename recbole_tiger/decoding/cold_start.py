@@ -1,7 +1,7 @@
 """Cold-start (unseen) items, found through the codewords that they share with a predicted Semantic ID.
 
-Input: codes of all items and ranked predictions. Output: candidates with unseen items among them, and lists of K with at
-most a share epsilon of these (paper, section 4.4.1).
+Input: codes of all items and ranked predictions. Output: candidates with unseen items among them, and lists of K with
+at most a share epsilon of these (paper, section 4.4.1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_tiger.decoding.trie_builder import IntArray
+from recbole_tiger.decoding.trie_arrays import IntArray
 from recbole_tiger.decoding.types import BeamResult
 from recbole_tiger.semantic_ids import SemanticIDTable
 

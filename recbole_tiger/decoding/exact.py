@@ -1,8 +1,8 @@
 """Exact scoring: the log-probability of every item of a catalogue, by walking all nodes of its trie.
 
 Input: a `ForkableStepDecoder` and the trie. Output: scores of all items, or the best of them. It is the oracle of the
-beam search, and the alternative to it where a catalogue is small. Shared prefixes are computed once; chunks of nodes are
-walked depth first, so memory depends on the chunk and not on the catalogue.
+beam search, and the alternative to it where a catalogue is small. Shared prefixes are computed once; chunks of nodes
+are walked depth first, so memory depends on the chunk and not on the catalogue.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Ranking of candidates and the arguments that every search checks.
+"""Ranking of candidates, and the arguments that every search checks.
 
-Input: scores of candidates and numbers that break ties. Output: the best items, in an order that no device or batch
-changes.
+Input: scores and numbers that break ties. Output: the best items, in an order that no device or batch changes.
 """
 
 from __future__ import annotations
@@ -50,11 +49,7 @@ def scaled(logits: Tensor, temperature: float) -> Tensor:
 
 
 def checked_k(k: int | None, beam_size: int) -> int:
-    """`k`, by default the width of the beam.
-
-    Raises:
-        ValueError: the beam cannot hold `k` items.
-    """
+    """`k`, by default the width of the beam; ValueError where the beam cannot hold as many items."""
     k = beam_size if k is None else k
     if not 1 <= k <= beam_size:
         raise ValueError(f"a beam search returns 1 to beam_size items, but k is {k} and beam_size is {beam_size}")
@@ -62,11 +57,7 @@ def checked_k(k: int | None, beam_size: int) -> int:
 
 
 def checked_temperatures(temperature: float | Sequence[float], depth: int) -> list[float]:
-    """A temperature for each of `depth` levels, from one for all or one per level.
-
-    Raises:
-        ValueError: another number of them, or one that is not positive.
-    """
+    """The positive temperature of each of `depth` levels; ValueError where they are not."""
     values = [temperature] * depth if isinstance(temperature, (int, float)) else list(temperature)
     if len(values) != depth:
         raise ValueError(f"temperature names {len(values)} levels, but a semantic ID has {depth}")
@@ -76,6 +67,6 @@ def checked_temperatures(temperature: float | Sequence[float], depth: int) -> li
 
 
 def check_normalise(normalise: str) -> None:
-    """Raises ValueError unless `normalise` is one of `Normalise`."""
+    """ValueError unless `normalise` is one of `Normalise`."""
     if normalise not in ("level", "legal"):
         raise ValueError(f"normalise must be 'level' or 'legal', but it is {normalise!r}")

@@ -7,14 +7,13 @@ codeword and one offset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from recbole_tiger.decoding.child_ranges import ChildRanges
-from recbole_tiger.decoding.trie_builder import IntArray, build_arrays
+from recbole_tiger.decoding.trie_arrays import ChildRanges, IntArray, build_arrays
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class ExhaustedNodes:
     Made by `PrefixTrie.exhausted`.
 
     Attributes:
-        keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, equally long for
-            every row, of `row * (N + 1) + node` for the N nodes of the level; filled up with N for the node.
+        keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, equally long
+            for every row, of `row * (N + 1) + node` for the N nodes of the level; filled up with N for the node.
         n_nodes: N of each.
     """
 
@@ -54,9 +53,9 @@ class ExhaustedNodes:
 class PrefixTrie:
     """Every prefix of every semantic ID of a catalogue, level by level in lexicographic order.
 
-    A node of level `l` (0-based) is a prefix of `l + 1` codewords; the root stands above level 0. The leaves, the nodes of
-    level `depth - 1`, are the distinct semantic IDs. Items are kept in the order of their leaves; items on the same ID
-    (duplicates) follow each other in ascending item number. Build one with `from_codes`.
+    A node of level `l` (0-based) is a prefix of `l + 1` codewords; the root stands above level 0. The leaves, the nodes
+    of level `depth - 1`, are the distinct semantic IDs. Items are kept in the order of their leaves; items on the same
+    ID (duplicates) follow each other in ascending item number. Build one with `from_codes`.
 
     Attributes:
         level_sizes: codebook size of each level.
@@ -139,23 +138,6 @@ class PrefixTrie:
             self.max_degree,
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors, to be saved with the table of semantic IDs."""
-        state = {"level_sizes": torch.tensor(self.level_sizes), "items": self.items}
-        for level, (tokens, ranges) in enumerate(zip(self.tokens, self.ranges, strict=True)):
-            state[f"tokens.{level}"] = tokens
-            state.update({f"{name}.{level}": array for name, array in ranges.arrays().items()})
-        return state
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> PrefixTrie:
-        """The trie that `state_dict` described."""
-        sizes = state["level_sizes"].tolist()
-        levels = range(len(sizes))
-        names = ("offsets", "branching", "extra")
-        ranges = [ChildRanges(**{name: state.get(f"{name}.{level}") for name in names}) for level in levels]
-        return cls(sizes, [state[f"tokens.{level}"] for level in levels], ranges, state["items"])
-
     def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """First child and number of children of `nodes` (any shape, int64) of `level`, both int64.
 
@@ -191,7 +173,7 @@ class PrefixTrie:
         return torch.where(known, found, self.n_items)
 
     def exhausted(self, items: Tensor) -> ExhaustedNodes:
-        """Nodes without an item left when `items` `[B, S]` are taken away, row by row; 0 and unknown numbers are ignored."""
+        """Nodes without an item left when `items` `[B, S]` are taken away, row by row; unknown numbers are ignored."""
         if items.shape[1] == 0:
             items = items.new_zeros((len(items), 1))
         position = self.position(items).sort(1).values
@@ -254,18 +236,6 @@ class PrefixTrie:
             node = left.clamp(max=last)
             found = found & (left < low + count) & (tokens[node].long() == wanted)
         return torch.where(found, node, -1)
-
-    def prefix_range(self, prefix: Sequence[int]) -> tuple[int, int]:
-        """Positions in `items`, from and up to, of the items whose ID begins with `prefix`; equal if there is none."""
-        if len(prefix) > self.depth:
-            raise ValueError(f"a prefix has at most {self.depth} codewords, but this one has {len(prefix)}")
-        if not prefix:
-            return 0, self.n_items
-        node = self.find(torch.tensor(list(prefix), device=self.device))
-        if node < 0:
-            return 0, 0
-        low, high = self.item_range(len(prefix) - 1, node)
-        return int(low), int(high)
 
     def next_codes(self, prefix: Sequence[int]) -> Tensor:
         """Codewords that may follow `prefix` (shorter than an ID), ascending int64; empty for an unknown prefix."""

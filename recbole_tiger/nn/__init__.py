@@ -6,7 +6,9 @@ Input: token or item tensors. Output: hidden states, logits and losses. Nothing 
 from recbole_tiger.nn.averaging import WeightAverage
 from recbole_tiger.nn.row_adamw import RowAdamW
 from recbole_tiger.nn.step_decoders import Seq2SeqStepDecoder, TreeSeq2SeqStepDecoder, TreeStepDecoder
-from recbole_tiger.nn.t5.seq2seq import IncrementalDecoder, Seq2Seq, T5Config
+from recbole_tiger.nn.t5.config import T5Config
+from recbole_tiger.nn.t5.incremental import IncrementalDecoder
+from recbole_tiger.nn.t5.seq2seq import Seq2Seq
 from recbole_tiger.nn.tree.item_tree import ItemTree
 from recbole_tiger.nn.tree.module import TreeModule
 from recbole_tiger.nn.tree.network import Seen, TreeConfig, TreeNetwork

@@ -1,8 +1,11 @@
-"""Averaged weights: an optimizer's parameters come in, their average over the steps can take their place."""
+"""Averaged weights.
+
+Input: an optimizer's parameters. Output: their average over the steps, which can be swapped in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +18,7 @@ class WeightAverage:
     After t steps, step s counts (1 - decay) * decay ** (t - s) / (1 - decay ** t).
 
     Args:
-        parameters: the weights; they keep their identity, so that an optimizer goes on with them.
+        parameters: the weights; they keep their identity, so that an optimizer continues with them.
         decay: 0 < decay < 1; 1 / (1 - decay) steps are about what is averaged over.
 
     Attributes:
@@ -25,7 +28,7 @@ class WeightAverage:
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self._parameters = list(parameters)
+        self._parameters: list[torch.Tensor] = list(parameters)
         self._averages = [parameter.detach().clone() for parameter in self._parameters]
         self._in_place = False
 
@@ -45,7 +48,7 @@ class WeightAverage:
             average.copy_(parameter)
 
     @contextmanager
-    def shown(self, averaged: bool):
+    def shown(self, averaged: bool) -> Iterator[None]:
         """A `with` block in which the parameters hold the average, or the weights that are trained; blocks may nest."""
         before = self._in_place
         self._show(averaged)

@@ -1,6 +1,11 @@
-"""Dropout that a CPU does not spend most of a step on: activations come in, the same with some set to 0 go out."""
+"""Dropout that a CPU does not spend most of a step on.
+
+Input: activations. Output: the same, some set to 0 and the others scaled up.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +18,7 @@ def _random_words(n: int) -> Tensor:
 
     numpy's SFC64 writes them three times as fast as torch's Mersenne Twister.
     """
-    seed = torch.empty((), dtype=torch.int64).random_().item()
+    seed = int(torch.empty((), dtype=torch.int64).random_().item())
     words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, n, dtype=np.uint64)
     return torch.from_numpy(words.view(np.int64))
 
@@ -22,7 +27,7 @@ class _ThinDropout(torch.autograd.Function):
     """Dropout for the CPU: 16 random bits per element instead of a Bernoulli draw, optionally fused with ReLU."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, rate: float, relu: bool) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, rate: float, relu: bool) -> Tensor:
         drop_below = round(rate * 65536) - 32768
         bits = _random_words(-(-hidden.numel() // 4)).view(torch.int16)[: hidden.numel()].view(hidden.shape)
         # As bytes: torch compares into them, and multiplies numbers with them, several times as fast as with bool.
@@ -39,7 +44,7 @@ class _ThinDropout(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (kept,) = ctx.saved_tensors
         passed = torch.ops.aten.threshold_backward(grad, kept, 0) if ctx.relu else grad * kept
         return passed.mul_(ctx.scale), None, None
@@ -53,5 +58,6 @@ def dropout(hidden: Tensor, rate: float, training: bool, *, relu: bool = False) 
     rate in effect. `torch.compile` has a generator of its own, fused with what surrounds it.
     """
     if training and rate > 0 and hidden.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _ThinDropout.apply(hidden, rate, relu)
+        thinned: Tensor = _ThinDropout.apply(hidden, rate, relu)  # type: ignore[no-untyped-call]
+        return thinned
     return F.dropout(F.relu(hidden) if relu else hidden, rate, training)

@@ -1,6 +1,11 @@
-"""AdamW for tables of which a step reads few rows: what a step costs does not grow with the table."""
+"""AdamW for tables of which a step reads few rows.
+
+Input: parameters with dense or sparse gradients. Output: updated parameters; a step's cost does not grow with a table.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,18 +15,18 @@ class RowAdamW(torch.optim.AdamW):
     """AdamW; of a parameter with a sparse gradient (`F.embedding(…, sparse=True)`) only the rows in it are updated.
 
     Such a row's moments, weight decay and bias correction advance at its own updates alone; where every row has a
-    gradient at every step it is AdamW exactly. In AdamW rows without a gradient decay, and move on by their momentum.
+    gradient at every step it is AdamW exactly. In AdamW rows without a gradient decay and move by their momentum.
 
     Args:
         max_norm: the norm that all gradients together are clipped to (`clip_grad_norm_` takes no sparse ones), or None.
     """
 
-    def __init__(self, params, *, max_norm: float | None = None, **options) -> None:
+    def __init__(self, params: Any, *, max_norm: float | None = None, **options: Any) -> None:
         super().__init__(params, **options)
         self.max_norm = max_norm
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes no closure
         if closure is not None:
             raise ValueError("RowAdamW takes no closure: compute the loss before the step")
         parameters = [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -38,7 +43,7 @@ class RowAdamW(torch.optim.AdamW):
             parameter.grad = None
         super().step()
 
-    def _update_rows(self, group: dict, parameter: Tensor, rows: Tensor, gradient: Tensor) -> None:
+    def _update_rows(self, group: dict[str, Any], parameter: Tensor, rows: Tensor, gradient: Tensor) -> None:
         state = self.state[parameter]
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)

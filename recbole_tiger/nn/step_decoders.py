@@ -1,6 +1,7 @@
 """Step decoders: what the searches of `recbole_tiger.decoding` ask a network for, level by level.
 
-Input: a network and what it has encoded of each user's history. Output: logits of the codewords of a level for all beams.
+Input: a network and what it has encoded of each user's history. Output: logits of the codewords of a level for all
+beams.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
-from recbole_tiger.nn.t5.seq2seq import IncrementalDecoder, Seq2Seq
-from recbole_tiger.nn.tree.module import continued
+from recbole_tiger.nn.t5.incremental import IncrementalDecoder
+from recbole_tiger.nn.t5.seq2seq import Seq2Seq
 from recbole_tiger.nn.tree.network import Seen, TreeNetwork
 from recbole_tiger.nn.tree.ragged import sampled_products
 from recbole_tiger.nn.tree.seq2seq import TreeSeq2Seq
@@ -43,7 +44,7 @@ class Seq2SeqStepDecoder:
         self.level_token_slices = list(level_token_slices)
         self.start_token = start_token
         self._n_users = memory.shape[0]
-        self._decoder: IncrementalDecoder = model.incremental(memory, mask)
+        self._decoder = IncrementalDecoder(model, memory, mask)
 
     def begin(self) -> Tensor:
         return self.model.logits(self.start(), self.level_token_slices[0])
@@ -69,29 +70,32 @@ class Seq2SeqStepDecoder:
 
 
 class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
-    """A step decoder of a `TreeSeq2Seq`: nodes and what has been seen add to the logits of codewords.
+    """A step decoder of a `TreeSeq2Seq`: nodes and repetitions add to the logits of codewords.
 
     Args:
-        seen: nodes whose items each user has all seen, where it counts; other arguments as for `Seq2SeqStepDecoder`.
+        seen: nodes of which each user has interacted with all items, where it counts; other arguments as for
+            `Seq2SeqStepDecoder`.
     """
+
+    model: TreeSeq2Seq
+    _first: Tensor  # [B, d_model] the decoder's first state
 
     def __init__(
         self, model: TreeSeq2Seq, memory: Tensor, mask: Tensor | None, start_token: int, seen: ExhaustedNodes | None
     ) -> None:
         super().__init__(model, memory, mask, model.level_token_slices, start_token)
         self.seen = seen
-        self._first: Tensor | None = None  # [B, d_model] the decoder's first state
-        self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
+        self._codes = _no_codes(memory)
 
     def begin(self) -> Tensor:
         hidden = self.start()
         self._first = hidden[:, 0]
         logits = self.model.logits(hidden, self.level_token_slices[0])
-        self.model.add_repeat_logits_(0, logits, self.seen, None)
+        self.model.add_repeat_logits_(0, logits, self.seen)
         return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        self._codes = continued(self._codes, parents, codes)
+        self._codes = _continued(self._codes, parents, codes)
         hidden = self.step(level, parents, codes)
         logits = self.model.logits(hidden, self.level_token_slices[level])
         self.model.add_node_logits_(level, logits.flatten(0, 1), hidden.flatten(0, 1), self._codes.flatten(0, 1))
@@ -109,14 +113,14 @@ class TreeStepDecoder:
     Args:
         network: the network.
         states: `[B, hidden_size]` state of each user.
-        seen: what each user has seen, if anything depends on it.
+        seen: previously interacted items of each user, if anything depends on them.
     """
 
     def __init__(self, network: TreeNetwork, states: Tensor, seen: Seen | None = None) -> None:
         self.network = network
         self.states = states
         self.seen = seen
-        self._codes: Tensor | None = None  # [B, K, level] codewords of each beam so far
+        self._codes = _no_codes(states)
 
     @property
     def _nodes(self) -> ExhaustedNodes | None:
@@ -130,12 +134,12 @@ class TreeStepDecoder:
         network, x = self.network, self.states
         if network.head_attention is not None:
             x = network.head_attention(x[:, None], self.seen)[:, 0]
-        logits = (network.heads[0](x) @ network.level_codewords(0).t())[:, None]
-        network.add_repeat_logits_(0, logits, self._nodes, None)
+        logits = (network.hidden(0, x) @ network.level_codewords(0).t())[:, None]
+        network.add_repeat_logits_(0, logits, self._nodes)
         return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        self._codes = continued(self._codes, parents, codes)
+        self._codes = _continued(self._codes, parents, codes)
         hidden = self._hidden(level)
         logits = hidden @ self.network.level_codewords(level).t()  # [B * K, V]
         self.network.add_node_logits_(level, logits, hidden, self._codes.flatten(0, 1))
@@ -144,7 +148,7 @@ class TreeStepDecoder:
         return logits
 
     def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:
-        self._codes = continued(self._codes, parents, codes)
+        self._codes = _continued(self._codes, parents, codes)
         network, tree = self.network, self.network.tree
         # Beams with one child have nothing to choose: what its logit is changes nothing.
         rows = (count > 1).nonzero().squeeze(1)
@@ -163,25 +167,34 @@ class TreeStepDecoder:
             begin = count.cumsum(0) - count
             first = everything[begin.clamp(max=len(everything) - 1)]  # child of each beam
             above = torch.where(count > 0, tree.trie.parent(level, first), -1).view_as(codes)
-            user, beam, node = network.repeated_of_beams(level, self._nodes, above)
-            flat = user * codes.shape[1] + beam
-            logits[begin[flat] + node - first[flat]] += network.repeat_logit(level)
+            found = network.repeated_of_beams(level, self._nodes, above)
+            flat = found.user * codes.shape[1] + found.beam
+            logits[begin[flat] + found.node - first[flat]] += network.repeat_logit(level)
         return logits
 
     def _hidden(self, level: int, rows: Tensor | None = None) -> Tensor:
-        """What the logits of a level are inner products with, for beams `rows` `[N]` of the flat `[B * K]` (None: all)."""
+        """What the logits of a level are inner products with, for beams `rows` `[N]` out of `[B * K]` (None: all)."""
         n_users, n_beams, _ = self._codes.shape
         codes = self._codes.flatten(0, 1)
         if self.network.head_attention is not None:  # all beams of a user attend to the same items
             x = self.states[:, None] + self.network.prefix_embedding(level, codes).view(n_users, n_beams, -1)
             x = self.network.head_attention(x, self.seen).flatten(0, 1)
-            return self.network.heads[level](x if rows is None else x.index_select(0, rows))
+            return self.network.hidden(level, x if rows is None else x.index_select(0, rows))
         rows = torch.arange(n_users * n_beams, device=self.states.device) if rows is None else rows
         prefix = self.network.prefix_embedding(level, codes.index_select(0, rows))
-        return self.network.heads[level](self.states.index_select(0, rows // n_beams) + prefix)
+        return self.network.hidden(level, self.states.index_select(0, rows // n_beams) + prefix)
 
     def fork(self) -> TreeStepDecoder:
         """A decoder in the same state that advances on its own; nothing is copied."""
-        twin = TreeStepDecoder(self.network, self.states, self.seen)
-        twin._codes = self._codes
-        return twin
+        return copy.copy(self)
+
+
+def _no_codes(states: Tensor) -> Tensor:
+    """Codewords `[B, 1, 0]` of the root for users with `states` `[B, …]`."""
+    return torch.empty((len(states), 1, 0), dtype=torch.long, device=states.device)
+
+
+def _continued(prefixes: Tensor, parents: Tensor, codes: Tensor) -> Tensor:
+    """Codewords `[B, K, level]` of beams that continue the beams `parents` `[B, K]` with `codes` `[B, K]`."""
+    above = prefixes.gather(1, parents[:, :, None].expand(-1, -1, prefixes.shape[2]))
+    return torch.cat([above, codes[:, :, None]], 2)

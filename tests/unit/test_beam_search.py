@@ -1,11 +1,15 @@
 """Beam search and exact scoring against a literal enumeration of the catalogue and against Hugging Face's search."""
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import recbole_tiger.decoding
 from recbole_tiger.decoding import PrefixTrie, beam_search, exact_scores, exact_topk, free_beam_search
 from recbole_tiger.nn import Seq2Seq, Seq2SeqStepDecoder, T5Config
 
@@ -548,3 +552,18 @@ def test_impossible_arguments_of_the_other_searches_are_refused():
         exact_scores(ToyDecoder([2, 2], 2), trie, normalise="all")
     with pytest.raises(ValueError, match="k must be"):
         exact_topk(ToyDecoder([2, 2], 2), trie, k=0)
+
+
+def test_the_searches_load_no_network_and_no_framework():
+    """`recbole_tiger.decoding` alone, without the plugin that the package registers when it is imported."""
+    code = (
+        "import sys, types; package = types.ModuleType('recbole_tiger'); package.__path__ = [sys.argv[1]]\n"
+        "sys.modules['recbole_tiger'] = package\n"
+        "import recbole_tiger.decoding, recbole_tiger.decoding.cold_start\n"
+        "print(*(name for name in ('recbole', 'ray', 'scipy', 'sklearn', 'recbole_tiger.nn') if name in sys.modules))\n"
+        "import recbole_tiger.nn\n"
+        "print(*(name for name in ('recbole', 'ray', 'recbole_tiger.settings') if name in sys.modules))\n"
+    )
+    folder = Path(recbole_tiger.decoding.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n\n"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from recbole_tiger.nn import Seq2Seq, T5Config
+from recbole_tiger.nn import IncrementalDecoder, Seq2Seq, T5Config
 from recbole_tiger.nn.dropout import dropout
 
 SMALL = dict(vocab_size=70, d_model=32, d_kv=8, d_ff=48, num_heads=3, num_encoder_layers=2, num_decoder_layers=3)
@@ -192,7 +192,7 @@ def test_cached_decoding_with_beams_equals_teacher_forcing(padding, cross_bias):
     mask = masks(*ids.shape)[padding]
     memory = model.encode(ids, mask)
     generator = torch.Generator().manual_seed(0)
-    decoder = model.incremental(memory, mask)
+    decoder = IncrementalDecoder(model, memory, mask)
     paths = torch.zeros(5, 1, 1, dtype=torch.long)  # tokens of every beam so far [B, K, U]
     hidden = decoder.step(paths[:, :, 0])
     n_beams = 1
@@ -237,7 +237,7 @@ def test_a_user_without_any_token_is_finite_and_ignores_padding(cross_bias):
             logits = model(ids, mask, targets)
             assert logits.isfinite().all()
             torch.testing.assert_close(model(ids[:, :5] * 0 + 9, mask[:, :5], targets)[4], logits[4])
-            hidden = model.incremental(model.encode(ids, mask), mask).step(targets[:, :1])
+            hidden = IncrementalDecoder(model, model.encode(ids, mask), mask).step(targets[:, :1])
             torch.testing.assert_close(model.logits(hidden), logits[:, :1], atol=1e-5, rtol=0)
             nobody = model(ids[:, :0], mask[:, :0], targets)
             torch.testing.assert_close(nobody[4], logits[4], atol=1e-5, rtol=0)
@@ -372,7 +372,7 @@ def test_training_drops_out_and_decoding_never_does():
     with torch.no_grad():  # dropout belongs to the mode, not to the gradient
         assert not torch.allclose(model(ids, mask, targets), still, atol=1e-2)
     memory = torch.randn(9, 37, 32)
-    steps = [model.incremental(memory, mask).step(targets[:, :1]) for _ in range(2)]
+    steps = [IncrementalDecoder(model, memory, mask).step(targets[:, :1]) for _ in range(2)]
     assert torch.equal(*steps)
 
 

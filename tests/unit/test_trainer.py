@@ -18,7 +18,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment import provenance, run
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
-from recbole_tiger.nn.t5.seq2seq import _attend
+from recbole_tiger.nn.t5.attention import attend
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.validate import precision_of
 from recbole_tiger.training import generative, progress
@@ -91,7 +91,7 @@ def test_attention_to_nothing_is_finite_in_bf16():
     bias = torch.full((1, 2, 4, 4), torch.finfo(torch.float32).min)
     bias[:, :, :2] = 0
     with torch.no_grad():
-        attended = _attend(query, key, value, bias, 0.0, False)
+        attended = attend(query, key, value, bias, 0.0, False)
     assert torch.isfinite(attended).all()
     assert torch.allclose(attended[:, :, 2:], value.mean(2, keepdim=True).expand(-1, -1, 2, -1), atol=2e-2)
 

@@ -1,11 +1,12 @@
-"""Cross-entropy over all items of a catalogue: states and item embeddings come in, their mean loss goes out, and the matrix
-of all logits is never there as a whole.
+"""Cross-entropy over all items of a catalogue, without ever holding the matrix of all logits.
 
-Derivatives are computed with the loss, on a block of rows while its logits are in the cache: the time is that of the three
-matrix products.
+Input: states and item embeddings. Output: their mean loss. Derivatives are computed with the loss, on a block of rows
+while its logits are in the cache: the time is that of the three matrix products.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,9 @@ _ROWS_ELSEWHERE = 4096
 
 class _ItemCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states: Tensor, embeddings: Tensor, targets: Tensor, row: Tensor, column: Tensor, added: Tensor):
+    def forward(
+        ctx: Any, states: Tensor, embeddings: Tensor, targets: Tensor, row: Tensor, column: Tensor, added: Tensor
+    ) -> Tensor:
         n = len(states)
         of_states, of_embeddings = torch.empty_like(states), torch.zeros_like(embeddings)
         of_added, total = torch.zeros_like(added), states.new_zeros(())
@@ -28,8 +31,8 @@ class _ItemCrossEntropy(torch.autograd.Function):
             here, target = states[start : start + size], targets[start : start + size, None]
             logits = here @ embeddings.t()
             pairs = slice(first[block], first[block + 1])
-            places = (row[pairs] - start, column[pairs])
-            logits.index_put_(places, added, accumulate=True)
+            index = (row[pairs] - start, column[pairs])
+            logits.index_put_(index, added, accumulate=True)
             highest = logits.amax(1, keepdim=True)
             chosen = logits.gather(1, target) - highest
             mass = logits.sub_(highest).exp_().sum(1, keepdim=True)
@@ -38,12 +41,12 @@ class _ItemCrossEntropy(torch.autograd.Function):
             logits.mul_(1 / (n * mass)).scatter_add_(1, target, torch.full_like(mass, -1 / n))
             torch.mm(logits, embeddings, out=of_states[start : start + size])
             of_embeddings.addmm_(logits.t(), here)
-            of_added += logits[places].sum()
+            of_added += logits[index].sum()
         ctx.save_for_backward(of_states, of_embeddings, of_added)
         return total / n
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         of_states, of_embeddings, of_added = ctx.saved_tensors
         return gradient * of_states, gradient * of_embeddings, None, None, None, gradient * of_added
 
@@ -57,8 +60,9 @@ def item_cross_entropy(
         states: `[N, d]`, N at least 1.
         embeddings: `[n, d]`.
         targets: `[N]` rows of `embeddings`.
-        pairs: rows (ascending) and columns of logits, each pair once, that `added`, a scalar, is added to; None for none.
+        pairs: rows (ascending) and columns of logits, each pair once, that the scalar `added` is added to, or None.
     """
     if pairs is None:
         pairs, added = (targets[:0], targets[:0]), states.new_zeros(())
-    return _ItemCrossEntropy.apply(states, embeddings, targets, *pairs, added)
+    loss: Tensor = _ItemCrossEntropy.apply(states, embeddings, targets, *pairs, added)  # type: ignore[no-untyped-call]
+    return loss

@@ -1,17 +1,20 @@
-"""The prefix trie of a catalogue as networks read it: a Semantic ID table comes in, index tensors of items, nodes and their
-children go out."""
+"""The prefix trie of a catalogue as networks read it.
+
+Input: a Semantic ID table. Output: index tensors of items, nodes and their children.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recbole_tiger.decoding.trie import PrefixTrie
 
-#: Row of the item and node tables that stands for "has no embedding": always zeros.
+#: Row of the item and node tables for what has no embedding: always zeros.
 ABSENT = 0
 
 
@@ -38,26 +41,20 @@ class ItemTree:
 
     def __init__(
         self,
-        codes: np.ndarray,
+        codes: npt.NDArray[np.int64],
         level_sizes: Sequence[int],
         trained: ItemTree | None = None,
         item_rows: Tensor | None = None,
     ) -> None:
         self.trie = PrefixTrie.from_codes(codes[1:], level_sizes)
-        depth = self.trie.depth
         self.codes = torch.tensor(codes, dtype=torch.long).clamp_(min=0)
-        node = torch.arange(self.trie.n_items)
-        columns = []
-        for level in range(depth, 0, -1):
-            node = self.trie.parent(level, node)
-            columns.append(node)
         self.paths = torch.zeros_like(self.codes)
-        self.paths[self.trie.items.long()] = torch.stack(columns[::-1], 1)
+        self.paths[self.trie.items.long()] = self.trie.paths()
         self.first: dict[int, Tensor] = {}
         self.count: dict[int, Tensor] = {}
         self.node_rows: dict[int, Tensor] = {}
         self.n_rows: dict[int, int] = {}
-        for level in range(1, depth):
+        for level in range(1, self.trie.depth):
             above = torch.arange(self.trie.n_nodes[level - 1])
             self.first[level], self.count[level] = self.trie.children(level - 1, above)
             nodes = torch.arange(self.trie.n_nodes[level])

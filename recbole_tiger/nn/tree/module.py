@@ -1,16 +1,17 @@
-"""What networks over the tree of a catalogue share: embeddings of its nodes and items, and a softmax over the children of
-a prefix.
+"""What networks over the tree of a catalogue share: embeddings of nodes and items, a softmax over a prefix's children.
 
-Hidden states come in, one per item and level; cross-entropies and log-likelihoods of the items' Semantic IDs go out. It is
-the hierarchical softmax of Morin & Bengio (2005) on a tree made of item content.
+Input: hidden states, one per item and level. Output: cross-entropies and log-likelihoods of the items' Semantic IDs. It
+is the hierarchical softmax of Morin & Bengio (2005) on a tree made of item content.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,29 +32,38 @@ from recbole_tiger.nn.tree.ragged import (
 Over = Literal["legal", "level"]
 #: Hidden states `[n, d]` at a level, of the rows `[n]` of a batch (None: of all rows).
 HiddenOf = Callable[[int, "Tensor | None"], Tensor]
+_Self = TypeVar("_Self", bound="TreeModule")
 
 # A repetition's logit is a parameter times this: where nobody repeats, it goes far below zero in a few passes.
 _REPEAT_SCALE = 20.0
+
+
+@dataclass(frozen=True)
+class RepeatedChildren:
+    """Children of beams' nodes of which a user has interacted with all items; all `[n]`."""
+
+    user: Tensor
+    beam: Tensor
+    node: Tensor
 
 
 class TreeModule(nn.Module):
     """A network with embeddings of the nodes and items of a tree beside those of codewords.
 
     A node's logit is that of its codeword plus, with node embeddings, the inner product of the hidden state with the
-    node's. The tables start at zero: what is never trained has no embedding of its own, and nodes and items count as
-    what their codewords say until there is more to say. They belong to the tree that they were made for; `use` points the
-    network at a catalogue with more items.
+    node's. The tables start at zero: what is never trained has no embedding but its codewords'. They belong to the tree
+    that they were made for; `use` points the network at a catalogue with more items.
 
-    A subclass calls `make_tables` in its `__init__` and defines `codeword_embedding`, and `whole_item_embedding` for a loss
-    over all items.
+    A subclass calls `make_tables` in its `__init__` and defines `codeword_embedding`, and `whole_item_embedding` for a
+    loss over all items. `seen` are the nodes of which a row has interacted with all items, None where it has no effect.
 
     Attributes:
         tree: what is read and scored.
         trained_tree: what the tables were made for.
         node_tables: per level from 1 on, `[n_rows, d]`; empty without node embeddings.
         item_table: `[n_items + 1, d]`, or None.
-        repeat_weight: None, or `[L + 1]`: what having seen all items of a node adds to its logit, for the nodes of each
-            level and at the end for items, in units of `_REPEAT_SCALE`.
+        repeat_weight: None, or `[L + 1]`: what having interacted with all items of a node adds to its logit, for the
+            nodes of each level and at the end for items, in units of `_REPEAT_SCALE`.
     """
 
     tree: ItemTree
@@ -82,14 +92,14 @@ class TreeModule(nn.Module):
         """What a state is multiplied with for the logits of `items` `[n]` in the softmax over all items: `[n, d]`."""
         raise NotImplementedError
 
-    def _apply(self, fn, *args, **kwargs):
-        super()._apply(fn, *args, **kwargs)
+    def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = next(self.parameters()).device
         self.trained_tree = self.trained_tree.to(device)
         self.tree = self.tree.to(device)
         return self
 
-    def use(self, codes: np.ndarray, level_sizes: Sequence[int], item_rows: Tensor) -> None:
+    def use(self, codes: npt.NDArray[np.int64], level_sizes: Sequence[int], item_rows: Tensor) -> None:
         """Read and score the items of another table: of more items than the network was trained with.
 
         Args:
@@ -100,36 +110,34 @@ class TreeModule(nn.Module):
         device = next(self.parameters()).device
         self.tree = ItemTree(codes, level_sizes, self.trained_tree, item_rows).to(device)
 
-    # ----------------------------------------------------------------------------------------------- embeddings
-
     def level_codewords(self, level: int) -> Tensor:
         """Output embeddings of all codewords of a level, `[V, d]`."""
         codes = torch.arange(self.tree.trie.level_sizes[level], device=self.tree.codes.device)
         return self.codeword_embedding(level, codes)
 
     def child_embedding(self, level: int, nodes: Tensor) -> Tensor:
-        """What a hidden state is multiplied with for the logits of `nodes` `[S]` of a level from 1 on."""
+        """What a hidden state is multiplied with for the logits of `nodes` `[S]` of a level from 1 on: `[S, d]`."""
         embedded = self.codeword_embedding(level, self.tree.trie.tokens[level].index_select(0, nodes).long())
-        return embedded + self._nodes(level, nodes) if self.node_tables else embedded
+        return embedded + self._node_embedding(level, nodes) if self.node_tables else embedded
 
-    def _nodes(self, level: int, nodes: Tensor) -> Tensor:
-        return self._rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
+    def _node_embedding(self, level: int, nodes: Tensor) -> Tensor:
+        return self.table_rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
 
-    def _rows(self, table: Tensor, rows: Tensor) -> Tensor:
+    def table_rows(self, table: Tensor, rows: Tensor) -> Tensor:
+        """Rows (any shape) of a node or item table; `ABSENT` is zero and never trained."""
         return F.embedding(rows, table, padding_idx=ABSENT, sparse=self.sparse_gradients)
 
     def item_rows(self, items: Tensor, dropped: float) -> Tensor:
-        """Rows of `items` (any shape) in the item table; in training a share `dropped` of them is `ABSENT`, at random."""
+        """Rows of `items` (any shape) in the item table; in training a share `dropped` is `ABSENT`, at random."""
         rows = self.tree.item_rows[items]
         if self.training and dropped:
             rows = torch.where(torch.rand(items.shape, device=items.device) < dropped, ABSENT, rows)
         return rows
 
     def repeat_logit(self, level: int) -> Tensor:
-        """What having seen all items of a node of `level` (items themselves: level L) adds to its logit: a scalar."""
+        """What a repetition adds to the logit of a node of `level` (of an item: level L): a scalar."""
+        assert self.repeat_weight is not None, "nothing is `seen` without a repeat bias"
         return _REPEAT_SCALE * self.repeat_weight[level]
-
-    # ---------------------------------------------------------------------------------- losses and likelihoods
 
     def level_losses(
         self, hidden_of: HiddenOf, items: Tensor, over: Over, smoothing: float, seen: ExhaustedNodes | None = None
@@ -140,7 +148,7 @@ class TreeModule(nn.Module):
             hidden_of: the hidden states that the codewords are chosen by.
             over: what the softmax is over.
             smoothing: share of the target's probability that is spread over what the softmax is over.
-            seen: nodes whose items have all been seen, for each of the N; None where it does not count.
+            seen: of each of the N.
 
         Yields:
             the rows that have a choice at a level (None: all of them), and their cross-entropies.
@@ -188,8 +196,8 @@ class TreeModule(nn.Module):
 
     def item_logits(self, states: Tensor, items: Tensor, seen: ExhaustedNodes | None = None) -> Tensor:
         """Logits of `items` `[B, C]` in the softmax that `item_loss` trains, after `states` `[B, d]`: `[B, C]`."""
-        wanted, place = items.unique(return_inverse=True)
-        logits = (states @ self.whole_item_embedding(wanted).t()).gather(1, place)
+        wanted, index = torch.unique(items, return_inverse=True)
+        logits = (states @ self.whole_item_embedding(wanted).t()).gather(1, index)
         if seen is None:
             return logits
         depth, rows = self.tree.trie.depth, torch.arange(len(items), device=items.device)[:, None]
@@ -197,18 +205,17 @@ class TreeModule(nn.Module):
         return logits + repeated * self.repeat_logit(depth)
 
     def _repeated(self, level: int, seen: ExhaustedNodes, paths: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Nodes of `level` on or beside the paths of `rows` (None: all) of which all items have been seen, each with its
-        place in `rows`."""
+        """Nodes of `seen` at `level` on or beside the paths of `rows` (None: all), each with its position in `rows`."""
         row, node = seen.pairs(level)
         if level:
             beside = self.tree.trie.parent(level, node) == paths[row, level - 1]
             row, node = row[beside], node[beside]
         if rows is None:
             return row, node
-        place = torch.full((len(paths),), -1, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        place = place[row]
-        return place[place >= 0], node[place >= 0]
+        position = torch.full((len(paths),), -1, device=rows.device)
+        position[rows] = torch.arange(len(rows), device=rows.device)
+        position = position[row]
+        return position[position >= 0], node[position >= 0]
 
     def _over_children(
         self, level: int, hidden: Tensor, paths: Tensor, smoothing: float, repeated: tuple[Tensor, Tensor] | None
@@ -221,14 +228,14 @@ class TreeModule(nn.Module):
             row, node = repeated
             pair = blocks.row_start[row] + node - first[above[row]]
             logits = logits.index_put((pair,), self.repeat_logit(level), accumulate=True)
-        whole = segment_log_sum_exp(logits, blocks.row_start)
+        log_sum = segment_log_sum_exp(logits, blocks.row_start)
         chosen = logits.index_select(0, blocks.row_start[:-1] + paths[:, level] - first.index_select(0, above))
         if not smoothing:
-            return whole - chosen
+            return log_sum - chosen
         n_children = blocks.row_start.diff()
         owner = torch.repeat_interleave(n_children)
-        mean = torch.zeros_like(whole).index_add(0, owner, logits) / n_children
-        return whole - (1 - smoothing) * chosen - smoothing * mean
+        mean = torch.zeros_like(log_sum).index_add(0, owner, logits) / n_children
+        return log_sum - (1 - smoothing) * chosen - smoothing * mean
 
     def _over_level(
         self,
@@ -247,10 +254,10 @@ class TreeModule(nn.Module):
         if rows is not None:
             above = paths[:, level - 1].index_select(0, rows)
             blocks = ChildBlocks.of(above, self.tree.first[level], self.tree.count[level])
-            added = pair_products(hidden, self._nodes(level, blocks.child), blocks)
-            place = torch.repeat_interleave(blocks.row_start.diff()) * logits.shape[1]
-            place = place + token.index_select(0, blocks.child).index_select(0, blocks.column)
-            logits = logits.flatten().index_add(0, place, added).view_as(logits)
+            added = pair_products(hidden, self._node_embedding(level, blocks.child), blocks)
+            index = torch.repeat_interleave(blocks.row_start.diff()) * logits.shape[1]
+            index = index + token.index_select(0, blocks.child).index_select(0, blocks.column)
+            logits = logits.flatten().index_add(0, index, added).view_as(logits)
         if seen is not None:
             row, node = self._repeated(level, seen, paths, rows)
             logits = logits.index_put((row, token[node]), self.repeat_logit(level), accumulate=True)
@@ -258,10 +265,8 @@ class TreeModule(nn.Module):
         losses = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
         return losses if rows is None else torch.zeros_like(losses).index_copy(0, rows, losses)
 
-    # ------------------------------------------------------------------------------------------------- decoding
-
     @torch.no_grad()
-    def add_node_logits_(self, level: int, logits: Tensor, hidden: Tensor, codes: Tensor) -> Tensor:
+    def add_node_logits_(self, level: int, logits: Tensor, hidden: Tensor, codes: Tensor) -> None:
         """Add what nodes have to the logits of their codewords, in place, where there are node embeddings.
 
         Args:
@@ -270,46 +275,39 @@ class TreeModule(nn.Module):
             codes: `[N, level]`, the prefixes; one that leads to no item has no nodes below it.
         """
         if not self.node_tables:
-            return logits
+            return
         tree = self.tree
         node = tree.trie.find(codes)
         count = torch.where(node >= 0, tree.count[level][node.clamp(min=0)], 0)
         child = ranges(tree.first[level][node.clamp(min=0)], count)
-        products = sampled_products(
-            hidden,
-            self.node_tables[str(level)],
-            F.pad(count.cumsum(0), (1, 0)),
-            tree.node_rows[level].index_select(0, child),
-        )
-        place = torch.repeat_interleave(count) * logits.shape[1] + tree.trie.tokens[level][child].long()
-        logits.view(-1).index_add_(0, place, products)
-        return logits
+        start, rows = F.pad(count.cumsum(0), (1, 0)), tree.node_rows[level].index_select(0, child)
+        products = sampled_products(hidden, self.node_tables[str(level)], start, rows)
+        index = torch.repeat_interleave(count) * logits.shape[1] + tree.trie.tokens[level][child].long()
+        logits.view(-1).index_add_(0, index, products)
 
     @torch.no_grad()
-    def add_repeat_logits_(self, level: int, logits: Tensor, seen: ExhaustedNodes | None, codes: Tensor | None) -> None:
-        """Add what having been seen adds to logits `[B, K, V]` of all codewords of a level after prefixes `[B, K, level]`
-        (at level 0 None, and K is 1), in place; nothing where it does not count."""
+    def add_repeat_logits_(
+        self, level: int, logits: Tensor, seen: ExhaustedNodes | None, codes: Tensor | None = None
+    ) -> None:
+        """Add what repetitions add to logits `[B, K, V]` of all codewords of a level, in place.
+
+        Args:
+            seen: of each user.
+            codes: prefixes `[B, K, level]`; at level 0 None, and K is 1.
+        """
         if seen is None:
             return
         trie = self.tree.trie
-        if level == 0:
-            (user, node), beam = seen.pairs(0), 0
-        else:
-            user, beam, node = self.repeated_of_beams(level, seen, trie.find(codes))
-        logits[user, beam, trie.tokens[level][node].long()] += self.repeat_logit(level)
+        if codes is None:
+            user, node = seen.pairs(0)
+            logits[user, 0, trie.tokens[0][node].long()] += self.repeat_logit(0)
+            return
+        found = self.repeated_of_beams(level, seen, trie.find(codes))
+        logits[found.user, found.beam, trie.tokens[level][found.node].long()] += self.repeat_logit(level)
 
     @torch.no_grad()
-    def repeated_of_beams(self, level: int, seen: ExhaustedNodes, above: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Children at `level` from 1 on of beams' nodes `above` `[B, K]` (-1: none), of which a user has seen all items:
-        user, beam and node of each."""
+    def repeated_of_beams(self, level: int, seen: ExhaustedNodes, above: Tensor) -> RepeatedChildren:
+        """Children of `seen` at `level`, from 1 on, of beams' nodes `above` `[B, K]` (-1: none)."""
         user, node = seen.pairs(level)
         match, beam = (above[user] == self.tree.trie.parent(level, node)[:, None]).nonzero(as_tuple=True)
-        return user[match], beam, node[match]
-
-
-def continued(prefixes: Tensor | None, parents: Tensor, codes: Tensor) -> Tensor:
-    """Codewords so far of beams `[B, K, level]`, when each continues the beam `parents` `[B, K]` with `codes` `[B, K]`."""
-    codes = codes[:, :, None]
-    if prefixes is None:
-        return codes
-    return torch.cat([prefixes.gather(1, parents[:, :, None].expand(-1, -1, prefixes.shape[2])), codes], 2)
+        return RepeatedChildren(user[match], beam, node[match])

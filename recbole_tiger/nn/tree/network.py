@@ -1,14 +1,16 @@
-"""The network of TIGERTree in plain torch: histories with one token per item come in, log-likelihoods of items, or
-logits of the children of trie nodes, go out.
+"""The network of TIGERTree in plain torch.
 
-A causal transformer gives a state after every item of a history. An item's probability is the product of the choices
-on its path through the prefix trie of all Semantic IDs: at each node a softmax over the node's children, which are the
-only codewords that continue the prefix to some item, so that the probabilities of all items sum to 1.
+Input: histories with one token per item. Output: log-likelihoods of items. A causal transformer gives a state after
+every item of a history. An item's probability is the product of the choices on its path through the prefix trie: at
+each node a softmax over its children, the codewords that continue the prefix to some item, so that the probabilities of
+all items sum to 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import torch
@@ -37,8 +39,8 @@ class TreeConfig:
         item_dropout: share of the history's item embeddings left out in training.
         item_embeddings: every item has an embedding on the input, beside its codewords.
         node_embeddings: every node of the trie has an embedding on the output, beside its codeword.
-        head_attention: the choice of a codeword also attends to the states of all items seen, not to the last alone.
-        repeat_bias: having been seen adds a learned logit to an item, and to a node of which all items have been seen.
+        head_attention: the choice of a codeword also attends to the states of all items of the history.
+        repeat_bias: a learned logit is added to previously interacted items, and to nodes of which all items are.
         tied: input and output share the codewords' embeddings and the nodes': an item's own embedding is then the sum
             over the nodes of its path.
         loss_over: `legal`: a level's softmax is over the children of the prefix; `level`: over all its codewords, as
@@ -78,12 +80,12 @@ class TreeConfig:
 
 @dataclass(frozen=True)
 class Seen:
-    """The items that have been seen at each of N rows, where more than the last state depends on them.
+    """The previously interacted items at each of N rows, where more than the last state depends on them.
 
     Attributes:
         memory: for head attention `[P, 2 * hidden_size]` keys and values of all packed items, else None.
-        start, count: `[N]` row i has seen the items `start[i], …, start[i] + count[i] - 1`.
-        nodes: for `repeat_bias` the nodes of which all items have been seen, else None.
+        start, count: `[N]` those of row i are the packed items `start[i], …, start[i] + count[i] - 1`.
+        nodes: for `repeat_bias` the nodes of which all items are among them, else None.
     """
 
     memory: Tensor | None
@@ -97,7 +99,7 @@ class Seen:
 
 
 class _HeadAttention(nn.Module):
-    """Attention of the sum of state and prefix to the states of all items seen, added to the sum; shared by the levels."""
+    """Attention of the sum of state and prefix to the states of all items of the history; shared by the levels."""
 
     def __init__(self, config: TreeConfig) -> None:
         super().__init__()
@@ -108,17 +110,19 @@ class _HeadAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, seen: Seen) -> Tensor:
-        """`[N, Q, hidden_size]`, Q of them at each row of `seen`, to the same shape."""
+        """The sum plus what it attends to, `[N, Q, hidden_size]`, of Q sums `x` at each row of `seen`."""
+        assert seen.memory is not None, "head attention has a memory"
         (n_rows, n_queries, width), longest = x.shape, int(seen.count.max())
-        place = torch.arange(longest, device=x.device)
-        item = seen.start[:, None] + torch.minimum(place, seen.count[:, None] - 1)  # [N, W]
+        position = torch.arange(longest, device=x.device)
+        item = seen.start[:, None] + torch.minimum(position, seen.count[:, None] - 1)  # [N, W]
         memory = seen.memory.index_select(0, item.flatten()).view(n_rows, longest, 2, self.n_heads, -1)
         key, value = memory.permute(2, 0, 3, 1, 4)  # [N, heads, W, head size]
         query = self.query(x).view(n_rows, n_queries, self.n_heads, -1).transpose(1, 2)
         scores = query @ key.transpose(2, 3) * key.shape[3] ** -0.5  # [N, heads, Q, W]
-        scores = scores.masked_fill((place >= seen.count[:, None])[:, None, None], -torch.inf)
+        scores = scores.masked_fill((position >= seen.count[:, None])[:, None, None], -torch.inf)
         mixed = dropout(scores.softmax(-1), self.rate, self.training) @ value
-        return x + self.out(mixed.transpose(1, 2).reshape(n_rows, n_queries, width))
+        added: Tensor = self.out(mixed.transpose(1, 2).reshape(n_rows, n_queries, width))
+        return x + added
 
 
 class _Head(nn.Module):
@@ -131,7 +135,8 @@ class _Head(nn.Module):
         self.down = nn.Linear(config.head_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(dropout(F.gelu(self.up(x)), self.rate, self.training))
+        added: Tensor = self.down(dropout(F.gelu(self.up(x)), self.rate, self.training))
+        return x + added
 
 
 class TreeNetwork(TreeModule):
@@ -153,8 +158,7 @@ class TreeNetwork(TreeModule):
         self.output_codewords = self.codewords if config.tied else codewords()
         self.positions = nn.Parameter(nn.init.normal_(torch.empty(config.max_length, width), std=_INIT_STD))
         # With tied embeddings what an item adds to its codewords is what the nodes of its path add.
-        self.item_from_nodes = config.item_embeddings and config.tied and config.node_embeddings
-        own_items = config.item_embeddings and not self.item_from_nodes
+        own_items = config.item_embeddings and not (config.tied and config.node_embeddings)
         self.make_tables(tree, width, nodes=config.node_embeddings, items=own_items, repeats=config.repeat_bias)
         self.layers = nn.ModuleList(
             PackedLayer(width, config.n_heads, config.inner_size, config.dropout, config.attention_dropout)
@@ -168,8 +172,6 @@ class TreeNetwork(TreeModule):
                 nn.init.normal_(module.weight, std=_INIT_STD)
                 nn.init.zeros_(module.bias)
 
-    # ----------------------------------------------------------------------------------------------- embeddings
-
     def _codewords(self, tables: nn.ParameterList, level: int, codes: Tensor) -> Tensor:
         """Embeddings of codes (any shape) of a level, zero for codes that were not there in training."""
         if self.tree.trie.level_sizes[level] <= self.level_sizes[level]:
@@ -182,7 +184,7 @@ class TreeNetwork(TreeModule):
 
     def prefix_embedding(self, level: int, codes: Tensor) -> Tensor:
         """Sum of the codewords that stand before `level`, from 1 on: `[N, L]` codes -> `[N, hidden_size]`."""
-        return sum(self._codewords(self.codewords, above, codes[:, above]) for above in range(level))
+        return reduce(add, (self._codewords(self.codewords, above, codes[:, above]) for above in range(level)))
 
     def item_embedding(self, items: Tensor, *, whole: bool = False) -> Tensor:
         """Input of items `[P]`: codewords, plus what the item itself or its nodes add; zero for padding.
@@ -191,23 +193,21 @@ class TreeNetwork(TreeModule):
         """
         codes = self.tree.codes.index_select(0, items)
         depth = codes.shape[1]
-        x = sum(self._codewords(self.codewords, level, codes[:, level]) for level in range(depth))
+        x = reduce(add, (self._codewords(self.codewords, level, codes[:, level]) for level in range(depth)))
         x = x * (items > 0).to(x.dtype)[:, None]
         if not self.config.item_embeddings:
             return x
         present = self.item_rows(items, 0.0 if whole else self.config.item_dropout)
-        if not self.item_from_nodes:
-            return x + self._rows(self.item_table, present)
+        if self.item_table is not None:
+            return x + self.table_rows(self.item_table, present)
         paths = self.tree.paths.index_select(0, items)
         for level in range(1, depth):
             rows = torch.where(present > 0, self.tree.node_rows[level].index_select(0, paths[:, level]), ABSENT)
-            x = x + self._rows(self.node_tables[str(level)], rows)
+            x = x + self.table_rows(self.node_tables[str(level)], rows)
         return x
 
     def whole_item_embedding(self, items: Tensor) -> Tensor:
         return self.item_embedding(items, whole=True)
-
-    # --------------------------------------------------------------------------------------------------- states
 
     def states(self, history: Tensor, lengths: Tensor) -> tuple[Tensor, Packed]:
         """States after each item of each history, packed: `[P, hidden_size]`, row `start[b] + j` after j + 1 items.
@@ -225,7 +225,7 @@ class TreeNetwork(TreeModule):
         return self.norm(x), packed
 
     def at(self, rows: Tensor, states: Tensor, packed: Packed, history: Tensor) -> tuple[Tensor, Seen | None]:
-        """States at packed items `rows` `[N]`, and what of `history` has been seen there, if anything depends on it."""
+        """States at packed items `rows` `[N]`, and the items of `history` up to there, if anything depends on them."""
         chosen = states.index_select(0, rows)
         if self.head_attention is None and self.repeat_weight is None:
             return chosen, None
@@ -233,24 +233,24 @@ class TreeNetwork(TreeModule):
         memory = None if self.head_attention is None else self.head_attention.key_value(states)
         nodes = None
         if self.repeat_weight is not None:
-            place = torch.arange(history.shape[1], device=history.device)
-            nodes = self.tree.trie.exhausted(torch.where(place < count[:, None], history[user], 0))
+            position = torch.arange(history.shape[1], device=history.device)
+            nodes = self.tree.trie.exhausted(torch.where(position < count[:, None], history[user], 0))
         return chosen, Seen(memory, packed.start[user], count, nodes)
 
     def last(self, history: Tensor, lengths: Tensor) -> tuple[Tensor, Seen | None]:
-        """States after the whole of each history, `[B, hidden_size]`, and what has been seen; arguments as for `states`."""
+        """States after the whole of each history, `[B, hidden_size]`, and its items; arguments as for `states`."""
         states, packed = self.states(history, lengths)
         return self.at(packed.start + lengths.clamp(min=1) - 1, states, packed, history)
 
-    # ------------------------------------------------------------------------------------------ item likelihoods
-
     def loss(self, states: Tensor, items: Tensor, seen: Seen | None = None) -> Tensor:
-        """Mean negative log-likelihood of `items` `[N]` after `states` `[N, d]`, labels smoothed where asked for, plus
-        `item_loss_weight` times the mean cross-entropy over all items."""
+        """Mean negative log-likelihood of `items` `[N]` after `states` `[N, d]`, with the labels' smoothing.
+
+        `item_loss_weight` times the mean cross-entropy over all items is added.
+        """
         config = self.config
         hidden_of, nodes = self._hidden_of(states, items, seen), None if seen is None else seen.nodes
         parts = self.level_losses(hidden_of, items, config.loss_over, config.label_smoothing, nodes)
-        loss = sum(part.sum() for _, part in parts) / len(items)
+        loss = reduce(add, (part.sum() for _, part in parts)) / len(items)
         if not config.item_loss_weight:
             return loss
         return loss + config.item_loss_weight * self.item_loss(states, items, nodes)
@@ -267,8 +267,13 @@ class TreeNetwork(TreeModule):
             x = states if rows is None else states.index_select(0, rows)
             if level:
                 x = x + self.prefix_embedding(level, codes if rows is None else codes.index_select(0, rows))
-            if self.head_attention is not None:
+            if self.head_attention is not None and seen is not None:
                 x = self.head_attention(x[:, None], seen if rows is None else seen.take(rows))[:, 0]
-            return self.heads[level](x)
+            return self.hidden(level, x)
 
+        return hidden
+
+    def hidden(self, level: int, x: Tensor) -> Tensor:
+        """What the logits of a level are inner products with, from what its head reads: both `[N, hidden_size]`."""
+        hidden: Tensor = self.heads[level](x)
         return hidden

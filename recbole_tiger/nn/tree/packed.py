@@ -1,5 +1,8 @@
-"""A causal transformer over histories without padding: embeddings of all items of a batch come in, written one history
-after the other, and states that have seen the items before them in their history go out."""
+"""A causal transformer over histories without padding.
+
+Input: embeddings of all items of a batch, one history after the other. Output: states that depend on the items up to
+theirs in their history.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ _LENGTH_GROUPS = 4
 
 @dataclass(frozen=True)
 class Packed:
-    """Where the items of a batch of histories stand when they are written one history after the other, unpadded.
+    """Indices of the P items of a batch of histories that are written one history after the other, unpadded.
 
     Attributes:
-        user, column: `[P]` history of each item, and its place in it.
+        user, column: `[P]` history of each item, and its position in it.
         start: `[B]` number of each history's first item.
         groups: histories and width of each group of similar length.
         gather: rows of `[P * 3 * heads, d]` that are the queries, keys and values of each group, `[n, heads, width]`
@@ -46,11 +49,11 @@ class Packed:
         back = torch.empty(len(user) * n_heads, dtype=torch.long, device=device)
         for members in lengths.argsort(stable=True).tensor_split(min(_LENGTH_GROUPS, len(lengths))):
             length, width = lengths[members, None, None], int(lengths[members].max())
-            place = torch.arange(width, device=device)
-            item = start[members, None, None] + torch.minimum(place, length - 1)  # [n, 1, width]
+            position = torch.arange(width, device=device)
+            item = start[members, None, None] + torch.minimum(position, length - 1)  # [n, 1, width]
             gather += [((item * 3 + part) * n_heads + head).flatten() for part in range(3)]
             row = torch.arange(len(members) * n_heads * width, device=device).view(len(members), n_heads, width)
-            inside = (place < length).expand_as(row)
+            inside = (position < length).expand_as(row)
             back[(item * n_heads + head)[inside]] = row[inside] + n_rows
             n_rows += row.numel()
             groups.append((len(members), width))
@@ -80,7 +83,8 @@ class PackedAttention(nn.Module):
             scores = torch.baddbmm(future, query, key.transpose(1, 2), alpha=head_size**-0.5)
             weights = dropout(scores.softmax(-1), self.rate, self.training)
             mixed.append(torch.bmm(weights, value).view(-1, head_size))
-        return self.out(torch.cat(mixed).index_select(0, packed.back).view(x.shape))
+        out: Tensor = self.out(torch.cat(mixed).index_select(0, packed.back).view(x.shape))
+        return out
 
 
 class PackedLayer(nn.Module):

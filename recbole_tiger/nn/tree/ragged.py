@@ -1,7 +1,6 @@
-"""Sums, products and softmaxes over lists of different lengths: the children of trie nodes, of which most have few and
-some have many.
+"""Products and softmaxes over lists of different lengths: the children of trie nodes, mostly few and sometimes many.
 
-Comes in: rows that each have a list of children. Goes out: an inner product of every row with each of its children, and
+Input: rows that each have a list of children. Output: an inner product of every row with each of its children, and
 `logsumexp` of each list, with derivatives; nothing is padded.
 """
 
@@ -9,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,16 @@ def ranges(start: Tensor, count: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ChildBlocks:
-    """Rows that stand at nodes of one level, each paired with all the children of its node.
+    """Rows that belong to nodes of one level, each paired with all the children of its node.
 
     Rows are in ascending order of their node, so that rows and children of a node are both contiguous: the pairs are
     dense blocks, one per distinct node, and both directions of the pairing are index arithmetic.
 
     Attributes:
         child: `[S]` children of the distinct nodes, ascending.
-        row_start: `[N + 1]` where the pairs of each row start.
-        column: `[M]` place in `child` of each pair, row by row.
-        child_start: `[S + 1]` where the pairs of each child start when they are listed child by child.
+        row_start: `[N + 1]` first pair of each row.
+        column: `[M]` position in `child` of each pair, row by row.
+        child_start: `[S + 1]` first pair of each child when they are listed child by child.
         child_row: `[M]` row of each pair, child by child.
         child_pair: `[M]` number of that pair, row by row.
     """
@@ -76,20 +76,21 @@ def sampled_products(rows: Tensor, columns: Tensor, row_start: Tensor, column: T
     pattern = torch.sparse_csr_tensor(
         row_start, column, rows.new_zeros(len(column)), (len(rows), len(columns)), check_invariants=False
     )
-    return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
+    products: Tensor = torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
+    return products
 
 
 class _PairProducts(torch.autograd.Function):
-    """`sampled_products` over blocks, with derivatives that touch nothing but the pairs either."""
+    """`sampled_products` over blocks, with derivatives that compute nothing but the pairs either."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, children: Tensor, blocks: ChildBlocks) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, children: Tensor, blocks: ChildBlocks) -> Tensor:
         ctx.save_for_backward(rows, children)
         ctx.blocks = blocks
         return sampled_products(rows, children, blocks.row_start, blocks.column)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (rows, children), blocks = ctx.saved_tensors, ctx.blocks
         gradient = gradient.contiguous()
         of_rows = of_children = None
@@ -116,7 +117,8 @@ class _PairProducts(torch.autograd.Function):
 
 def pair_products(rows: Tensor, children: Tensor, blocks: ChildBlocks) -> Tensor:
     """Inner product of each row `[N, d]` with each of its children `[S, d]`: `[M]`, row by row."""
-    return _PairProducts.apply(rows, children, blocks)
+    products: Tensor = _PairProducts.apply(rows, children, blocks)  # type: ignore[no-untyped-call]
+    return products
 
 
 def segment_log_sum_exp(values: Tensor, start: Tensor) -> Tensor:

@@ -1,19 +1,22 @@
-"""TIGER's T5 with what TIGERTree has beside it: embeddings of trie nodes on the output, of items on the input, a logit for
-what has been seen, a softmax over the children of a prefix and one over all items.
+"""TIGER's T5 with the tree embeddings of TIGERTree: of trie nodes on the output, of items on the input.
 
-Histories as tokens and items come in; losses, log-likelihoods and logits go out. The T5 itself stays what it is.
+Input: histories as tokens and items. Output: losses, log-likelihoods and logits, with a softmax over the children of a
+prefix, one over all items and a logit for repetitions. The T5 itself stays what it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
-from recbole_tiger.nn.t5.seq2seq import Seq2Seq, T5Config
+from recbole_tiger.nn.t5.config import T5Config
+from recbole_tiger.nn.t5.seq2seq import Seq2Seq
 from recbole_tiger.nn.tree.item_tree import ItemTree
 from recbole_tiger.nn.tree.module import HiddenOf, Over, TreeModule
 
@@ -28,8 +31,8 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         node_embeddings, item_embeddings, repeat_bias: which tables there are. They start at zero, so that the network
             starts as the T5 with the same seed.
         item_dropout: share of the items' embeddings left out in training.
-        item_head: there is a softmax over all items beside the choice of codewords: of the decoder's first state, plus a
-            linear map of it that starts at zero, with the sum of an item's codewords and its own embedding.
+        item_head: there is a softmax over all items as well: of the decoder's first state, plus a linear map of it that
+            starts at zero, with the sum of an item's codewords and its own embedding.
     """
 
     def __init__(
@@ -47,26 +50,28 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         super().__init__(config)
         self.level_token_slices = list(level_token_slices)
         self.item_dropout = item_dropout
+        self._scale: float = config.d_model**-0.5
         width = config.d_model
         self.make_tables(tree, width, nodes=node_embeddings, items=item_embeddings, repeats=repeat_bias)
         self.item_head = nn.Parameter(torch.zeros(width, width)) if item_head else None
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
-        """As in `Seq2Seq.logits`: scaled where it is the input embedding too. Nodes, which start at zero, are not scaled."""
+        """As in `Seq2Seq.logits`: scaled where it is the input embedding too. Nodes start at zero, unscaled."""
         tokens = codes + self.level_token_slices[level].start
         if self.lm_head is None:
-            return F.embedding(tokens, self.embedding.weight) * self.config.d_model**-0.5
+            return F.embedding(tokens, self.embedding.weight) * self._scale
         return F.embedding(tokens, self.lm_head.weight)
 
     def whole_item_embedding(self, items: Tensor) -> Tensor:
         codes = self.tree.codes.index_select(0, items)
-        embedded = sum(self.codeword_embedding(level, codes[:, level]) for level in range(codes.shape[1]))
+        embedded = reduce(add, (self.codeword_embedding(level, codes[:, level]) for level in range(codes.shape[1])))
         if self.item_table is None:
             return embedded
-        return embedded + self._rows(self.item_table, self.tree.item_rows[items]) * self.config.d_model**-0.5
+        return embedded + self.table_rows(self.item_table, self.tree.item_rows[items]) * self._scale
 
     def item_state(self, first: Tensor) -> Tensor:
-        """What items are chosen by in the softmax over all items, from the decoder's first state; both `[N, d_model]`."""
+        """State of the softmax over all items, from the decoder's first state; both `[N, d_model]`."""
+        assert self.item_head is not None, "the softmax over all items has a head"
         return first + first @ self.item_head
 
     def embed_history(self, tokens: Tensor, history: Tensor) -> Tensor:
@@ -76,7 +81,8 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
             tokens: `[B, T]`; those of the history are the last ones.
             history: `[B, H]` item numbers, padded with 0.
         """
-        own = self._rows(self.item_table, self.item_rows(history, self.item_dropout))
+        assert self.item_table is not None, "histories are embedded with item embeddings"
+        own = self.table_rows(self.item_table, self.item_rows(history, self.item_dropout))
         own = own.repeat_interleave(len(self.level_token_slices), dim=1)
         return self.embed(tokens) + F.pad(own, (0, 0, tokens.shape[1] - own.shape[1], 0))
 
@@ -99,7 +105,7 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
             item_loss_weight: of the cross-entropy over all items, beside that of a whole Semantic ID.
         """
         parts = self.level_losses(self._hidden_of(hidden), items, over, smoothing, seen)
-        total = sum(part.sum() for _, part in parts) / len(items)
+        total = reduce(add, (part.sum() for _, part in parts)) / len(items)
         if item_loss_weight:
             total = total + item_loss_weight * self.item_loss(self.item_state(hidden[:, 0]), items, seen)
         return total / hidden.shape[1]
