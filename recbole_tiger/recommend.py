@@ -1,7 +1,6 @@
 """From a trained checkpoint to recommendations for any history: users never seen, many at once, items added later.
 
-Input: ``best.pth`` of a run of a model with Semantic IDs, which is all that is needed. Output: items with titles, scores and
-codewords.
+Input: ``best.pth`` of a run of a model with Semantic IDs. Output: items with titles, scores and codewords.
 """
 
 from __future__ import annotations
@@ -32,11 +31,9 @@ from recbole_tiger.training.checkpoint import load_checkpoint
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One recommended item.
+    """One recommended item: its external id, and its title, or its id where it has none.
 
     Attributes:
-        item: external id.
-        title: its title, or its id where it has none.
         score: log-likelihood of the Semantic ID it was found by.
         codes: its codewords.
         new: whether it was added after training.
@@ -70,7 +67,7 @@ class DatasetStub:
 
 
 def load_semantic_id_checkpoint(path: str | Path) -> dict:
-    """The content of a checkpoint of a model with Semantic IDs (:func:`recbole_tiger.training.checkpoint.load_checkpoint`).
+    """The content of a checkpoint of a model with Semantic IDs.
 
     Raises:
         CheckpointError: for a file that is missing, damaged, of another version, or of a model without Semantic IDs.
@@ -110,7 +107,7 @@ class Recommender:
         """Open ``best.pth`` or ``last.pth`` of a run.
 
         Raises:
-            CheckpointError: for a file that is missing, damaged, of another version, or of a model without Semantic IDs.
+            CheckpointError: as :func:`load_semantic_id_checkpoint`.
         """
         state = load_semantic_id_checkpoint(path)
         name, config = state["config"]["model"], config_from_plain(state["config"])
@@ -121,12 +118,10 @@ class Recommender:
             model.load_other_parameter(state["other_parameter"])
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
-                f"the checkpoint '{path}' does not fit this version of {name} ({str(error).strip().splitlines()[0]}); read it "
-                "with the version that wrote it"
+                f"the checkpoint '{path}' does not fit this version of {name} ({str(error).strip().splitlines()[0]}); "
+                "read it with the version that wrote it"
             ) from error
         return cls(config, model, prepared)
-
-    # ----------------------------------------------------------------------------------------------------- the items
 
     @property
     def n_items(self) -> int:
@@ -147,14 +142,13 @@ class Recommender:
             UnknownItemError: if no item, or more than one, is called so.
         """
         name = str(name).strip()
-        if name in self._number:
-            return self._number[name]
-        found = self._titled.get(name.casefold(), [])
+        found = self._named(name)
         if len(found) == 1:
             return found[0]
         if found:
             raise UnknownItemError(
-                f"'{name}' is the title of {len(found)} items ({', '.join(self.items[n] for n in found[:5])}); give an id"
+                f"'{name}' is the title of {len(found)} items ({', '.join(self.items[n] for n in found[:5])}); "
+                "give an id"
             )
         close = difflib.get_close_matches(name.casefold(), self._titled, n=2, cutoff=0.6)
         near = " or ".join(f"'{self.titles[self._titled[title][0]]}'" for title in close)
@@ -165,15 +159,19 @@ class Recommender:
         """Names separated by commas, where a title may hold commas itself: the longest run that is an item counts."""
         parts, names = text.split(","), []
         while parts:
-            ends = (end for end in range(len(parts), 0, -1) if self.is_item(",".join(parts[:end])))
+            ends = (end for end in range(len(parts), 0, -1) if self._named(",".join(parts[:end])))
             end = next(ends, 1)
             names.append(",".join(parts[:end]).strip())
             parts = parts[end:]
         return [name for name in names if name]
 
-    def is_item(self, name: str) -> bool:
-        """Whether an item has this id or title."""
-        return name.strip() in self._number or name.strip().casefold() in self._titled
+    def _named(self, name: str) -> list[int]:
+        """Numbers of the items of this id, or of this title in any case; quotes around a name do not count."""
+        name = name.strip()
+        found = [self._number[name]] if name in self._number else self._titled.get(name.casefold(), [])
+        if not found and len(name) > 2 and name[0] == name[-1] and name[0] in "'\"":
+            return self._named(name[1:-1])
+        return found
 
     def add_items(self, path: str | Path) -> int:
         """Take in the items of an ``.item`` file: they get Semantic IDs, and are found through their first codewords.
@@ -194,29 +192,24 @@ class Recommender:
             )
         if self.prepared.quantizer is None or self.config["semantic_id"] == "random":
             raise ValueError(
-                f"semantic_id={self.config['semantic_id']} does not make IDs of item text, so that new items cannot get any"
+                f"semantic_id={self.config['semantic_id']} does not make IDs of item text: new items cannot get any"
             )
-        given = self.config["content_encoder"] == "precomputed"
-        sentences = [""] * len(items) if given else sentences_of_new_items(table, items, self.config)
+        sentences = titles = [""] * len(items)
+        if self.config["content_encoder"] != "precomputed":
+            sentences, field = sentences_of_new_items(table, items, self.config), self.config["ITEM_ID_FIELD"]
+            titles = item_titles(table, items, field, seq_separator=self.config["seq_separator"])
         embeddings = embed_new_items(self.config, sentences, items, self.prepared.sentences)
         codes = self.prepared.quantizer.transform(self.prepared.scaler.transform(embeddings))
-        texts = (
-            sentences
-            if given
-            else item_titles(table, items, self.config["ITEM_ID_FIELD"], seq_separator=self.config["seq_separator"])
-        )
         n_before, trained = self.n_items, self.prepared.table
         new_codes = np.concatenate([self._table.codes[trained.n_items + 1 :, : trained.id_length], codes])
         self.items += items
-        self.titles += [title or item for title, item in zip(texts, items, strict=True)]
+        self.titles += [title or item for title, item in zip(titles, items, strict=True)]
         self._table = with_unseen_items(trained, new_codes, self.items[trained.n_items + 1 :])
         self.model._use_semantic_ids(dataclasses.replace(self.prepared, table=self._table))
         self.model.to(self.config["device"])
         self._new = UnseenItems(self._table, trained.n_items, device=self.config["device"])
         self._index()
         return self.n_items - n_before
-
-    # ------------------------------------------------------------------------------------------------ recommendations
 
     def recommend(
         self,
@@ -263,7 +256,7 @@ class Recommender:
             rows = slice(start, start + chunk)
             user_rows = self._users(None if users is None else users[rows])
             found = self._search(user_rows, numbers[rows], k, exclude_seen, epsilon, options)
-            lists += self._written(found.items.tolist(), found.scores.tolist())
+            lists += self._written(found)
         return lists
 
     def _checked_beams(self, histories, k, users, beam_size, epsilon, unknown) -> int:
@@ -285,15 +278,7 @@ class Recommender:
             raise ValueError(f"there are {len(users)} users, but {len(histories)} histories")
         return beams
 
-    def _search(
-        self,
-        users: torch.Tensor | None,
-        histories: list[list[int]],
-        k: int,
-        exclude_seen: bool,
-        epsilon: float,
-        options,
-    ) -> BeamResult:
+    def _search(self, users, histories: list[list[int]], k: int, exclude_seen: bool, epsilon: float, options):
         """Items [n, k] for histories of internal numbers; `options` go to `model.recommend`."""
         device = self.config["device"]
         recent = [history[-self.config["MAX_ITEM_LIST_LENGTH"] :] for history in histories]
@@ -340,23 +325,14 @@ class Recommender:
         self.model.user_tokens = self.model.vocabulary.user_tokens(users).to(self.config["device"])
         return torch.arange(len(users), device=self.config["device"])
 
-    def _written(self, items: list[list[int]], scores: list[list[float]]) -> list[list[Recommendation]]:
-        n_seen, length = self.prepared.table.n_items, self.prepared.table.id_length
-        return [
-            [
-                Recommendation(
-                    item=self.items[item],
-                    title=self.titles[item],
-                    score=score,
-                    # A new item has no collision token.
-                    codes=tuple(self._table.codes[item][: length if item > n_seen else None].tolist()),
-                    new=item > n_seen,
-                )
-                for item, score in zip(row, row_scores, strict=True)
-                if item
-            ]
-            for row, row_scores in zip(items, scores, strict=True)
-        ]
+    def _written(self, found: BeamResult) -> list[list[Recommendation]]:
+        pairs = (zip(*row, strict=True) for row in zip(found.items.tolist(), found.scores.tolist(), strict=True))
+        return [[self._recommendation(item, score) for item, score in row if item] for row in pairs]
+
+    def _recommendation(self, item: int, score: float) -> Recommendation:
+        is_new = item > self.prepared.table.n_items
+        codes = self._table.codes[item][: self.prepared.table.id_length if is_new else None]  # no collision token
+        return Recommendation(self.items[item], self.titles[item], score, tuple(codes.tolist()), is_new)
 
 
 def _padded(rows: Sequence[Sequence[int]], device) -> torch.Tensor:

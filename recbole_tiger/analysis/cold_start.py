@@ -11,14 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from recbole_tiger.analysis.cold_start_data import ColdData, write_cold_data
-from recbole_tiger.analysis.runs import Measured, TestUsers, joined, test_users
+from recbole_tiger.analysis.runs import TestUsers, joined, test_users
 from recbole_tiger.decoding import BeamResult, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
@@ -36,15 +35,15 @@ from recbole_tiger.tokenization import (
 
 CHOICES = (
     "Unseen items are drawn at random from the distinct test targets.",
-    "Their interactions are removed everywhere, training, validation and histories, save as test targets: an unseen item "
-    "has no interaction before the test. The paper speaks of the training split only.",
+    "Their interactions are removed everywhere, training, validation and histories, save as test targets: an unseen "
+    "item has no interaction before the test. The paper speaks of the training split only.",
     "The scaling of the embeddings, and TF-IDF where that is the encoder, are fitted without them as well.",
     "The search stays among the prefixes of seen and unseen items. A predicted ID gives its seen item, then the unseen "
-    "items with its first codewords, in arbitrary order, where the ID first stands in the list. A prefix that only unseen "
-    "items have can be predicted too: the paper's search could generate any ID.",
+    "items with its first codewords, in arbitrary order, where the ID first stands in the list. A prefix that only "
+    "unseen items have can be predicted too: the paper's search could generate any ID.",
     "A list of K holds at most the whole part of epsilon * K unseen items: none for K < 10 at epsilon = 0.1.",
-    "Semantic_KNN: cosine in the scaled embeddings with the last item of the history, or with the mean of its items; the "
-    "items of the history are left out. The limit epsilon holds for every method alike, so that at epsilon = 1 "
+    "Semantic_KNN: cosine in the scaled embeddings with the last item of the history, or with the mean of its items; "
+    "the items of the history are left out. The limit epsilon holds for every method alike, so that at epsilon = 1 "
     "Semantic_KNN is unlimited.",
     "Popularity counts training interactions, of which an unseen item has none.",
 )
@@ -63,8 +62,7 @@ class ColdStartSettings:
         seeds: draws of unseen items, each with a run of its own; empty: the run's seed.
         k: lengths of the lists in Recall@K against K.
         epsilon: the largest share of unseen items in these lists.
-        epsilons: shares in Recall against epsilon.
-        epsilon_k: length of the lists there.
+        epsilons, epsilon_k: shares, and the length of the lists, in Recall against epsilon.
         prefix_lengths: codewords that an unseen item shares with a predicted ID; empty: all learned codewords.
     """
 
@@ -76,14 +74,37 @@ class ColdStartSettings:
     epsilon_k: int = 10
     prefix_lengths: Sequence[int] = ()
 
-    @property
-    def points(self) -> list[tuple[int, float]]:
-        """Pairs of K and epsilon at which Recall is measured."""
-        return sorted({(k, self.epsilon) for k in self.k} | {(self.epsilon_k, value) for value in self.epsilons})
+    def checked(self, config) -> ColdStartSettings:
+        """These settings with those of the run filled in, checked before anything is trained.
+
+        Raises:
+            ConfigError: for a run whose items cannot become unseen, and for lists and prefixes that it cannot have.
+        """
+        if config["eval_args"]["split"] != LEAVE_ONE_OUT:
+            raise ConfigError(
+                "split=temporal is not for cold-start, which makes test items of leave-one-out unseen, as the paper "
+                "does; leave it out"
+            )
+        if config["semantic_id"] == "file":
+            raise ConfigError(
+                "semantic_id=file has no quantizer that could give unseen items an ID; choose another method"
+            )
+        lengths = list(self.prefix_lengths) or [config["id_length"]]
+        if max(lengths) > config["id_length"]:
+            raise ConfigError(
+                f"prefix_length={max(lengths)} is more than the {config['id_length']} learned codewords of an ID "
+                "(id_length)"
+            )
+        longest = max(*self.k, self.epsilon_k)
+        if config["scoring"] == "beam" and config["beam_size"] < longest:
+            raise ConfigError(
+                f"beam_size={config['beam_size']} is smaller than the longest list ({longest}); raise beam_size"
+            )
+        return dataclasses.replace(self, prefix_lengths=lengths, seeds=self.seeds or [config["seed"]])
 
 
 @dataclass(frozen=True)
-class ColdStart(Measured):
+class ColdStart:
     """The runs of all shares and seeds, and the points of both figures (see `ColdStartSettings`).
 
     Each run says its "share" and "seed", what it had, and under "recall" for each method and group a list with a number
@@ -99,91 +120,32 @@ class ColdStart(Measured):
     choices: list[str]
 
 
-def checked_settings(config, settings: ColdStartSettings) -> ColdStartSettings:
-    """The settings with the prefix length of the run filled in, checked before anything is trained.
-
-    Raises:
-        ConfigError: for a run whose items cannot become unseen, and for lists and prefixes that it cannot have.
-    """
-    if config["eval_args"]["split"] != LEAVE_ONE_OUT:
-        raise ConfigError(
-            "split=temporal is not for cold-start, which makes test items of leave-one-out unseen, as the paper does; leave "
-            "it out"
-        )
-    if config["semantic_id"] == "file":
-        raise ConfigError("semantic_id=file has no quantizer that could give unseen items an ID; choose another method")
-    lengths = list(settings.prefix_lengths) or [config["id_length"]]
-    if max(lengths) > config["id_length"]:
-        raise ConfigError(
-            f"prefix_length={max(lengths)} is more than the {config['id_length']} learned codewords of an ID (id_length)"
-        )
-    longest = max(*settings.k, settings.epsilon_k)
-    if config["scoring"] == "beam" and config["beam_size"] < longest:
-        raise ConfigError(
-            f"beam_size={config['beam_size']} is smaller than the longest list ({longest}); raise beam_size"
-        )
-    return dataclasses.replace(settings, prefix_lengths=lengths, seeds=settings.seeds or [config["seed"]])
-
-
 def cold_start(config, settings: ColdStartSettings, folder: Path) -> ColdStart:
     """Train a run for every share and seed without the unseen items, and evaluate it.
 
     Args:
         config: settings of the runs.
-        settings: from :func:`checked_settings`.
+        settings: as :meth:`ColdStartSettings.checked` gives them.
         folder: of the data and the runs.
     """
+    points = {(k, settings.epsilon) for k in settings.k} | {(settings.epsilon_k, eps) for eps in settings.epsilons}
     runs = []
     for share in settings.shares:
         for seed in settings.seeds:
             data = write_cold_data(config, share, seed, folder / f"share-{share:g}-seed-{seed}")
             checkpoint = run_config(data.config, test=False)["files"]["checkpoint"]
-            found = evaluate(data, checkpoint, settings.points, settings.prefix_lengths)
+            found = evaluate(data, checkpoint, sorted(points), settings.prefix_lengths)
             runs.append({"share": share, "seed": seed, **found})
-    return ColdStart(
-        methods=[*method_names(config["model"], settings.prefix_lengths).values(), *BASELINES],
-        k=list(settings.k),
-        epsilon=settings.epsilon,
-        epsilons=list(settings.epsilons),
-        epsilon_k=settings.epsilon_k,
-        runs=runs,
-        choices=list(CHOICES),
-    )
+    methods = [*method_names(config["model"], settings.prefix_lengths), *BASELINES]
+    given = {key: getattr(settings, key) for key in ("k", "epsilon", "epsilons", "epsilon_k")}
+    return ColdStart(methods=methods, **given, runs=runs, choices=list(CHOICES))
 
 
-@dataclass(frozen=True)
-class _ColdRun:
-    """A trained run whose model knows the unseen items by their IDs.
-
-    Attributes:
-        users: the rows of the test set; where an unseen item is the target, `users.targets` has another.
-        phase: the name of the test set among the phases.
-        targets: [n] real targets, unseen ones too, on the CPU.
-        prepared: IDs of the seen items.
-        unseen: by prefix length.
-        embeddings: [n_unseen, dim] of the unseen items; None for random IDs, which come from no content.
-    """
-
-    config: Any
-    model: Any
-    dataset: Any
-    users: TestUsers
-    phase: str
-    targets: torch.Tensor
-    prepared: TokenizedCatalogue
-    unseen: dict[int, UnseenItems]
-    embeddings: np.ndarray | None
-
-    @property
-    def n_seen(self) -> int:
-        return self.prepared.table.n_items
-
-
-def method_names(model: str, lengths: Sequence[int]) -> dict[int, str]:
+def method_names(model: str, lengths: Sequence[int]) -> list[str]:
     """What the model is called under each prefix length."""
     if len(lengths) == 1:
-        return {lengths[0]: model}
-    return {length: f"{model}, {length} codeword{'s' if length > 1 else ''}" for length in lengths}
+        return [model]
+    return [f"{model}, {length} codeword{'s' if length > 1 else ''}" for length in lengths]
 
 
 def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]], lengths: Sequence[int]) -> dict:
@@ -198,21 +160,36 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     Returns:
         counts, and under "recall" for each method and group ("unseen", "all") a list, one number per point.
     """
-    run = _open_cold_run(data, checkpoint, lengths)
-    n_seen, is_unseen = run.n_seen, run.targets > run.n_seen
+    config, model, dataset, _, _, loader = load_data_and_model(checkpoint)
+    model.eval()
+    users, prepared = test_users(config, dataset, loader), dataset.semantic_ids
+    codes, embeddings = unseen_codes(config, prepared, _unseen_sentences(data, config), data.unseen)
+    n_seen, table = prepared.table.n_items, with_unseen_items(prepared.table, codes, data.unseen)
+    model._use_semantic_ids(dataclasses.replace(prepared, table=table))
+    model.to(config["device"])
+    unseen = [UnseenItems(table, n_seen, length, config["device"]) for length in lengths]
+    targets = _targets(data, dataset, users, n_seen)
+    longest, is_unseen = max(k for k, _ in points), targets > n_seen
+    found = model_candidates(model, users, unseen, longest, config["eval_batch_size"])
+    lists = dict(zip(method_names(config["model"], lengths), found, strict=True))
+    if embeddings is not None:
+        content = item_content(config, [str(item) for item in prepared.table.items[1:]])
+        vectors = prepared.scaler.scale(np.concatenate([content.embeddings, embeddings]))
+        for mean, name in ((False, BASELINES[0]), (True, BASELINES[1])):
+            lists[name] = knn_candidates(vectors, users, n_seen, longest, mean)
     hits = {
-        name: [(limit_unseen(found, n_seen, k, eps).items == run.targets[:, None]).any(1) for k, eps in points]
-        for name, found in _candidates(run, max(k for k, _ in points)).items()
+        name: [(limit_unseen(found, n_seen, k, eps).items == targets[:, None]).any(1) for k, eps in points]
+        for name, found in lists.items()
     }
-    popular = _popularity(run)
-    hits["popularity"] = [popular < k for k, _ in points]
+    popular = _popularity(config, dataset.sequences, users, loader._dataset.phase, n_seen)
+    hits["popularity"] = [(popular < k) & ~is_unseen for k, _ in points]
     return {
         "n_seen": n_seen,
         "n_unseen": len(data.unseen),
-        "n_unseen_with_own_prefix": [own.n_alone for own in run.unseen.values()],
+        "n_unseen_with_own_prefix": [own.n_alone for own in unseen],
         "n_removed": data.n_removed,
         "n_dropped_users": data.n_dropped_users,
-        "users": {"unseen": int(is_unseen.sum()), "all": len(run.users)},
+        "users": {"unseen": int(is_unseen.sum()), "all": len(users)},
         "points": [list(point) for point in points],
         "recall": {
             name: {"unseen": [_mean(hit[is_unseen]) for hit in by_point], "all": [_mean(hit) for hit in by_point]}
@@ -225,30 +202,19 @@ def _mean(hits: torch.Tensor) -> float:
     return float(hits.double().mean()) if len(hits) else 0.0
 
 
-def _open_cold_run(data: ColdData, checkpoint: str, lengths: Sequence[int]) -> _ColdRun:
-    """Load a run and give its model the IDs of the unseen items."""
-    config, model, dataset, _, _, loader = load_data_and_model(checkpoint)
-    model.eval()
-    users, prepared = test_users(config, dataset, loader), dataset.semantic_ids
-    codes, embeddings = unseen_codes(config, prepared, _unseen_sentences(data, config), data.unseen)
-    n_seen = prepared.table.n_items
-    table = with_unseen_items(prepared.table, codes, data.unseen)
-    model._use_semantic_ids(dataclasses.replace(prepared, table=table))
-    model.to(config["device"])
+def _targets(data: ColdData, dataset, users: TestUsers, n_seen: int) -> torch.Tensor:
+    """[n] real targets on the CPU; where one is unseen, `users.targets` has the item before it."""
     number = {item: n_seen + 1 + n for n, item in enumerate(data.unseen)}
     names = [str(dataset.field2id_token[dataset.uid_field][user]) for user in users.users.tolist()]
     hidden = torch.tensor([number.get(data.targets.get(name), 0) for name in names])
-    return _ColdRun(
-        config=config,
-        model=model,
-        dataset=dataset,
-        users=users,
-        phase=loader._dataset.phase,
-        targets=torch.where(hidden > 0, hidden, users.targets.cpu()),
-        prepared=prepared,
-        unseen={length: UnseenItems(table, n_seen, length, config["device"]) for length in lengths},
-        embeddings=embeddings,
-    )
+    return torch.where(hidden > 0, hidden, users.targets.cpu())
+
+
+def _popularity(config, sequences, users: TestUsers, phase: str, n_seen: int) -> torch.Tensor:
+    """[n] rank of each target in the data by popularity, from 0; that of no list for a masked one."""
+    numbers, targets, masked = users.users.cpu().numpy(), users.targets.cpu().numpy(), bool(config["mask_seen_items"])
+    ranks = popularity_ranks(sequences, numbers, targets, phase, n_seen + 1, mask_seen=masked)
+    return torch.from_numpy(np.where(ranks < 0, n_seen, ranks))
 
 
 def _unseen_sentences(data: ColdData, config) -> list[str]:
@@ -260,36 +226,12 @@ def _unseen_sentences(data: ColdData, config) -> list[str]:
 
 
 def unseen_codes(config, prepared: TokenizedCatalogue, sentences: list[str], items: list[str]):
-    """Learned codewords [n, id_length] and embeddings [n, dim] of items that neither tokenizer nor model was trained on.
-
-    Embeddings are None for random IDs, which come from no content.
-    """
+    """Learned codewords [n, id_length] and embeddings [n, dim] of unseen items; no embeddings for random IDs (None)."""
     if config["semantic_id"] == "random":
         n = prepared.table.n_items
         return prepared.quantizer.transform(np.arange(n, n + len(items), dtype=np.float64)[:, None]), None
     embeddings = embed_new_items(config, sentences, items, prepared.sentences)
     return prepared.quantizer.transform(prepared.scaler.transform(embeddings)), embeddings
-
-
-def _candidates(run: _ColdRun, longest: int) -> dict[str, BeamResult]:
-    """Candidates [n, C] of the model, for each prefix length, and of Semantic_KNN, seen and unseen ones in order."""
-    found = model_candidates(run.model, run.users, list(run.unseen.values()), longest, run.config["eval_batch_size"])
-    lists = dict(zip(method_names(run.config["model"], list(run.unseen)).values(), found, strict=True))
-    if run.embeddings is not None:
-        content = item_content(run.config, [str(item) for item in run.prepared.table.items[1:]])
-        vectors = run.prepared.scaler.scale(np.concatenate([content.embeddings, run.embeddings]))
-        for mean, name in ((False, BASELINES[0]), (True, BASELINES[1])):
-            lists[name] = knn_candidates(vectors, run.users, run.n_seen, longest, mean)
-    return lists
-
-
-def _popularity(run: _ColdRun) -> torch.Tensor:
-    """[n] rank of each target by popularity, from 0; the number of seen items for an unseen or masked one."""
-    users, targets = run.users.users.cpu().numpy(), run.users.targets.cpu().numpy()
-    masked = bool(run.config["mask_seen_items"])
-    ranks = popularity_ranks(run.dataset.sequences, users, targets, run.phase, run.n_seen + 1, mask_seen=masked)
-    ranks = torch.from_numpy(ranks)
-    return torch.where((run.targets > run.n_seen) | (ranks < 0), run.n_seen, ranks)
 
 
 def model_candidates(

@@ -1,7 +1,7 @@
 """A dataset without some of its test items, which become unseen.
 
-Input: the settings of a run on the whole dataset. Output: the dataset without the unseen items on disk, and the settings of
-a run on it. The run reads files written without them, so nothing of them can reach it.
+Input: the settings of a run on the whole dataset. Output: files without the unseen items, and the settings of a run
+that reads them, so that nothing of the unseen items can reach it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from recbole.data.dataset import SequentialDataset
 
-from recbole_tiger.data.dataset import UserSequences, order_interactions
+from recbole_tiger.data.dataset import order_interactions
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.io import atomic_write_text
@@ -42,28 +42,11 @@ class ColdData:
     n_dropped_users: int
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What is left of all interactions, in the order of user and time.
-
-    Attributes:
-        users, items: [n] internal numbers; where an unseen item is a test target, the item before it stands in its place.
-        targets: by internal number of the user, the unseen item that is the test target.
-        n_removed, n_dropped_users: as in `ColdData`.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    targets: dict[int, int]
-    n_removed: int
-    n_dropped_users: int
-
-
 def write_cold_data(config, share: float, seed: int, folder: Path) -> ColdData:
     """Draw the unseen items and write ``<folder>/data/<dataset>-cold`` without them.
 
     Their rows leave the ``.item`` file and their interactions the ``.inter`` file. Where one is a user's test target,
-    the item before it stands in its place, so that the user keeps the same split: leave-one-out never trains on it.
+    the item before it stands there instead, so that the user keeps the same split: leave-one-out never trains on it.
 
     Args:
         config: settings of a run on the whole dataset.
@@ -76,59 +59,44 @@ def write_cold_data(config, share: float, seed: int, folder: Path) -> ColdData:
     """
     if config["content_encoder"] == "precomputed" and str(config["content_file"]).endswith(".npy"):
         raise ConfigError(
-            f"content_file='{config['content_file']}' holds rows in the order of the .item file, without ids; cold-start "
-            "needs an .npz or .parquet file with ids"
+            f"content_file='{config['content_file']}' holds rows in the order of the .item file, without ids; "
+            "cold-start needs an .npz or .parquet file with ids"
         )
     dataset = SequentialDataset(config)
     sequences = order_interactions(dataset)
-    users, items = (dataset.field2id_token[field] for field in (dataset.uid_field, dataset.iid_field))
-    drawn = _draw(sequences, share, seed)
-    kept = _without(sequences, np.isin(np.arange(len(items)), drawn))
-    unseen = items[drawn].astype(str).tolist()
-    name = f"{config['dataset']}-cold"
+    users, items = (dataset.field2id_token[field].astype(str) for field in (dataset.uid_field, dataset.iid_field))
+    length = np.diff(sequences.start)
+    owner = np.repeat(np.arange(len(length)), length)
+    is_target = np.zeros(len(owner), dtype=bool)
+    is_target[sequences.start[1:][length >= 3] - 1] = True
+    drawn = _draw(sequences.items[is_target], share, seed)
+    is_unseen = np.isin(sequences.items, drawn)
+
+    kept = ~is_unseen | is_target
+    dropped = (length >= 3) & (np.bincount(owner[kept], minlength=len(length)) < 3)
+    kept &= ~dropped[owner]
+    kept_users, kept_items = users[owner[kept]], items[sequences.items[kept]]
+    hidden = np.flatnonzero((is_target & is_unseen)[kept])
+    targets = dict(zip(kept_users[hidden].tolist(), kept_items[hidden].tolist(), strict=True))
+    kept_items[hidden] = kept_items[hidden - 1]
+
+    name, unseen = f"{config['dataset']}-cold", items[drawn].tolist()
     path = folder / "data" / name
     path.mkdir(parents=True)
-    _write_interactions(config, path / f"{name}.inter", users[kept.users].tolist(), items[kept.items].tolist())
+    _write_interactions(config, path / f"{name}.inter", kept_users.tolist(), kept_items.tolist())
     if item_file(config).is_file():
         _write_items(config, path / f"{name}.item", set(unseen))
-    return ColdData(
-        source=config,
-        config=_cold_config(config, name, seed, folder),
-        unseen=unseen,
-        targets={str(users[user]): str(items[item]) for user, item in kept.targets.items()},
-        n_removed=kept.n_removed,
-        n_dropped_users=kept.n_dropped_users,
-    )
+    cold = _cold_config(config, name, seed, folder)
+    return ColdData(config, cold, unseen, targets, int((~kept).sum()), int(dropped.sum()))
 
 
-def _is_test_target(sequences: UserSequences) -> np.ndarray:
-    """[n_interactions] whether each interaction is the last of a user with at least 3."""
-    is_last = np.zeros(len(sequences.items), dtype=bool)
-    is_last[sequences.start[1:][np.diff(sequences.start) >= 3] - 1] = True
-    return is_last
-
-
-def _draw(sequences: UserSequences, share: float, seed: int) -> np.ndarray:
+def _draw(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Internal numbers of the unseen items, in ascending order."""
-    candidates = np.unique(sequences.items[_is_test_target(sequences)])
+    candidates = np.unique(targets)
     n_unseen = round(share * len(candidates))
     if n_unseen < 1:
         raise ConfigError(f"cold_share={share:g} of {len(candidates)} test items is none; raise cold_share")
     return np.sort(np.random.default_rng([seed, n_unseen]).choice(candidates, n_unseen, replace=False))
-
-
-def _without(sequences: UserSequences, is_unseen: np.ndarray) -> _Kept:
-    """Remove the interactions of unseen items ([n_items + 1] bool), and users who are left with fewer than 3."""
-    length = np.diff(sequences.start)
-    owner, is_target = np.repeat(np.arange(len(length)), length), _is_test_target(sequences)
-    kept = ~is_unseen[sequences.items] | is_target
-    dropped = (length >= 3) & (np.bincount(owner[kept], minlength=len(length)) < 3)
-    kept &= ~dropped[owner]
-    users, items = owner[kept], sequences.items[kept]
-    hidden = np.flatnonzero(is_target[kept] & is_unseen[items])
-    targets = dict(zip(users[hidden].tolist(), items[hidden].tolist(), strict=True))
-    items[hidden] = items[hidden - 1]
-    return _Kept(users, items, targets, int((~kept).sum()), int(dropped.sum()))
 
 
 def _write_interactions(config, path: Path, users: list, items: list) -> None:

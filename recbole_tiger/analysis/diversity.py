@@ -1,7 +1,7 @@
-"""Categories of recommended items that are drawn at a temperature, and the price in Recall (paper, 4.4.2, Tables 4 and 5).
+"""Categories of items that are drawn at a temperature, and the price in Recall (paper, 4.4.2, Tables 4 and 5).
 
-Input: a trained run whose items have categories. Output: Entropy@K and Recall@K per temperature, for all levels of the IDs
-or for one, and the categories that users are offered.
+Input: a trained run whose items have categories. Output: Entropy@K and Recall@K per temperature, for all levels of the
+IDs or for one, and the categories that users are offered.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from recbole_tiger.analysis.runs import Measured, TrainedRun, recall, recommend_users
+from recbole_tiger.analysis.runs import TrainedRun, recall, recommend_users
 from recbole_tiger.content.sentences import category_paths
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.tokenization import item_table
 
 NOTES = (
-    "Entropy@K: the entropy, in nats, of the categories of a user's K items, averaged over users. The paper names neither "
-    "the logarithm nor the average; pooled over users it would hardly grow with K, as it does in Table 5.",
-    "Sampling draws K distinct items without replacement, level by level inside the catalogue (Gumbel-top-k along the trie); "
-    "the row 'beam search' takes the K best. The paper says only 'temperature-based sampling in the decoding'.",
+    "Entropy@K: the entropy, in nats, of the categories of a user's K items, averaged over users. The paper names "
+    "neither the logarithm nor the average; pooled over users it would hardly grow with K, as it does in Table 5.",
+    "Sampling draws K distinct items without replacement, level by level inside the catalogue (Gumbel-top-k along the "
+    "trie); the row 'beam search' takes the K best. The paper says only 'temperature-based sampling in the decoding'.",
 )
 #: Target categories of Table 4's view, and names shown for each.
 SHOWN_CATEGORIES, NAMES_PER_CELL = 8, 3
@@ -30,12 +30,10 @@ SHOWN_CATEGORIES, NAMES_PER_CELL = 8, 3
 
 @dataclass(frozen=True)
 class DiversitySettings:
-    """What to draw.
+    """What to draw: lists of k items at each of the temperatures.
 
     Attributes:
-        temperatures: of the draws.
         levels: the temperature holds for one level of the ID, each of these in turn; 0 is for all levels together.
-        k: lengths of the lists.
         category: column of the item file; None: `item_feature`.
         depth: names of a category path that make up a category.
         seed: of the draws; None: the run's.
@@ -50,15 +48,12 @@ class DiversitySettings:
 
 
 @dataclass(frozen=True)
-class Diversity(Measured):
-    """What was measured.
+class Diversity:
+    """What was measured, with notes on what the numbers mean.
 
     Attributes:
-        k: lengths of the lists.
-        sample_seed: of the draws.
         rows: for beam search and each temperature "row", its name, and "entropy" and "recall" by K (as text).
         offered: Table 4's view (:func:`offered_categories`) by row.
-        notes: what the numbers mean.
     """
 
     k: list[int]
@@ -82,9 +77,7 @@ def diversity(trained: TrainedRun, settings: DiversitySettings) -> Diversity:
     names, rule = categories(trained, settings.category, settings.depth)
     seed = trained.config["seed"] if settings.seed is None else settings.seed
     lists = _beam_lists(trained, ks, seed)
-    n_viewed = len(lists) + len(
-        settings.temperatures
-    )  # one level or all together, so that Table 4's view stays readable
+    n_viewed = len(lists) + len(settings.temperatures)  # Table 4's view: one level or all together, to stay readable
     for name, value in _temperatures(settings, trie.depth).items():
         lists[name] = _lists(trained, ks, value, seed)
     codes, known = category_codes(names)
@@ -98,18 +91,15 @@ def diversity(trained: TrainedRun, settings: DiversitySettings) -> Diversity:
     ]
     k = min(ks)
     offered = {name: offered_categories(codes, known, trained, lists[name][k]) for name in list(lists)[:n_viewed]}
-    notes = [
-        *NOTES,
-        rule,
-        f"Categories in Table 4's view are those of the top {k}; its percentages are shares of items.",
-    ]
+    about_table_4 = f"Categories in Table 4's view are those of the top {k}; its percentages are shares of items."
+    notes = [*NOTES, rule, about_table_4]
     if list(levels) != [0]:
         notes.append("A temperature for one level only leaves the others at 1.")
     return Diversity(list(ks), seed, rows, offered, notes)
 
 
 def _beam_lists(trained: TrainedRun, ks: Sequence[int], seed: int) -> dict[str, dict[int, torch.Tensor]]:
-    """The rows without sampling. Samples are not rescored, so they are compared with beam search without rescoring too."""
+    """The rows without sampling; samples are not rescored, so there is a row of beam search that is not either."""
     lists = {"beam search": _lists(trained, ks, None, seed)}
     if trained.model.rescore_weight:
         weight, trained.model.rescore_weight = trained.model.rescore_weight, 0.0

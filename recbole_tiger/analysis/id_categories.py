@@ -1,7 +1,7 @@
 """Semantic IDs beside the categories of the items: agreement of prefixes and categories, and Figure 4 (paper, 4.3.1).
 
-Input: category paths of the catalogue and codes of its items. Output: purity and mutual information per depth, and counts of
-items by category and codeword. Pure numpy and scikit-learn.
+Input: category paths of the catalogue and codes of its items. Output: purity and mutual information per depth, and
+counts of items by category and codeword.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: How many codewords a picture tells apart by colour and how many categories it has bars for; the page says what is left out.
+#: Codewords that a picture tells apart by colour, and categories that it has bars for; the page says what is left out.
 MAX_CODEWORDS = 16
 MAX_CATEGORIES = 10
 MIN_SHARE = 0.01
@@ -34,18 +34,16 @@ class Agreement:
 class CrossTable:
     """Counts of items by category and codeword, the most frequent of each, the rest put together.
 
-    A codeword stands at the category that most of its items have, so that neighbours in the legend and the bars mean similar
-    things.
+    A codeword stands at the category that most of its items have, so that neighbours in the legend and the bars mean
+    similar things.
 
     Attributes:
-        categories: [c] names. Those beyond `MAX_CATEGORIES` or with less than `MIN_SHARE` of the items are "(others)", the
-            last.
-        codewords: [w]. If there are more than `MAX_CODEWORDS` the last is None, all others together.
+        categories: [c]; those beyond `MAX_CATEGORIES` or below `MIN_SHARE` of the items are "(others)", the last.
+        codewords: [w]; those beyond `MAX_CODEWORDS` are None, the last.
         counts: [w][c] items.
         majority: [c][c] all items by the category that most items of their codeword have and by their own.
-        majority_codewords: [c] number of codewords behind each row of `majority`.
-        codewords_used: in all.
-        items: in all.
+        majority_codewords: [c] codewords behind each row of `majority`.
+        codewords_used, items: in all.
     """
 
     categories: list[str]
@@ -68,8 +66,8 @@ class FirstCodeword(CrossTable):
 class Categories:
     """Category paths as numbers: for each kind of category a label [N] (-1: none) and the names.
 
-    "leaf" is the last name of a path, "top" the name on the first level where items differ, "fine" the path
-    down to the level below that, which Figure 4b looks into.
+    "leaf" is the last name of a path, "top" the name on the first level where items differ, "fine" the path down to the
+    level below that, for Figure 4b.
     """
 
     def __init__(self, paths: Sequence[Sequence[str]]):

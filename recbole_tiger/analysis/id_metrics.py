@@ -1,6 +1,6 @@
 """Measures of one set of Semantic IDs: codebook usage, collisions, reconstruction, nearest neighbours (paper, 3.1).
 
-Input: codes [n, id_length] and embeddings [N, dim]. Output: numbers, per level or per depth of the prefix. Pure numpy.
+Input: codes [n, id_length] and embeddings [N, dim]. Output: numbers, per level or per depth of the prefix.
 """
 
 from __future__ import annotations

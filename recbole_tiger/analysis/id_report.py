@@ -6,7 +6,6 @@ Input: the codes of one or several ID sets with the embeddings, category paths a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from recbole_tiger.analysis.id_categories import Agreement, Categories, CrossTab
 from recbole_tiger.analysis.id_metrics import (
     Collisions,
     LevelUsage,
+    Neighbors,
     NeighborsKept,
     Prefixes,
     collisions,
@@ -38,10 +38,9 @@ class IDSet:
         codes: whole numbers [n, id_length], learned codewords without the collision token.
         codebook_sizes: codewords per level; None: the largest code of each level plus one.
         rows: [n], which rows of the catalogue these are; None: all, in order.
-        reconstruct: (codes [b, id_length], depth) -> [b, dim], what the first `depth` levels stand for, or
-            None where codes stand for nothing (`Quantizer.reconstruct`).
-        target: [n, dim], what `reconstruct` approximates, such as standardised embeddings; None: the
-            embeddings.
+        reconstruct: (codes [b, id_length], depth) -> [b, dim], what the first `depth` levels stand for, or None where
+            codes stand for nothing (`Quantizer.reconstruct`).
+        target: [n, dim], what `reconstruct` approximates, such as standardised embeddings; None: the embeddings.
     """
 
     codes: np.ndarray
@@ -53,7 +52,7 @@ class IDSet:
 
 @dataclass(frozen=True)
 class Example:
-    """Some items of a prefix: the prefix, how many items have it, titles and leaf categories of a few (or None)."""
+    """Some items of a prefix, which `size` items have: titles, and leaf categories where there are any."""
 
     prefix: list[int]
     size: int
@@ -63,15 +62,13 @@ class Example:
 
 @dataclass(frozen=True)
 class IDSetReport:
-    """What was measured of one set; per-level and per-depth lists start at 1.
+    """What was measured of one set, per level and per depth of the prefix; None for what could not be.
 
     Attributes:
-        n_items, id_length, codebook_sizes: of the set.
         codebook_sizes_known: whether the sizes were given.
-        levels, collisions, prefixes, neighbors: see :mod:`recbole_tiger.analysis.id_metrics`; neighbors may be None.
-        reconstruction: share of the variance that is left after 0, 1, … levels, or None.
-        categories: for "leaf" (the last name of each path) and "top" (the first level on which items differ) the
-            agreement per depth; or None.
+        reconstruction: share of the variance that is left after 0, 1, … levels.
+        categories: agreement with the "leaf" category (the last name of each path) and the "top" one (the first level
+            on which items differ).
         examples, figure_4a, figure_4b: what the page shows.
     """
 
@@ -92,16 +89,7 @@ class IDSetReport:
 
 @dataclass(frozen=True)
 class IDReport:
-    """ID sets of one catalogue side by side.
-
-    Attributes:
-        n_items: items of the catalogue.
-        n_neighbors: nearest neighbours of each item; 0 without embeddings.
-        n_queries: items whose neighbours were looked up.
-        n_shuffles, random_state: of the random dealings.
-        category_levels: see :meth:`Categories.describe`; None without categories.
-        sets: by name, in the order given.
-    """
+    """ID sets of one catalogue side by side, by name, and what they were measured with (see :func:`id_report`)."""
 
     n_items: int
     n_neighbors: int
@@ -111,9 +99,15 @@ class IDReport:
     category_levels: dict[str, dict[str, int]] | None
     sets: dict[str, IDSetReport]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
-        return dataclasses.asdict(self)
+
+@dataclass(frozen=True)
+class _Catalogue:
+    """The items of all sets: how many, and what is known of them."""
+
+    n: int
+    titles: Sequence[str] | None
+    tree: Categories | None
+    nearest: Neighbors | None
 
 
 def id_report(
@@ -131,8 +125,8 @@ def id_report(
 ) -> IDReport:
     """Measure ID sets of one catalogue of N items side by side.
 
-    Everything that compares IDs with categories or embeddings stands against the same IDs dealt out at random, since small
-    groups alone make IDs look pure.
+    Everything that compares IDs with categories or embeddings stands against the same IDs dealt out at random, since
+    small groups alone make IDs look pure.
 
     Args:
         sets: by name, in the order of the columns.
@@ -155,36 +149,38 @@ def id_report(
         raise ValueError(f"n_shuffles={n_shuffles} must be at least 1")
     n = _catalogue_size(sets, embeddings, categories, titles)
     checked = {name: _checked(name, ids, n, embeddings) for name, ids in sets.items()}
-    rng = np.random.default_rng(random_state)
-    tree, nearest = None if categories is None else Categories(categories), None
+    rng, nearest = np.random.default_rng(random_state), None
     if embeddings is not None and n > 1 and n_neighbors > 0:
         nearest = nearest_neighbors(embeddings, min(n_neighbors, n - 1), max_queries, rng)
-    reports = {}
+    tree = None if categories is None else Categories(categories)
+    catalogue, reports = _Catalogue(n, titles, tree, nearest), {}
     for name, ids in tqdm(checked.items(), desc="ID report", disable=None if progress else True, leave=False):
-        groups = prefix_groups(ids.codes)
-        reports[name] = IDSetReport(
-            n_items=len(ids.codes),
-            id_length=ids.codes.shape[1],
-            codebook_sizes=list(ids.codebook_sizes),
-            codebook_sizes_known=sets[name].codebook_sizes is not None,
-            levels=level_usage(ids.codes, ids.codebook_sizes),
-            collisions=collisions(groups[-1]),
-            prefixes=prefixes(groups),
-            reconstruction=reconstruction_errors(ids.codes, ids.reconstruct, ids.target),
-            categories=None if tree is None else tree.agreement(ids.rows, groups, n_shuffles, rng),
-            neighbors=None if nearest is None else neighbors_kept(ids.rows, groups, n, nearest),
-            examples=[] if titles is None else _examples(ids, groups, titles, tree, n_examples),
-            figure_4a=None if tree is None else tree.figure_4a(ids.rows, ids.codes),
-            figure_4b=[] if tree is None else tree.figure_4b(ids.rows, ids.codes),
-        )
-    return IDReport(
-        n_items=n,
-        n_neighbors=0 if nearest is None else nearest.neighbors.shape[1],
-        n_queries=0 if nearest is None else len(nearest.queries),
-        n_shuffles=n_shuffles,
-        random_state=random_state,
-        category_levels=None if tree is None else tree.describe(),
-        sets=reports,
+        known = sets[name].codebook_sizes is not None
+        reports[name] = _set_report(ids, known, catalogue, n_shuffles, n_examples, rng)
+    n_queries, n_neighbors = (0, 0) if nearest is None else nearest.neighbors.shape
+    levels = None if tree is None else tree.describe()
+    return IDReport(n, n_neighbors, n_queries, n_shuffles, random_state, levels, reports)
+
+
+def _set_report(
+    ids: IDSet, sizes_known: bool, catalogue: _Catalogue, n_shuffles: int, n_examples: int, rng: np.random.Generator
+) -> IDSetReport:
+    """Measure one checked set."""
+    groups, tree, nearest = prefix_groups(ids.codes), catalogue.tree, catalogue.nearest
+    return IDSetReport(
+        n_items=len(ids.codes),
+        id_length=ids.codes.shape[1],
+        codebook_sizes=list(ids.codebook_sizes),
+        codebook_sizes_known=sizes_known,
+        levels=level_usage(ids.codes, ids.codebook_sizes),
+        collisions=collisions(groups[-1]),
+        prefixes=prefixes(groups),
+        reconstruction=reconstruction_errors(ids.codes, ids.reconstruct, ids.target),
+        categories=None if tree is None else tree.agreement(ids.rows, groups, n_shuffles, rng),
+        neighbors=None if nearest is None else neighbors_kept(ids.rows, groups, catalogue.n, nearest),
+        examples=[] if catalogue.titles is None else _examples(ids, groups, catalogue.titles, tree, n_examples),
+        figure_4a=None if tree is None else tree.figure_4a(ids.rows, ids.codes),
+        figure_4b=[] if tree is None else tree.figure_4b(ids.rows, ids.codes),
     )
 
 
@@ -193,8 +189,8 @@ def _catalogue_size(sets: Mapping[str, IDSet], *per_item: Any) -> int:
     sizes |= {len(ids.codes) for ids in sets.values() if ids.rows is None}
     if len(sizes) > 1:
         raise ValueError(
-            f"embeddings, categories, titles and codes are of {sorted(sizes)} items: they must be of the same catalogue; "
-            "give `rows` for an ID set of a part of it"
+            f"embeddings, categories, titles and codes are of {sorted(sizes)} items: they must be of the same "
+            "catalogue; give `rows` for an ID set of a part of it"
         )
     return sizes.pop() if sizes else 1 + max(int(np.max(ids.rows)) for ids in sets.values())
 

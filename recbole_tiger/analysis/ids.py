@@ -1,7 +1,7 @@
 """Semantic IDs of a dataset, made and measured without training a recommender.
 
-Input: the settings of one or several runs on one dataset, which differ in their tokenizers. Output: the ID sets by name and
-their report. The IDs are those of a training run under the same settings, from the same cache.
+Input: the settings of one or several runs on one dataset, which differ in their tokenizers. Output: the ID sets by name
+and their report. The IDs are those of a training run under the same settings, from the same cache.
 """
 
 from __future__ import annotations

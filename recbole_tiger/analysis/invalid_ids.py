@@ -1,7 +1,6 @@
 """How many Semantic IDs of an unconstrained beam search belong to no item (paper, section 5 and Figure 6).
 
-Input: a trained run. Output: the share of invalid IDs among the first K, and the gain in Recall@K of a search that stays
-inside the catalogue.
+Input: a trained run. Output: the share of invalid IDs among the first K, and Recall@K with and without the constraint.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
-from recbole_tiger.analysis.runs import Measured, TrainedRun, recommend_users
+from recbole_tiger.analysis.runs import TrainedRun, recommend_users
 
 #: Models whose decoder has a probability for every codeword after every prefix.
 UNCONSTRAINED_MODELS = ("TIGER",)
 
 
 @dataclass(frozen=True)
-class InvalidIDs(Measured):
+class InvalidIDs:
     """Both searches, with `search_beams` beams; each list has an entry for K = 1 … k.
 
-    `invalid` is the share of invalid IDs among the first K IDs of all users together. They keep their ranks in the lists of
-    `recall_free`, Recall@K of the unconstrained search.
+    `invalid` is the share of invalid IDs among the first K IDs of all users together. They keep their ranks in the
+    lists of `recall_free`, Recall@K of the unconstrained search.
     """
 
     search_beams: int

@@ -1,11 +1,11 @@
 """What a recommendation costs in time and memory (paper, section 5, "Inference cost").
 
-Input: sizes of catalogues, beams, lengths of IDs and codebook sizes. Output: milliseconds per user and queries per second
-of TIGER, beside SASRec with an exact inner product and with an approximate nearest neighbour index (ANN).
+Input: sizes of catalogues, beams, lengths of IDs and codebook sizes. Output: time and memory of TIGER, beside SASRec
+with an exact inner product and with an approximate nearest neighbour index (ANN).
 
-Nothing is trained, and no data is read: catalogues, histories and weights are random, of the shapes that a run would have.
-Time does not depend on the weights; what the ANN index finds does, and with random item vectors, which have no
-neighbourhoods, its recall is about the worst there can be.
+Nothing is trained, and no data is read: catalogues, histories and weights are random, of the shapes of a run. Time does
+not depend on the weights; what the ANN index finds does, and with random item vectors, which have no neighbourhoods,
+its recall is about the worst there can be.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -24,7 +25,6 @@ import torch
 from recbole.utils import get_model
 from tqdm import tqdm
 
-from recbole_tiger.analysis.runs import Measured
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.recommend import DatasetStub
 from recbole_tiger.semantic_ids import SemanticIDTable
@@ -39,14 +39,11 @@ Search = Callable[[torch.Tensor, torch.Tensor], object]  # histories [B, H] and 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to recommend.
+    """One way to recommend, as a row of the table.
 
     Attributes:
-        name: what it is called in the table.
-        search: from histories to items.
         model_bytes: parameters, without those of items.
         index_bytes: what grows with the catalogue: item vectors, ANN index, or trie and tokens of the items.
-        note: what else is to be said.
     """
 
     name: str
@@ -58,13 +55,10 @@ class Contender:
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """What to time.
+    """What to time: lists of k items on catalogues of `n_items`, alone and for a batch of users.
 
     Attributes:
-        n_items: sizes of the catalogues.
         beams, id_lengths, codebook_sizes: the first of each makes the base; the others vary one of them.
-        k: length of the lists.
-        batch: users at once for the queries per second.
         repeats: rounds; in each, all take their turn, and the median counts.
         threads: of torch and of the ANN index.
         ann: library of the ANN index; None: the one that is installed.
@@ -91,11 +85,11 @@ class LatencySettings:
 
 
 @dataclass(frozen=True)
-class Latency(Measured):
+class Latency:
     """The rows, and what they were measured with (see `LatencySettings`); `history` items per user.
 
-    Each row is one model on one catalogue: "ms_one" of one user alone and "ms_batch" of one in a batch in milliseconds,
-    "queries_per_second" in batches, "model_mb" and "index_mb" in MiB, and a note, which says why where nothing was measured.
+    Each row is one model on one catalogue: milliseconds of one user alone, "ms_one", and of one in a batch, "ms_batch";
+    "queries_per_second" in batches; "model_mb" and "index_mb" in MiB; a note, which says why nothing was measured.
     """
 
     k: int
@@ -117,13 +111,7 @@ class Latency(Measured):
 
 
 def latency(settings: LatencySettings, config, sasrec) -> Latency:
-    """Time all models on all catalogues.
-
-    Args:
-        settings: what to time.
-        config: of TIGER.
-        sasrec: of SASRec.
-    """
+    """Time all models on all catalogues; `config` and `sasrec` are the settings of TIGER and SASRec."""
     library, rows, before = ann_library(settings.ann), [], torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
@@ -214,7 +202,7 @@ def missing_ann(wanted: str | None) -> str:
 
 
 def build_ann(library: str, vectors: np.ndarray, k: int, threads: int) -> tuple[Callable, int]:
-    """An HNSW index by inner product over [n, dim]; returns the search ([B, dim] -> [B, k] row numbers) and its bytes."""
+    """An HNSW index by inner product over [n, dim]: its search, [B, dim] -> [B, k] row numbers, and its bytes."""
     search = max(HNSW_SEARCH, k)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if library == "faiss":
@@ -251,17 +239,14 @@ def _histories(n_items: int, n: int, config) -> tuple[torch.Tensor, torch.Tensor
 
 def measure_all(contenders: list[Contender], n_items: int, config, batch: int, repeats: int) -> list[dict]:
     """Rows of one catalogue size: all contenders alone and in batches, in turn."""
-    many, one = _histories(n_items, batch, config), _histories(n_items, 1, config)
-    wait = torch.cuda.synchronize if str(config["device"]).startswith("cuda") else lambda: None
+    users = {"one": _histories(n_items, 1, config), "many": _histories(n_items, batch, config)}
 
-    def call(search: Search, users) -> Callable[[], None]:
-        def once() -> None:
-            search(*users)
-            wait()
+    def call(search: Search, size: str) -> None:
+        search(*users[size])
+        if str(config["device"]).startswith("cuda"):
+            torch.cuda.synchronize()
 
-        return once
-
-    calls = {(c.name, n): call(c.search, users) for c in contenders for n, users in (("one", one), ("many", many))}
+    calls = {(c.name, size): partial(call, c.search, size) for c in contenders for size in users}
     seconds = interleaved_medians(calls, repeats)
     return [
         {

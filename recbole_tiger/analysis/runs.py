@@ -1,12 +1,12 @@
 """A trained run as the analyses look at it: a model, its test users, and what it recommends them.
 
-Input: the settings of a run, or its checkpoint. Output: the loaded run, recommendations for its test users, their Recall.
+Input: the settings of a run, or its checkpoint. Output: the loaded run, and recommendations for its test users.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,19 +17,6 @@ from tqdm import tqdm
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import run_config
-
-
-class Measured:
-    """Base of the results of the analyses: frozen dataclasses whose fields are keys of the stored file."""
-
-    @classmethod
-    def from_json(cls, data: Mapping):
-        """The result in a stored file.
-
-        Raises:
-            KeyError: for a file of another kind or version.
-        """
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -81,14 +68,13 @@ class TrainedRun:
     def describe(self) -> dict:
         """What a result says about the run: one line under "about", and its settings."""
         config, table = self.config, self.model.prepared_ids.table
-        recipe = f" ({config['recipe']})" if config["recipe"] else ""
+        recipe, sizes = f" ({config['recipe']})" if config["recipe"] else "", " x ".join(map(str, table.level_sizes))
         return {
-            "about": f"{config['model']}{recipe} on {config['dataset']}: {len(self.test):,} test users, {table.n_items:,} "
-            f"items, IDs of {' x '.join(map(str, table.level_sizes))} codewords, seed {config['seed']}",
-            **{key: config[key] for key in ("model", "recipe", "dataset", "seed")},
+            "about": f"{config['model']}{recipe} on {config['dataset']}: {len(self.test):,} test users, "
+            f"{table.n_items:,} items, IDs of {sizes} codewords, seed {config['seed']}",
+            **{key: config[key] for key in ("model", "recipe", "dataset", "seed", "beam_size")},
             "checkpoint": self.checkpoint,
             "users": len(self.test),
-            "beam_size": config["beam_size"],
             "mask_seen_items": bool(config["mask_seen_items"]),
             "level_sizes": list(table.level_sizes),
             "n_items": table.n_items,

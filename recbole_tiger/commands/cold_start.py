@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from recbole_tiger.analysis.cold_start import ColdStartSettings, checked_settings, cold_start
+from recbole_tiger.analysis.cold_start import ColdStartSettings, cold_start
 from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, pop_run, publish, text_table
 from recbole_tiger.report.analyses import cold_start_facts, cold_start_sections, cold_start_table
 
@@ -30,7 +30,7 @@ def run(settings: dict) -> str:
     )
     output = settings.pop("output_dir", None)
     config, _ = pop_run(settings)
-    wanted = checked_settings(config, wanted)
+    wanted = wanted.checked(config)
     folder = new_folder(output, "cold-start", config)
     found = cold_start(config, wanted, folder)
     about = {key: config[key] for key in ("model", "recipe", "dataset")}

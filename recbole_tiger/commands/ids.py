@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 from recbole_tiger.analysis.ids import MadeIDs, make_ids
@@ -36,7 +37,7 @@ def run(settings: dict) -> str:
     for name, path in paths.items():
         made.sets[name].table.to_file(path)
     data, page = folder / "report.json", folder / "report.html"
-    result = {**made.report.to_json(), "dataset": dataset}
+    result = {**asdict(made.report), "dataset": dataset}
     atomic_write_text(data, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     atomic_write_text(page, semantic_ids_page(made.report, f"Semantic IDs of {dataset}"))
     written = "\n".join(f"{name}: {path}" for name, path in paths.items())

@@ -39,8 +39,8 @@ def run(settings: dict) -> str:
     notes, loss = INVALID_IDS_PAPER, trained.config["loss_over"]
     if loss not in (None, "level"):
         notes += (
-            f"\nThis run has loss_over={loss}: it learned nothing of codewords that lead to no item, so most of what it "
-            "generates without constraint is invalid."
+            f"\nThis run has loss_over={loss}: it learned nothing of codewords that lead to no item, so most of what "
+            "it generates without constraint is invalid."
         )
     table = text_table(*invalid_ids_table(found))
     text = (f"{beams} beams in both searches; an unconstrained list keeps the ranks of its invalid IDs\n{table}", notes)

@@ -1,12 +1,11 @@
 """The command ``recommend``: recommendations from a trained checkpoint, for one history or for a file of them.
 
-Input: the settings of the command, and a table with one interaction per line. Output: a table on the screen, or a file with
-the lists of all users.
+Input: the settings of the command, and a table with one interaction per line. Output: a table on the screen, or a file
+with the lists of all users.
 """
 
 from __future__ import annotations
 
-import ast
 import csv
 from collections import Counter
 from collections.abc import Sequence
@@ -63,35 +62,16 @@ def run(settings: dict) -> str:
 
 
 def history_names(history, recommender: Recommender) -> list[str]:
-    """The names in a history, which is text or a list of texts: titles or ids, separated by commas.
-
-    A list may stand in brackets, and a name in quotes, where that is not how an item is called.
+    """The ids and titles in a history, which is text with commas between them, or a list of texts.
 
     Raises:
-        ConfigError: for numbers, which no longer say which item was meant: `1_2` and `12` are the same number.
+        ConfigError: for numbers, which do not say which item was meant: `1_2` and `12` are the same number.
     """
-    if not isinstance(history, str):
-        names = history if isinstance(history, (list, tuple)) else [history]
-        if not all(isinstance(name, str) for name in names):
-            raise ConfigError(
-                f"history={history!r} was read as a number; give text, an item's id or title as it is written"
-            )
-        return list(names)
-    try:
-        literal = ast.literal_eval(history.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        literal = None
-    if isinstance(literal, (str, list, tuple)) and all(isinstance(name, str) for name in literal):
-        return [literal] if isinstance(literal, str) else list(literal)
-    text = history.strip()
-    if isinstance(literal, (list, tuple)) and text[0] in "[(" and not recommender.is_item(text):
-        text = text[1:-1]
-    return [_unquoted(name, recommender) for name in recommender.split(text)]
-
-
-def _unquoted(name: str, recommender: Recommender) -> str:
-    is_quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "'\""
-    return name[1:-1] if is_quoted and not recommender.is_item(name) else name
+    if isinstance(history, str):
+        return recommender.split(history)
+    if not isinstance(history, (list, tuple)) or not all(isinstance(name, str) for name in history):
+        raise ConfigError(f"history={history!r} was read as a number; give ids or titles as text")
+    return list(history)
 
 
 def _cut(title: str) -> str:
@@ -109,8 +89,8 @@ def read_histories(path: str | Path, config) -> dict[str, list[str]]:
         item names by user, users in the order in which they first come.
 
     Raises:
-        ValueError: for a file that cannot be read, without the columns of user and item, or with a line that does not fit
-            the header or has no user, item or time.
+        ValueError: for a file that cannot be read, without the columns of user and item, or with a line that does not
+            fit the header or has no user, item or time.
     """
     path = Path(path)
     if not path.is_file():

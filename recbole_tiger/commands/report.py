@@ -1,14 +1,14 @@
 """The command ``report``: all runs and analyses of a folder on one page.
 
-Input: a folder with ``result.json`` files of runs and the JSON files of the analysis commands, at any depth. Output: one
-page, with the tables of the leaderboard and the tables and pictures of every analysis.
+Input: a folder with ``result.json`` files of runs and the JSON files of the analysis commands, at any depth. Output:
+one page, with the tables of the leaderboard and the tables and pictures of every analysis.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from recbole_tiger.analysis.cold_start import ColdStart
@@ -79,11 +79,10 @@ def analysis_sections(path: Path) -> list[pages.Section]:
     title, measured, draw = ANALYSES[path.name]
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        drawn, about = draw(measured.from_json(data)), data["about"]
+        drawn, about = draw(measured(**{field.name: data[field.name] for field in fields(measured)})), data["about"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"'{path}' is damaged or of another version ({error!r}); delete it or make it again"
         ) from error
     named = [replace(section, title=f"{title}: {section.title}") for section in drawn]
-    text = named[0].text
-    return [replace(named[0], text=[about, *([text] if isinstance(text, str) else text)]), *named[1:]]
+    return [replace(named[0], text=[about, *named[0].paragraphs]), *named[1:]]

@@ -1,6 +1,6 @@
 """What the analysis commands share: numbers out of the settings, the run that is looked at, and the outputs.
 
-Input: the settings of a command line, and measured results. Output: values, or one clear error; files, and what to print.
+Input: the settings of a command line, and measured results. Output: values, files, and what to print.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def pop_run(settings: dict):
         return build_config(model, dataset, None, settings), None
     if settings:
         raise ConfigError(
-            f"--{next(iter(settings))} cannot be set beside --checkpoint, whose run has its settings already; leave one "
-            "of them out"
+            f"--{next(iter(settings))} cannot be set beside --checkpoint, whose run has its settings already; leave "
+            "one of them out"
         )
     return config_from_plain(load_semantic_id_checkpoint(str(checkpoint))["config"]), str(checkpoint)
 

@@ -1,7 +1,7 @@
 """Tables and page sections of the analyses: invalid IDs, diversity, latency, cold start.
 
-Input: what the modules of :mod:`recbole_tiger.analysis` measured. Output: a header and rows of text for each table, and the
-sections of each page.
+Input: what the modules of :mod:`recbole_tiger.analysis` measured. Output: a header and rows of text for each table, and
+the sections of each page.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def invalid_ids_sections(result: InvalidIDs) -> list[pages.Section]:
         ),
     ]
     text = (
-        "A Semantic ID is invalid if no item has it. Unconstrained beam search generates any codewords; constrained search "
-        "only those that lead to an item."
+        "A Semantic ID is invalid if no item has it. Unconstrained beam search generates any codewords; constrained "
+        "search only those that lead to an item."
     )
     title, table = "Figure 6 of the paper, on this run", pages.Table(*invalid_ids_table(result))
     return [pages.Section(title, [text, INVALID_IDS_PAPER], [*figures, table])]
@@ -157,7 +157,10 @@ def latency_sections(result: Latency) -> list[pages.Section]:
     ]
     memory = [chart("index_mb", "index, MB"), pages.Table(*latency_table(result))]
     about_time = "TIGER's rows name its beams, and how many learned codewords of which codebook size an item has."
-    about_memory = "The model's memory does not depend on the catalogue. The index does: item vectors, ANN index, or trie and tokens."
+    about_memory = (
+        "The model's memory does not depend on the catalogue. The index does: item vectors, ANN index, or trie and "
+        "tokens."
+    )
     return [pages.Section("Time", about_time, times), pages.Section("Memory and numbers", about_memory, memory)]
 
 
@@ -178,7 +181,7 @@ def _shares(result: ColdStart) -> list[float]:
 
 
 def cold_start_table(result: ColdStart) -> Cells:
-    """Recall by share of unseen items, group of users, K and epsilon; a mean over the seeds, where there are several."""
+    """Recall by share of unseen items, group of users, K and epsilon; the mean over several seeds."""
     points = [(k, result.epsilon) for k in result.k]
     points += [(result.epsilon_k, eps) for eps in result.epsilons if (result.epsilon_k, eps) not in points]
     several = len(result.runs) > len(_shares(result))

@@ -5,6 +5,7 @@ Input: what :mod:`recbole_tiger.analysis.id_report` measured. Output: one HTML p
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recbole_tiger.analysis.id_categories import PATH, CrossTable
@@ -27,9 +28,13 @@ def semantic_ids_page(report: IDReport, title: str = "Semantic IDs") -> str:
         _figure_4b_section(report),
         _example_section(report),
     ]
-    count = len(report.sets)
-    subtitle = f"{count} ID set{'s' * (count > 1)} of {report.n_items:,} items"
-    return pages.page(title, [section for section in sections if section], subtitle=subtitle)
+    subtitle = f"{len(report.sets)} ID set{'s' * (len(report.sets) > 1)} of {report.n_items:,} items"
+    return pages.page(title, [section for section in sections if section.parts or section.text], subtitle=subtitle)
+
+
+def _section(title: str, text: str | Sequence[str], parts: Sequence) -> pages.Section:
+    """A section, which is empty without parts."""
+    return pages.Section(title, text if parts else "", parts)
 
 
 def _overview_section(report: IDReport) -> pages.Section:
@@ -60,124 +65,118 @@ def _overview_section(report: IDReport) -> pages.Section:
 
 
 def _usage_section(report: IDReport) -> pages.Section:
-    def per_level(value: str) -> dict[str, list[float]]:
-        return {name: [getattr(level, value) for level in ids.levels] for name, ids in report.sets.items()}
+    def chart(value: str, title: str, **style) -> pages.Figure:
+        series = {name: [getattr(level, value) for level in ids.levels] for name, ids in report.sets.items()}
+        plot = bars([f"level {number}" for number in _numbers(report)], series, **style)
+        if style.get("percent"):
+            plot.update_yaxes(range=[0, 1.02])
+        return pages.Figure(plot, title)
 
-    levels = _numbers(report, "level")
-    usage = bars(levels, per_level("usage"), y_title="codewords used", percent=True)
-    usage.update_yaxes(range=[0, 1.02])
-    perplexity = bars(levels, per_level("perplexity"), y_title="perplexity")
     return pages.Section(
         "How the codebooks are used",
         "Perplexity is the number of codewords that would give the same entropy if all were used equally.",
-        [pages.Figure(usage, "Codebook usage"), pages.Figure(perplexity, "Perplexity")],
+        [
+            chart("usage", "Codebook usage", y_title="codewords used", percent=True),
+            chart("perplexity", "Perplexity", y_title="perplexity"),
+        ],
     )
 
 
 def _collision_section(report: IDReport) -> pages.Section:
     sets = report.sets
-    alone = ", ".join(f"{name} {1 - ids.collisions.colliding_items / ids.n_items:.1%}" for name, ids in sets.items())
-    text = [f"Items that share their ID with no other: {alone}."]
+    alone = {name: 1 - ids.collisions.colliding_items / ids.n_items for name, ids in sets.items()}
+    text = [
+        "Items that share their ID with no other: " + ", ".join(f"{name} {x:.1%}" for name, x in alone.items()) + "."
+    ]
     groups = {name: bins(ids.collisions)[1:] for name, ids in sets.items()}
-    last = max((index for rows in groups.values() for index, (_, groups, _) in enumerate(rows) if groups), default=-1)
+    last = max((index for rows in groups.values() for index, (_, count, _) in enumerate(rows) if count), default=-1)
     if last < 0:
         return pages.Section("Collisions", [*text, "No two items share an ID."])
     largest = ", ".join(f"{name} {ids.collisions.largest_group}" for name, ids in sets.items())
     text.append(f"Largest group of items with one ID: {largest}.")
     shares = {name: [items / sets[name].n_items for _, _, items in rows[: last + 1]] for name, rows in groups.items()}
-    names = [label for label, _, _ in next(iter(groups.values()))[: last + 1]]
+    names = [size for size, _, _ in next(iter(groups.values()))[: last + 1]]
     plot = bars(names, shares, x_title="items with the same ID", y_title="share of all items", percent=True)
     if max(map(max, shares.values())) < 0.05:
         plot.update_yaxes(tickformat=".2%")
     return pages.Section("Collisions", text, [pages.Figure(plot, "Items by the size of their group", wide=True)])
 
 
-def _reconstruction_section(report: IDReport) -> pages.Section | None:
+def _reconstruction_section(report: IDReport) -> pages.Section:
     errors = {name: ids.reconstruction for name, ids in report.sets.items() if ids.reconstruction}
-    if not errors:
-        return None
-    depths = list(range(max(map(len, errors.values()))))
-    plot = lines(depths, errors, x_title="levels used", y_title="variance left", percent=True)
+    plot = lines(
+        range(max(map(len, errors.values()), default=0)),
+        errors,
+        x_title="levels used",
+        y_title="variance left",
+        percent=True,
+    )
     plot.update_xaxes(dtick=1)
-    return pages.Section(
+    return _section(
         "Reconstruction",
         "The squared distance between an embedding and what its first codewords stand for, as a share of the squared "
         "distance to the mean. Methods whose codes stand for no embedding are left out.",
-        [pages.Figure(plot, "Variance left after each level", wide=True)],
+        [pages.Figure(plot, "Variance left after each level", wide=True)] if errors else [],
     )
 
 
-def _category_section(report: IDReport) -> pages.Section | None:
+def _beside_shuffled(report: IDReport, rows: Mapping[str, Sequence], value: str, shuffled: str, **style) -> Any:
+    """Bars by depth of one attribute of each set's rows, and that of shuffled IDs over them."""
+    values, chance = (
+        {name: [getattr(row, attribute) for row in of] for name, of in rows.items()} for attribute in (value, shuffled)
+    )
+    depths = [f"{number} code{'s' * (number > 1)}" for number in _numbers(report)]
+    return bars(depths, values, chance=chance, x_title="codes of the prefix", **style)
+
+
+def _category_section(report: IDReport) -> pages.Section:
     sets = {name: ids.categories for name, ids in report.sets.items() if ids.categories}
     if not sets:
-        return None
+        return pages.Section("")
     figures = []
-    for kind, words in (("leaf", "leaf category"), ("top", "top category")):
+    for kind in ("leaf", "top"):
         for value, name in (("purity", "Purity"), ("nmi", "Normalised mutual information")):
-            plot = bars(
-                _numbers(report, "code"),
-                {key: [getattr(at, value) for at in values[kind]] for key, values in sets.items()},
-                chance={key: [getattr(at, f"{value}_shuffled") for at in values[kind]] for key, values in sets.items()},
-                x_title="codes of the prefix",
-            )
+            rows = {key: values[kind] for key, values in sets.items()}
+            plot = _beside_shuffled(report, rows, value, f"{value}_shuffled")
             plot.update_yaxes(range=[0, 1.02])
-            figures.append(pages.Figure(plot, f"{name}: {words}"))
-    levels = report.category_levels
+            figures.append(pages.Figure(plot, f"{name}: {kind} category"))
+    leaf, top = report.category_levels["leaf"], report.category_levels["top"]
     text = (
         "Purity is the share of items that have the most frequent category of their prefix. Small groups are pure by "
         "chance, so every bar stands against the same IDs shuffled over the items. "
-        f"There are {levels['leaf']['count']:,} leaf categories and {levels['top']['count']:,} on level "
-        f"{levels['top']['level']} of the paths, the first that tells items apart."
+        f"There are {leaf['count']:,} leaf categories and {top['count']:,} on level {top['level']} of the paths, the "
+        "first that tells items apart."
     )
-    left_out = max(levels["leaf"]["items_without"], levels["top"]["items_without"])
+    left_out = max(leaf["items_without"], top["items_without"])
     if left_out:
         text += f" {left_out:,} items without a category are left out."
     return pages.Section("Do prefixes follow the categories?", text, figures)
 
 
-def _neighbor_section(report: IDReport) -> pages.Section | None:
-    sets = {name: ids.neighbors for name, ids in report.sets.items() if ids.neighbors}
-    if not sets:
-        return None
-    plot = bars(
-        _numbers(report, "code"),
-        {name: [at.kept for at in values] for name, values in sets.items()},
-        chance={name: [at.shuffled for at in values] for name, values in sets.items()},
-        x_title="codes of the prefix",
-        y_title="with the same prefix",
-        percent=True,
-    )
+def _neighbor_section(report: IDReport) -> pages.Section:
+    rows = {name: ids.neighbors for name, ids in report.sets.items() if ids.neighbors}
+    plot = _beside_shuffled(report, rows, "kept", "shuffled", y_title="with the same prefix", percent=True)
     asked = "every item" if report.n_queries == report.n_items else f"{report.n_queries:,} random items"
-    return pages.Section(
+    return _section(
         "Are neighbours kept together?",
         f"For {asked}, how many of the {report.n_neighbors} items with the nearest embeddings (cosine) have the same "
         "first codes.",
-        [pages.Figure(plot, "Neighbours kept", wide=True)],
+        [pages.Figure(plot, "Neighbours kept", wide=True)] if rows else [],
     )
 
 
-def _figure_4a_section(report: IDReport) -> pages.Section | None:
+def _figure_4a_section(report: IDReport) -> pages.Section:
     figures = []
     for name, ids in report.sets.items():
         table = ids.figure_4a
-        if not table:
+        if table is None:
             continue
-        all_shown = None not in table.codewords
-        figures.append(
-            pages.Figure(_stacked(table), name, _codewords_note(table, "first"), legend="first code", wide=all_shown)
-        )
-        if not all_shown:
-            figures.append(
-                pages.Figure(
-                    _majority(table),
-                    f"{name}, all codewords",
-                    f"{table.codewords_used} codewords, each coloured by the category that most of its items have",
-                    legend="mostly",
-                )
-            )
-    if not figures:
-        return None
-    return pages.Section(
+        wide, note = None not in table.codewords, _codewords_note(table, "first")
+        figures.append(pages.Figure(_stacked(table), name, note, legend="first code", wide=wide))
+        if not wide:
+            note = f"{table.codewords_used} codewords, each coloured by the category that most of its items have"
+            figures.append(pages.Figure(_majority(table), f"{name}, all codewords", note, legend="mostly"))
+    return _section(
         "Categories and first codewords (Figure 4a)",
         "Items by top category, coloured by first codeword: where the first codeword carries the category, each "
         "colour stands in one bar. Codewords are ordered by the category that most of their items have.",
@@ -185,16 +184,14 @@ def _figure_4a_section(report: IDReport) -> pages.Section | None:
     )
 
 
-def _figure_4b_section(report: IDReport) -> pages.Section | None:
+def _figure_4b_section(report: IDReport) -> pages.Section:
     figures = []
     for name, ids in report.sets.items():
         for table in ids.figure_4b[: 4 if len(report.sets) <= 2 else 2]:
             note = f"{table.size:,} items; {_codewords_note(table, 'second')}"
             plot = _stacked(table, horizontal=True)
             figures.append(pages.Figure(plot, f"{name}: first code {table.first}", note, legend="second code"))
-    if not figures:
-        return None
-    return pages.Section(
+    return _section(
         "Categories and second codewords (Figure 4b)",
         "Within each of the most frequent first codewords, items by finer category, coloured by second codeword.",
         figures,
@@ -203,23 +200,20 @@ def _figure_4b_section(report: IDReport) -> pages.Section | None:
 
 def _stacked(table: CrossTable, horizontal: bool = False) -> Any:
     """Items by category and codeword; codewords beyond the most frequent are not drawn."""
-    series = {str(word): counts for word, counts in zip(table.codewords, table.counts, strict=True) if word is not None}
+    pairs = zip(table.codewords, table.counts, strict=True)
+    series = {str(word): counts for word, counts in pairs if word is not None}
     names = [_two_lines(name) if horizontal else wrapped(name) for name in table.categories]
-    return bars(names, series, stacked=True, horizontal=horizontal, y_title="items", height=None if horizontal else 380)
+    height = None if horizontal else 380
+    return bars(names, series, stacked=True, horizontal=horizontal, y_title="items", height=height)
 
 
 def _majority(table: CrossTable) -> Any:
     """Items by category and by the category that most items of their codeword have."""
     rows = zip(table.categories, table.majority_codewords, table.majority, strict=True)
     present = [(color(i), f"{name} ({words})", counts) for i, (name, words, counts) in enumerate(rows) if words]
-    return bars(
-        [wrapped(name) for name in table.categories],
-        {name: counts for _, name, counts in present},
-        colors=[shade for shade, _, _ in present],
-        stacked=True,
-        y_title="items",
-        height=380,
-    )
+    series, colors = {name: counts for _, name, counts in present}, [shade for shade, _, _ in present]
+    names = [wrapped(name) for name in table.categories]
+    return bars(names, series, colors=colors, stacked=True, y_title="items", height=380)
 
 
 def _two_lines(path: str) -> str:
@@ -234,37 +228,29 @@ def _codewords_note(table: CrossTable, which: str) -> str:
     if None not in table.codewords:
         return f"all {len(table.codewords)} {which} codewords in use"
     share = 1 - sum(table.counts[-1]) / table.items
-    return (
-        f"the {len(table.codewords) - 1} most frequent of {table.codewords_used} {which} codewords, with "
-        f"{share:.0%} of the items"
-    )
+    shown = f"the {len(table.codewords) - 1} most frequent of {table.codewords_used} {which} codewords"
+    return f"{shown}, with {share:.0%} of the items"
 
 
-def _example_section(report: IDReport) -> pages.Section | None:
+def _example_section(report: IDReport) -> pages.Section:
     tables = []
     for name, ids in report.sets.items():
         rows = []
         for example in ids.examples:
+            begin = [prefix_text(example.prefix), f"{example.size:,}"]
             for index, item in enumerate(example.titles):
-                row = [prefix_text(example.prefix) if index == 0 else "", f"{example.size:,}" if index == 0 else ""]
-                row.append(short(item, 140))
-                if example.categories:
-                    row.append(example.categories[index])
-                rows.append(row)
+                category = [example.categories[index]] if example.categories else []
+                rows.append([*(["", ""] if index else begin), short(item, 140), *category])
         if rows:
             header = ["prefix", "items", "some of them", "leaf category"][: len(rows[0])]
             tables.append(pages.Table(header, rows, title=name))
-    if not tables:
-        return None
-    return pages.Section(
+    return _section(
         "Items that share a prefix",
         "The most frequent prefix of two codes under each of the most frequent first codewords.",
         tables,
     )
 
 
-def _numbers(report: IDReport, word: str) -> list[str]:
-    longest = max(ids.id_length for ids in report.sets.values())
-    if word == "level":
-        return [f"level {number}" for number in range(1, longest + 1)]
-    return [f"{number} {word}{'s' * (number > 1)}" for number in range(1, longest + 1)]
+def _numbers(report: IDReport) -> range:
+    """1 … the longest ID."""
+    return range(1, 1 + max(ids.id_length for ids in report.sets.values()))

@@ -18,7 +18,7 @@ from recbole_tiger.report.semantic_ids_page import semantic_ids_page
 
 def measured(sets, **given):
     """The report as its stored file has it."""
-    return id_report(sets, **given).to_json()
+    return asdict(id_report(sets, **given))
 
 
 def catalogue(n=120, seed=0, sizes=(4, 5, 6)):
@@ -285,7 +285,7 @@ def test_codes_alone_are_enough():
 def test_tiny_and_constant_catalogues(codes, embeddings, paths):
     titles = ["t"] * len(codes)
     report = id_report({"x": IDSet(codes)}, embeddings=embeddings, categories=paths, titles=titles)
-    assert "NaN" not in json.dumps(report.to_json())
+    assert "NaN" not in json.dumps(asdict(report))
     format_report(report)
     semantic_ids_page(report)
 
