@@ -7,7 +7,6 @@ A test holds the table of recipes in models.md equal to what this gives; the two
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 from pathlib import Path
@@ -15,24 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import yaml  # noqa: E402
+from recbole_tiger.settings.chain import described_keys, recipe_lines  # noqa: E402
+from recbole_tiger.settings.schema import FIELDS  # noqa: E402
 
-LINE = re.compile(r"^(?P<key>[A-Za-z_]\w*):(?P<rest>.*?)#\s*\((?P<type>[^)]*)\)\s*(?P<meaning>.*)$")
 PROPERTIES = ROOT / "properties"
-
-
-def described_keys(file: Path) -> list[tuple[str, str, str, str]]:
-    """Key, type, default and meaning of every described line of a property file."""
-    values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        match = LINE.match(line)
-        if match:
-            key = match["key"]
-            default = values.get(key)
-            shown = "" if isinstance(default, dict) else f"`{'~' if default is None else default}`"
-            found.append((key, match["type"], shown, match["meaning"]))
-    return found
 
 
 def settings_page() -> str:
@@ -53,10 +38,11 @@ def settings_page() -> str:
         rows = described_keys(file)
         if rows:
             pages.append(f"\n## {title}\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |")
-            pages += [
-                f"| `{key}` | {kind} | {default.replace('|', chr(92) + '|')} | {meaning.replace('|', chr(92) + '|')} |"
-                for key, kind, default, meaning in rows
-            ]
+        for row in rows:
+            default = "" if isinstance(row.default, dict) else f"`{'~' if row.default is None else row.default}`"
+            numbers = f" in {FIELDS[row.key].range}" if FIELDS[row.key].range else ""
+            cells = (f"`{row.key}`", row.type + numbers, default, row.meaning)
+            pages.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(pages) + "\n"
 
 
@@ -75,9 +61,8 @@ def command_page() -> str:
 
 def recipe_table() -> str:
     """TIGER's recipes with what the first line of each property file says of it."""
-    specs = importlib.import_module("recbole_tiger.settings.chain")
     rows = ["| `--recipe=` | what it is, and what was measured |", "| --- | --- |"]
-    rows += [f"| `{name}` | {line} |" for name, line in specs.recipe_lines("TIGER").items()]
+    rows += [f"| `{name}` | {line} |" for name, line in recipe_lines("TIGER").items()]
     return "\n".join(rows)
 
 

@@ -51,12 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(USAGE)
         return 0
+    from recbole_tiger.settings.field import literal
     from recbole_tiger.settings.parse import parse_command_line
 
     try:
         settings = parse_command_line(
             ["--resume=True" if argument == "--resume" else argument for argument in arguments]
         )
+        if "resume" in settings:  # here a switch; elsewhere the path of a checkpoint
+            settings["resume"] = literal(str(settings["resume"]))
         text, done = tune(settings)
     except (ValueError, OSError) as error:  # a user's mistake: the sentence, without the stack
         print(f"error: {error}", file=sys.stderr)

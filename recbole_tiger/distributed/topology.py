@@ -14,12 +14,6 @@ from recbole.config import Config
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
 
-#: What may differ between the machines of a run.
-OF_MACHINE = (
-    "data_path cache_dir checkpoint_dir run_dir resume gpu_id worker show_progress state log_wandb wandb_project "
-    "content_file semantic_id_file pre_model_path p5_checkpoint"
-).split()
-
 
 @dataclass(frozen=True)
 class Topology:

@@ -21,7 +21,7 @@ from recbole_tiger.models import model_spec
 from recbole_tiger.settings.chain import shipped_settings
 from recbole_tiger.settings.parse import read_config_files
 from recbole_tiger.settings.split import SPLIT_KEYS, checked_split
-from recbole_tiger.settings.validate import check_arithmetic, check_keys, check_model, check_settings
+from recbole_tiger.settings.validate import check_arithmetic, check_keys, check_model, check_settings, read_settings
 
 #: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, as RecBole's
 #: own default.
@@ -57,18 +57,18 @@ def build_config(
         DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
     """
     user = {**read_config_files(config_file_list), **(config_dict or {}), **(command_line or {})}
-    model, dataset = user.get("model", model), user.get("dataset", dataset)
+    model = user.pop("model", model)
     check_model(model)
     check_keys(user, model)
-    user = {key: value for key, value in user.items() if key not in ("model", "dataset", "config_files")}
+    user = read_settings(user)
+    dataset = user.pop("dataset", dataset)
+    user.pop("config_files", None)
     shipped = shipped_settings(model, dataset, user)
     settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
     if shipped.get("selected_features"):  # made of the user's own load_col, and the feature column
         settings["load_col"] = shipped["load_col"]
     for key in SPLIT_KEYS:
         settings.pop(key, None)
-    if settings.get("learner") is not None:
-        settings["learner"] = str(settings["learner"]).lower()
     if (settings.get("loss_type") == "BPR" or model_spec(model).sampled_loss) and "train_neg_sample_args" not in user:
         # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
         settings["train_neg_sample_args"] = dict(SAMPLER)
@@ -89,9 +89,7 @@ def build_config(
 
 def _eval_args(shipped: Mapping, user: Mapping) -> dict:
     """The shipped `eval_args`, in which `split` stands already, below the entries of the user's."""
-    own = user.get("eval_args") or {}
-    if not isinstance(own, Mapping):
-        raise ConfigError(f"eval_args={own!r} must be a dictionary, for example {{'mode': 'full'}}")
+    own = user.get("eval_args", {})
     twice = [key for key in SPLIT_KEYS if user.get(key) is not None]
     if "split" in own and twice:
         raise ConfigError(

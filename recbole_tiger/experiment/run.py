@@ -19,7 +19,7 @@ from recbole.utils import init_seed, set_color
 from recbole_tiger.datasets.paper_counts import against_table2, table2_text
 from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.launcher import run_in_processes
-from recbole_tiger.distributed.topology import OF_MACHINE, Topology
+from recbole_tiger.distributed.topology import Topology
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.evaluation.significance import save_ranks
@@ -36,6 +36,7 @@ from recbole_tiger.experiment.provenance import (
 )
 from recbole_tiger.experiment.result import RunResult
 from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.training.sequential import SequentialTrainer
 
 #: Called with the trainer and the data after each validated epoch.
@@ -60,7 +61,9 @@ def _run_share(settings: dict, saved: bool, screen: bool) -> dict:
     config = config_from_plain(settings)
     if config["device"].type == "cuda":
         config["device"] = torch.device("cuda", torch.cuda.current_device())
-    different = collectives.differences({key: value for key, value in settings.items() if key not in OF_MACHINE})
+    different = collectives.differences(
+        {key: value for key, value in settings.items() if key not in keys_with("machine")}
+    )
     if different:
         raise ConfigError(
             f"{', '.join(different)}: the machines of this run have different settings; give all of them the same "

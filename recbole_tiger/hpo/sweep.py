@@ -30,6 +30,7 @@ from recbole_tiger.hpo.trainable import FAILED, best_of, make_trainable, reason_
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.chain import default_recipe, shipped_settings
+from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.settings.validate import check_keys
 
 try:
@@ -41,8 +42,6 @@ SEARCHES = ("random", "grid", "optuna")
 SCHEDULERS = ("asha", "median", "none")
 #: Trials that are over.
 ENDED = ("finished", "stopped", "failed")
-#: Settings with a path, made absolute since trials run in folders of their own.
-_PATHS = ("data_path", "cache_dir", "content_file", "semantic_id_file", "pre_model_path")
 #: Settings that belong to one run or one machine.
 _REFUSED = {
     "run_dir": "every trial has a folder of its own",
@@ -273,7 +272,7 @@ def check_options(options: Options) -> None:
 def absolute_paths(settings: Mapping) -> dict:
     """Settings whose paths mean the same in every folder."""
     settings = dict(settings)
-    for key in _PATHS:
+    for key in keys_with("path"):
         if settings.get(key):
             settings[key] = os.path.abspath(str(settings[key]))
     model = settings.get("content_model")

@@ -19,6 +19,7 @@ from recbole_tiger.leaderboard.table import PLACES, PROTOCOL_KEYS
 from recbole_tiger.models import POP, model_spec
 from recbole_tiger.settings.parse import parse_value, read_yaml
 from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.settings.split import SPLIT_KEYS
 from recbole_tiger.settings.validate import check_keys, check_model, known_keys, recbole_models
 
@@ -26,8 +27,6 @@ from recbole_tiger.settings.validate import check_keys, check_model, known_keys,
 CARRIER = "SASRec"
 #: What a table is asked for: which rows on which data, with which seeds.
 OF_THE_TABLE = ("model", "dataset", "seed")
-#: Settings that are files: their content is what counts.
-_FILES = ("content_file", "semantic_id_file", "pre_model_path")
 
 
 @dataclass(frozen=True)
@@ -267,7 +266,7 @@ def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks:
 def _comparable(plain: Mapping) -> dict:
     """Settings that metrics depend on, files by their content."""
     kept = {key: value for key, value in plain.items() if key not in PLACES}
-    for key in _FILES:
+    for key in keys_with("content"):
         if kept.get(key) and Path(kept[key]).is_file():
             kept[key] = Path(kept[key])
     return kept

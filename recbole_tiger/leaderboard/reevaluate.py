@@ -25,15 +25,13 @@ from recbole_tiger.leaderboard.run import say, sentence_of
 from recbole_tiger.leaderboard.table import StoredRun, read_run
 from recbole_tiger.models import POP
 from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.settings.validate import check_settings
 
 #: Settings that training does not depend on, and the list of a user does.
-OF_EVALUATION = (
-    "mask_seen_items metrics topk beam_size scoring temperature likelihood rescore_weight eval_batch_size "
-    "decode_batch_size"
-).split()
+OF_EVALUATION = tuple(key for key in keys_with("reevaluate") if key not in keys_with("place"))
 #: Where the data is and what computes: no metric depends on it.
-OF_THE_MACHINE = "data_path gpu_id use_gpu".split()
+OF_THE_MACHINE = tuple(key for key in keys_with("reevaluate") if key in keys_with("place"))
 
 
 def reevaluate_runs(

@@ -16,19 +16,12 @@ import numpy as np
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
 from recbole_tiger.leaderboard.published import Published, published_table
 from recbole_tiger.models import POP, model_spec
+from recbole_tiger.settings.schema import keys_with
 
 #: What all rows of a table share; the split stands in eval_args.
-PROTOCOL_KEYS = (
-    "eval_args mask_seen_items tie_order MAX_ITEM_LIST_LENGTH metrics topk valid_metric repeatable "
-    "user_inter_num_interval item_inter_num_interval val_interval filter_inter_by_user_or_item rm_dup_inter "
-    "benchmark_filename USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD"
-).split()
+PROTOCOL_KEYS = keys_with("protocol")
 #: Settings that no metric depends on.
-PLACES = frozenset(
-    "seed data_path checkpoint_dir cache_dir run_dir resume show_progress state log_wandb wandb_project gpu_id use_gpu "
-    "device nproc world_size ip port group_offset offset worker save_dataset save_dataloaders dataset_save_path "
-    "dataloaders_save_path train_stage config_files".split()
-)
+PLACES = frozenset(keys_with("place"))
 #: More rows than this, and 1,000 resamples make the intervals instead of 10,000.
 _MANY_ROWS = 50
 

@@ -5,13 +5,16 @@ Input: names of a model and a dataset, the user's settings. Output: the shipped 
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
-from recbole_tiger.settings.parse import read_config_files
+from recbole_tiger.settings.parse import read_config_files, read_yaml
 from recbole_tiger.settings.split import SPLIT_KEYS, split_setting
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -111,3 +114,28 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
             columns["item"] = [settings.get("ITEM_ID_FIELD", "item_id"), feature]
             merged.update(selected_features=[feature], item_attribute=feature, load_col=columns)
     return merged
+
+
+@dataclass(frozen=True)
+class Described:
+    """A line of a property file: a key with its default, the type and meaning of its comment, and choices named there."""
+
+    key: str
+    default: Any
+    type: str
+    meaning: str
+    choices: tuple = ()
+
+
+_COMMENTED = re.compile(r"^(\w+):.*? # \(([^)]+)\) (.+)$", re.MULTILINE)
+
+
+def described_keys(file: Path) -> list[Described]:
+    """What a property file says of its keys, for help and documentation: the one place where their meaning stands."""
+    defaults, found = read_yaml(file), []
+    for key, type, meaning in _COMMENTED.findall(file.read_text(encoding="utf-8")):
+        choices = re.search(r"Range in (\[.*?\])", meaning)
+        found.append(
+            Described(key, defaults[key], type, meaning, tuple(ast.literal_eval(choices[1])) if choices else ())
+        )
+    return found

@@ -5,41 +5,26 @@ Input: ``--key=value`` arguments, paths of YAML files. Output: dictionaries of s
 
 from __future__ import annotations
 
-import ast
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from recbole_tiger.errors import ConfigError
-
-#: Keys of which the word none is a choice.
-_NONE_IS_A_CHOICE = ("collision", "content_standardize")
-#: Keys whose value is text, even if it looks like a number: the ids `1_2` and `12` are different items.
-_TEXT = ("history", "user")
+from recbole_tiger.settings.field import literal
+from recbole_tiger.settings.schema import FIELDS
 
 
 def parse_value(text: str, key: str) -> Any:
-    """One value of the command line: a Python literal, true/false/none in any case, or the text itself.
+    """One value of the command line, in the type of its key; by its looks for a key without a `Field`.
 
-    Some keys take the text as it is. For a key that has a choice of that name, none is the choice. Nothing is evaluated, while RecBole's own reading runs
-    ``eval`` on it.
+    Nothing is evaluated, while RecBole's own reading runs ``eval`` on it, and nothing is checked.
     """
-    if key in _TEXT:
-        return text
-    lowered = text.strip().lower()
-    if lowered == "none" and key in _NONE_IS_A_CHOICE:
-        return "none"
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if lowered in ("none", "null", "~"):
-        return None
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
+    return FIELDS[key].parse(text) if key in FIELDS else literal(text)
 
 
 def parse_command_line(arguments: Sequence[str]) -> dict:
@@ -100,9 +85,39 @@ def pop_config_files(settings: dict) -> list[str]:
 
 
 class _Loader(yaml.FullLoader):
-    """RecBole's YAML loader, which also reads 1e-3 as a number."""
+    """RecBole's YAML loader, which also reads 1e-3 as a number, without what YAML would read as something else.
+
+    Text keys keep plain values as they are written; keys that are no text or stand twice, and numbers that are not finite,
+    are errors.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        """A mapping, once its keys are checked."""
+        seen: set[str] = set()
+        for key, value in getattr(node, "value", ()):
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                raise ConstructorError(
+                    None, None, f"the key {key.value} is not text; write it in quotes", key.start_mark
+                )
+            if key.value in seen:
+                raise ConstructorError(None, None, f"the key {key.value} stands twice; keep one", key.start_mark)
+            seen.add(key.value)
+            is_plain = isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null"
+            if is_plain and key.value in FIELDS and FIELDS[key.value].is_text:
+                value.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+    def construct_finite(self, node: Any) -> float:
+        """A number."""
+        value = self.construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+        return value
 
 
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(

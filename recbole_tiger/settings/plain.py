@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from recbole_tiger.settings.schema import keys_with
+
 if TYPE_CHECKING:
     from recbole.config import Config
-
-#: Values that ``Config`` derives anew from the others, and how many processes there are: any number can go on from a checkpoint.
-_DERIVED = (
-    "MODEL_TYPE MODEL_INPUT_TYPE eval_type device single_spec local_rank valid_metric_bigger valid_neg_sample_args "
-    "test_neg_sample_args MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS nproc world_size ip port group_offset offset"
-).split()
 
 
 def plain_settings(config: Config) -> dict:
@@ -38,7 +34,7 @@ def plain_settings(config: Config) -> dict:
             return value
         return str(value)
 
-    settings = {key: plain(value) for key, value in config.final_config_dict.items() if key not in _DERIVED}
+    settings = {key: plain(value) for key, value in config.final_config_dict.items() if key not in keys_with("derived")}
     # Config joins the dataset's name to data_path; undo it, so that a new Config can do it again.
     settings["data_path"] = str(Path(config["data_path"]).parent)
     if settings["train_neg_sample_args"].get("distribution") == "none":

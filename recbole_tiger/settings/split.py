@@ -61,7 +61,7 @@ def _checked_cutoffs(value: Any) -> list:
             f"temporal_cutoffs={value!r}: give the end of training and the end of validation, as two shares of all "
             "interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times in the unit of the time column"
         )
-    first, second = map(date_seconds, given) if kinds == {"date"} else given
+    first, second = (date_seconds(v) or 0.0 if isinstance(v, str) else v for v in given)
     if first >= second:
         raise ConfigError(f"temporal_cutoffs={value!r}: training must end before validation does; exchange the two")
     return given

@@ -19,54 +19,17 @@ from recbole.evaluator.register import metric_information
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.settings.chain import PROPERTIES, default_recipe
-from recbole_tiger.settings.parse import read_yaml
+from recbole_tiger.settings.field import is_interval
+from recbole_tiger.settings.parse import read_config_files
+from recbole_tiger.settings.schema import FIELDS, TOKENIZERS, keys_with
 from recbole_tiger.settings.split import checked_split
 
 if TYPE_CHECKING:
     from recbole.config import Config
 
-CHOICES: dict[str, tuple] = {
-    "content_encoder": ("sentence_transformers", "tfidf_svd", "precomputed"),
-    "collision": ("append", "reassign", "none"),
-    "encoder_mask": ("bidirectional", "block_causal"),
-    "lr_scheduler": ("constant", "inverse_sqrt", "cosine"),
-    "learner": ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam", "adafactor"),
-    "scoring": ("beam", "exact"),
-    "likelihood": ("level", "legal"),
-    "tie_order": ("file", "shuffle"),
-    "mask_seen_items": (True, False),
-    "constrained": (True, False),
-    "content_standardize": (True, False, "zscore", "pca", "whiten", "l2", "none"),
-    "tie_word_embeddings": (True, False),
-    "loss_type": ("CE", "BPR"),
-    "p5_item_numbers": ("random", "consecutive"),
-    "p5_user_number": (True, False),
-    "loss_over": ("legal", "level"),
-    "update_rows": ("all", "touched"),
-    "use_item_embeddings": (True, False),
-    "use_node_embeddings": (True, False),
-    "head_attention": (True, False),
-    "repeat_bias": (True, False),
-    "cross_position_bias": (True, False),
-    "tie_embeddings": (True, False),
-    "precision": ("fp32", "bf16"),
-    "compile": (True, False),
-}
-_POSITIVE_INTEGERS = (
-    "id_length beam_size d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers train_batch_size "
-    "eval_batch_size epochs eval_step MAX_ITEM_LIST_LENGTH content_batch_size decode_batch_size"
-).split()
-_FROM_ZERO = (
-    "user_buckets warmup_steps max_steps max_seconds eval_steps stopping_step label_smoothing weight_decay item_loss_weight "
-    "rescore_weight content_cooccurrence"
-).split()
-#: Keys that RecBole reads although no property file of its own lists them.
-_RECBOLE_EXTRA = (
-    "recipe model dataset config_files config_file nproc world_size ip port group_offset show_progress "
-    "gpu_id use_gpu device numerical_features discretization benchmark_filename wandb_project log_wandb transform "
-    "neg_sampling training_neg_sample_num enable_amp enable_scaler metric_decimal_place ft_ratio seq_len "
-    "additional_feat_suffix preload_weight MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS resume shuffle"
-).split()
+
+#: Entries of `eval_args` that have one value here.
+_EVAL_ARGS = {"group_by": "user", "order": "TO"}
 
 
 def recbole_models() -> list[str]:
@@ -91,19 +54,13 @@ def known_keys(model: str) -> set[str]:
     import recbole
     from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
-    from recbole_tiger.quantization import QUANTIZERS
-
-    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *_RECBOLE_EXTRA}
+    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *keys_with("general")}
     theirs = Path(recbole.__file__).parent / "properties"
     files = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", theirs / "model" / f"{model}.yaml"]
     files += [*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
     files += [PROPERTIES / "model" / f"{model}.yaml", *PROPERTIES.glob(f"model/{model}_*.yaml")]  # and its recipes
-    for file in files:
-        if file.is_file():
-            keys.update(read_yaml(file))
-    for name, quantizer in QUANTIZERS.items():
-        keys.update(f"{name}_{argument}" for argument in inspect.signature(quantizer).parameters)
-    return keys
+    keys.update(read_config_files(file for file in files if file.is_file()))
+    return keys | {key for key in FIELDS if key.startswith(tuple(f"{tokenizer}_" for tokenizer in TOKENIZERS))}
 
 
 def check_keys(user: Mapping, model: str) -> None:
@@ -116,21 +73,25 @@ def check_keys(user: Mapping, model: str) -> None:
             raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
 
 
+def read_settings(settings: Mapping) -> dict:
+    """Settings in the types of their keys.
+
+    Raises:
+        ConfigError: for a value that cannot work.
+    """
+    return {key: FIELDS[key].read(value) if key in FIELDS else value for key, value in settings.items()}
+
+
 def check_settings(config: Config) -> None:
-    """Raise for a value, or a combination of values, that cannot work."""
-    for key, choices in CHOICES.items():
-        value = config[key]
-        if value is not None and value not in choices:
-            raise ConfigError(f"{key}={value!r} is not possible; choose one of {', '.join(map(str, choices))}")
-    for key in _POSITIVE_INTEGERS:
-        value = config[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{key}={value!r} must be a whole number of at least 1")
-    for key in _FROM_ZERO:
-        value = config[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
-            raise ConfigError(f"{key}={value!r} must be a number of at least 0")
-    _check_shares(config, *(key for key in ("dropout_rate", "item_embedding_dropout") if config[key] is not None))
+    """Raise for a value, or a combination of values, that cannot work; what the user has set gets the type of its key."""
+    given = config.external_config_dict
+    for key, value in read_settings({key: config[key] for key in given if key not in keys_with("derived")}).items():
+        config[key] = value
+    if given.get("device") is not None and str(given["device"]).partition(":")[0] != config["device"].type:
+        raise ConfigError(
+            f"device={str(given['device'])!r}: gpu_id chooses the device, here {config['device'].type!r}; leave device out, and set "
+            "--gpu_id= for the CPU or --gpu_id=0 for a GPU"
+        )
     _check_evaluation(config)
     if model_spec(config["model"]).needs_features and not config["item_feature"]:
         raise ConfigError(
@@ -141,19 +102,10 @@ def check_settings(config: Config) -> None:
         _check_generative(config)
     if model_spec(config["model"]).uses_semantic_ids:
         _check_semantic_ids(config)
-    if config["model"] == "TIGER":
-        _check_shares(config, "label_smoothing", "ema_decay")
     if config["model"] == "P5":
         _check_p5(config)
     if config["model"] == "TIGERTree":
         _check_tree(config)
-
-
-def _check_shares(config: Config, *keys: str) -> None:
-    for key in keys:
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ConfigError(f"{key}={value!r} must be a number from 0 up to, not including, 1")
 
 
 def precision_of(config: Config) -> str:
@@ -191,6 +143,17 @@ def _check_evaluation(config: Config) -> None:
                 f"{key}={config[key]!r}: RecBole's stored datasets do not know tie_order or the Semantic IDs, and a run would "
                 "read those of another one; leave it out (what takes long is kept in cache_dir)"
             )
+    for key, value in (config["val_interval"] or {}).items():
+        if not isinstance(value, list) and not is_interval(str(value)):
+            raise ConfigError(
+                f"val_interval {key}={value!r} must be an interval such as [3,inf) of a column of numbers, or a list of values"
+            )
+    for key, value in config["eval_args"].items():
+        if key not in ("split", "mode") and (key not in _EVAL_ARGS or value != _EVAL_ARGS[key]):
+            raise ConfigError(
+                f"eval_args {key}={value!r} is refused: all models share one protocol; eval_args takes split, mode, and "
+                + ", ".join(f"{name}: {only}" for name, only in _EVAL_ARGS.items())
+            )
     for phase, mode in config["eval_args"]["mode"].items():
         if mode != "full":
             raise ConfigError(
@@ -205,7 +168,7 @@ def _check_evaluation(config: Config) -> None:
                 "all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
             )
     name, _, k = str(config["valid_metric"]).partition("@")
-    if name.lower() not in [metric.lower() for metric in config["metrics"]] or int(k or 0) not in config["topk"]:
+    if name.lower() not in [metric.lower() for metric in config["metrics"]] or k not in map(str, config["topk"]):
         raise ConfigError(
             f"valid_metric={config['valid_metric']!r} is not measured: metrics={config['metrics']}, topk={config['topk']}; "
             "add it to them or choose another"
@@ -247,24 +210,13 @@ def _check_generative(config: Config) -> None:
             f"lr_scheduler=cosine ends at max_steps={steps}, which must be larger than warmup_steps={warmup}; "
             "raise max_steps, or use lr_scheduler=constant or inverse_sqrt"
         )
-    temperatures = config["temperature"]
-    for value in temperatures if isinstance(temperatures, (list, tuple)) else [temperatures]:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-            raise ConfigError(f"temperature={temperatures!r} must be a number above 0, or one per level")
 
 
 def _check_semantic_ids(config: Config) -> None:
-    from recbole_tiger.quantization import QUANTIZERS
-
     method, sizes, length = config["semantic_id"], config["codebook_size"], config["id_length"]
-    if method not in (*QUANTIZERS, "file"):
-        raise ConfigError(f"semantic_id={method!r} is unknown; choose one of {', '.join((*QUANTIZERS, 'file'))}")
     if method == "file" and not config["semantic_id_file"]:
         raise ConfigError("semantic_id=file needs --semantic_id_file=FILE.json, a map of item id to codes")
-    for size in sizes if isinstance(sizes, (list, tuple)) else [sizes]:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 2:
-            raise ConfigError(f"codebook_size={sizes!r}: every codebook needs a whole number of at least 2 codewords")
-    if isinstance(sizes, (list, tuple)) and len(sizes) != length:
+    if isinstance(sizes, list) and len(sizes) != length:
         raise ConfigError(f"codebook_size={sizes!r} names {len(sizes)} levels, but id_length={length}; make them agree")
     for key in ("content_file", "semantic_id_file"):
         needed = config["content_encoder"] == "precomputed" if key == "content_file" else method == "file"
@@ -290,17 +242,13 @@ def _check_p5(config: Config) -> None:
 
 
 def _check_tree(config: Config) -> None:
-    for key in ("hidden_size", "n_layers", "n_heads", "inner_size", "head_size"):
-        value = config[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key}={value!r} must be a whole number of at least 1")
+    if config["n_layers"] < 1:
+        raise ConfigError(f"n_layers={config['n_layers']} must be a whole number of at least 1")
     if config["hidden_size"] % config["n_heads"]:
         raise ConfigError(
             f"hidden_size={config['hidden_size']} cannot be divided among n_heads={config['n_heads']} attention heads; "
             "choose a multiple"
         )
-    rates = ("hidden_dropout_prob", "attn_dropout_prob", "item_embedding_dropout", "label_smoothing", "ema_decay")
-    _check_shares(config, *rates)
     if config["update_rows"] == "touched" and (config["learner"] != "adamw" or config["ema_decay"]):
         raise ConfigError(
             f"update_rows=touched leaves most rows of a table alone at a step, which learner={config['learner']} with "

@@ -10,17 +10,8 @@ from pathlib import Path
 
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.leaderboard.table import PLACES
 from recbole_tiger.settings.plain import plain_settings
-
-#: When a run ends; larger, they let one that has ended go on.
-END_KEYS = ("epochs", "max_steps", "max_seconds", "stopping_step")
-#: Settings that may be others when a run is resumed. Of the rest each is what the weights so far were trained under.
-MAY_CHANGE = (PLACES - {"seed"}) | {
-    *END_KEYS,
-    *"eval_step eval_steps eval_batch_size decode_batch_size compile pre_model_path reproducibility encoding".split(),
-    *"metric_decimal_place loss_decimal_place log_wandb wandb_project".split(),
-}
+from recbole_tiger.settings.schema import keys_with
 
 
 def is_written(path: str | Path) -> bool:
@@ -41,13 +32,13 @@ def check_same_run(config, path: str | Path, checkpoint: dict) -> None:
             raise ConfigError(
                 f"resume='{path}' is a checkpoint of {key}={before[key]}, not of {key}={now[key]}; name the same {key}"
             )
-    other = [key for key in sorted(before.keys() & now) if key not in MAY_CHANGE and before[key] != now[key]]
+    other = [key for key in sorted(before.keys() & now) if key not in keys_with("resume") and before[key] != now[key]]
     if other:
         shown = ", ".join(f"{key}={before[key]} (now {now[key]})" for key in other[:8])
         more = f" and {len(other) - 8} more" if len(other) > 8 else ""
         raise ConfigError(
             f"resume='{path}' is of a run with {shown}{more}; give the same settings as then, or start a run of its own "
-            f"without resume (what may change: {', '.join(END_KEYS)})"
+            f"without resume (what may change: {', '.join(keys_with('end'))})"
         )
     if checkpoint["best_valid_result"] is not None and not is_written(Path(path).resolve().parent / "best.pth"):
         raise ConfigError(

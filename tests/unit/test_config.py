@@ -4,7 +4,7 @@ import pytest
 import yaml
 from catalogue import write_catalogue
 
-from recbole_tiger import cli
+from recbole_tiger.commands import train
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment import run
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
@@ -186,10 +186,10 @@ def test_what_is_typed_wins_over_a_files_model_and_dataset(workplace, monkeypatc
     monkeypatch.setattr(run, "run_config", lambda config, **more: seen.append(config) or 1 / 0)
     for typed in ({}, {"model": "SASRec"}):
         with pytest.raises(ZeroDivisionError):
-            cli._train({**typed, "config_files": "best.yaml"})
+            train.run({**typed, "config_files": "best.yaml"})
     assert [(config["model"], config["hidden_size"]) for config in seen] == [("GRU4Rec", 24), ("SASRec", 24)]
     with pytest.raises(ConfigError, match="dataset='nowhere'"):
-        cli._train({"dataset": "nowhere", "config_files": "best.yaml"})
+        train.run({"dataset": "nowhere", "config_files": "best.yaml"})
 
 
 def test_a_model_has_its_own_keys_and_not_those_of_a_longer_name():

@@ -1,0 +1,185 @@
+"""The table of settings: one `Field` per key, with all that any module needs to know of a key but its default and meaning.
+
+Input: none. Output: :data:`FIELDS`, and the keys of a scope. Defaults and meanings stand in `properties/*.yaml`. Of other
+keys of RecBole's only the names are known, and their values are read by their looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recbole_tiger.settings.field import Field, is_devices, is_interval
+from recbole_tiger.settings.split import TARGETS
+
+#: What a key can count for. protocol: all rows of a table share it. place: no metric depends on it. resume: may change
+#: when a run is resumed. end: larger, it lets a run that has ended go on. machine: may differ between the machines of a run. reevaluate: may change for a run that is
+#: trained already. path: a sweep makes it absolute. content: a file of which only the content counts. derived: a new
+#: ``Config`` makes it anew. general: known to every model although no property file lists it. command: an option of a
+#: command, no setting of a run.
+SCOPES = frozenset("protocol place resume end machine reevaluate path content derived general command".split())
+#: Tokenizers, whose arguments are settings with the tokenizer's name in front; ``file`` reads IDs that are made already.
+TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random")
+_INTERVAL = {"form": is_interval, "words": "an interval such as [5,inf), (0,4] or [2,3];[8,inf)"}
+_DEVICES = {"form": is_devices, "words": "empty for the CPU, or numbers of GPUs such as 0 or 0,1"}
+_CUTOFFS = "two shares of all interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times"
+
+
+def _keys(names: str, type: str, scope: str = "", **more: Any) -> tuple[Field, ...]:
+    """Fields that differ in their names only."""
+    return tuple(Field(name, type, scopes=frozenset(scope.split()), **more) for name in names.split())
+
+
+def _arguments(tokenizers: str, names: str, type: str, **more: Any) -> tuple[Field, ...]:
+    """The same arguments of several tokenizers."""
+    return _keys(" ".join(f"{each}_{name}" for each in tokenizers.split() for name in names.split()), type, **more)
+
+
+_TABLE: tuple[Field, ...] = (
+    # Protocol
+    *_keys("split", "str", choices=("leave_one_out", "temporal")),
+    *_keys("temporal_cutoffs", "list", words=_CUTOFFS),
+    *_keys("temporal_target", "str", choices=TARGETS),
+    *_keys("eval_args", "dict", "protocol"),
+    *_keys("repeatable", "bool", "protocol"),
+    *_keys("metrics", "list or str", "protocol reevaluate"),
+    *_keys("topk", "list or int", "protocol reevaluate", range="[1,inf)"),
+    *_keys("valid_metric", "str", "protocol"),
+    *_keys("MAX_ITEM_LIST_LENGTH", "int", "protocol", range="[1,inf)"),
+    *_keys("mask_seen_items", "bool", "protocol reevaluate"),
+    *_keys("tie_order", "str", "protocol", choices=("file", "shuffle")),
+    *_keys("user_inter_num_interval item_inter_num_interval", "str", "protocol", optional=True, **_INTERVAL),
+    *_keys("val_interval", "dict", "protocol", optional=True),
+    *_keys("filter_inter_by_user_or_item", "bool", "protocol"),
+    *_keys("rm_dup_inter", "str", "protocol", optional=True, choices=("first", "last")),
+    *_keys("benchmark_filename", "list", "protocol", optional=True),
+    *_keys("USER_ID_FIELD ITEM_ID_FIELD TIME_FIELD", "str", "protocol"),
+    # Data
+    *_keys("model dataset", "str", "general"),
+    *_keys("recipe", "str", "general", optional=True),
+    *_keys("load_col unload_col unused_col", "dict", optional=True),
+    *_keys("item_feature", "str", optional=True),
+    *_keys("RATING_FIELD LABEL_FIELD NEG_PREFIX LIST_SUFFIX ITEM_LIST_LENGTH_FIELD POSITION_FIELD", "str"),
+    *_keys("field_separator seq_separator", "str"),
+    *_keys("encoding", "str", "resume", optional=True),
+    *_keys("device", "any", "place resume general derived"),
+    *_keys("valid_metric_bigger MASK_INDEX MASK_ITEM_SEQ POS_ITEMS NEG_ITEMS", "any", "general derived"),
+    *_keys("neg_sampling training_neg_sample_num", "any", "general"),
+    *_keys("MODEL_TYPE MODEL_INPUT_TYPE eval_type single_spec local_rank", "any", "derived"),
+    *_keys("valid_neg_sample_args test_neg_sample_args", "any", "derived"),
+    # Training
+    *_keys("seed", "int", "place"),
+    *_keys("epochs", "int", "resume end", range="[1,inf)"),
+    *_keys("max_steps", "int", "resume end", range="[0,inf)"),
+    *_keys("max_seconds", "float", "resume end", range="[0,inf)"),
+    *_keys("stopping_step", "int", "resume end", range="[0,inf)"),
+    *_keys("eval_steps", "int", "resume", range="[0,inf)"),
+    *_keys("eval_step", "int", "resume", range="[1,inf)"),
+    *_keys("train_batch_size", "int", range="[1,inf)"),
+    *_keys("pretrain_epochs", "int", range="[0,inf)"),
+    *_keys("eval_batch_size decode_batch_size", "int", "resume reevaluate", range="[1,inf)"),
+    *_keys("train_neg_sample_args clip_grad_norm", "dict", optional=True),
+    *_keys("learner", "str", choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam", "adafactor")),
+    *_keys("learning_rate weight_decay item_loss_weight content_cooccurrence", "float", range="[0,inf)"),
+    *_keys("lr_scheduler", "str", choices=("constant", "inverse_sqrt", "cosine")),
+    *_keys("warmup_steps user_buckets", "int", range="[0,inf)"),
+    *_keys("loss_type", "str", choices=("CE", "BPR")),
+    *_keys("precision", "str", choices=("fp32", "bf16"), optional=True),
+    *_keys("compile reproducibility", "bool", "resume"),
+    *_keys("metric_decimal_place loss_decimal_place", "int", "resume", range="[0,inf)"),
+    *_keys("enable_amp enable_scaler shuffle", "bool"),
+    *_keys("transform", "str", optional=True),
+    *_keys("train_stage", "str", "place resume"),
+    # Places and processes
+    *_keys("data_path", "str", "place resume machine reevaluate path"),
+    *_keys("cache_dir", "str", "place resume machine path"),
+    *_keys("checkpoint_dir", "str", "place resume machine"),
+    *_keys("run_dir resume", "str", "place resume machine", optional=True),
+    *_keys("config_files", "str", "place resume general", optional=True),
+    *_keys("config_file", "str", "general", optional=True),
+    *_keys("dataset_save_path dataloaders_save_path", "str", "place resume", optional=True),
+    *_keys("save_dataset save_dataloaders", "bool", "place resume"),
+    *_keys("show_progress log_wandb", "bool", "place resume machine"),
+    *_keys("state wandb_project", "str", "place resume machine"),
+    *_keys("worker", "int", "place resume machine", range="[0,inf)"),
+    *_keys("gpu_id", "str", "place resume machine reevaluate", **_DEVICES),
+    *_keys("use_gpu", "bool", "place resume reevaluate"),
+    *_keys("nproc", "int", "place resume derived general", range="[1,inf)", optional=True),
+    *_keys("world_size", "int", "place resume derived general", range="[-1,inf)", optional=True),
+    *_keys("group_offset", "int", "place resume derived general", range="[0,inf)", optional=True),
+    *_keys("ip", "str", "place resume derived general", optional=True),
+    *_keys("port", "int", "place resume derived general", range="[0,65535]", optional=True),
+    *_keys("offset", "any", "place resume derived"),
+    # Content and Semantic IDs
+    *_keys("content_encoder", "str", choices=("sentence_transformers", "tfidf_svd", "precomputed")),
+    *_keys("content_model", "str"),
+    *_keys("content_fields", "list", optional=True),
+    *_keys("content_template", "str", optional=True),
+    *_keys("content_file semantic_id_file", "str", "machine path content", optional=True),
+    *_keys("content_dim content_components", "int", range="[1,inf)", optional=True),
+    *_keys("content_batch_size", "int", range="[1,inf)"),
+    *_keys(
+        "content_standardize",
+        "bool or str",
+        choices=(True, False, "zscore", "pca", "whiten", "l2", "none"),
+        optional=True,
+    ),
+    *_keys("semantic_id", "str", choices=(*TOKENIZERS, "file")),
+    *_keys("id_length", "int", range="[1,inf)"),
+    *_keys("codebook_size", "int or list", range="[2,inf)"),
+    *_keys("collision", "str", choices=("append", "reassign", "none")),
+    *_keys("semantic_id_seed", "int", optional=True),
+    *_arguments("rkmeans pq hierarchical_kmeans", "max_iterations", "int"),
+    *_keys("pq_rotation_iterations", "int"),
+    *_arguments("rqvae vqvae", "hidden_sizes", "list of int"),
+    *_arguments("rqvae vqvae", "latent_dim batch_size epochs dead_code_restart early_stop_patience", "int"),
+    *_arguments("rqvae vqvae", "checkpoint_interval", "int"),
+    *_arguments("rqvae vqvae", "beta learning_rate weight_decay usage_target", "float"),
+    *_arguments("rqvae vqvae", "learner", "str", choices=("adamw", "adam", "adagrad")),
+    *_arguments("rqvae vqvae", "codebook_init codebook_update", "str"),
+    *_arguments(" ".join(TOKENIZERS), "id_length random_state", "int"),
+    *_arguments(" ".join(TOKENIZERS), "codebook_size", "int or list"),
+    *_arguments("rqvae rkmeans vqvae pq hierarchical_kmeans", "device", "str"),
+    # Models
+    *_keys("d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers head_size", "int", range="[1,inf)"),
+    *_keys("hidden_size inner_size embedding_size n_heads num_layers", "int", range="[1,inf)"),
+    *_keys("n_layers nv nh", "int", range="[0,inf)"),
+    *_keys("dropout_rate item_embedding_dropout label_smoothing ema_decay", "float", range="[0,1)"),
+    *_keys("hidden_dropout_prob attn_dropout_prob dropout_prob", "float", range="[0,1)"),
+    *_keys("mask_ratio", "float"),
+    *_keys("ft_ratio", "float", "general"),
+    *_keys("layer_norm_eps initializer_range aap_weight mip_weight map_weight sp_weight", "float"),
+    *_keys("reg_weight", "float or list of float"),
+    *_keys("hidden_act pooling_mode", "str"),
+    *_keys("pooling_type", "str", choices=("average", "max")),
+    *_keys("pre_model_path", "str", "resume machine path content", optional=True),
+    *_keys("tie_word_embeddings p5_user_number cross_position_bias use_node_embeddings use_item_embeddings", "bool"),
+    *_keys("repeat_bias head_attention tie_embeddings", "bool"),
+    *_keys("encoder_mask", "str", choices=("bidirectional", "block_causal")),
+    *_keys("loss_over", "str", choices=("legal", "level")),
+    *_keys("update_rows", "str", choices=("all", "touched")),
+    *_keys("p5_checkpoint", "str", "machine path", optional=True),
+    *_keys("p5_item_numbers", "str", choices=("random", "consecutive")),
+    *_keys("knn_items", "int", range="[1,inf)"),
+    *_keys("knn_decay", "float", range="(0,1]"),
+    # Decoding
+    *_keys("beam_size", "int", "reevaluate", range="[1,inf)"),
+    *_keys("scoring", "str", "reevaluate", choices=("beam", "exact")),
+    *_keys("temperature", "float or list", "reevaluate", range="(0,inf)"),
+    *_keys("likelihood", "str", "reevaluate", choices=("level", "legal"), optional=True),
+    *_keys("rescore_weight", "float", "reevaluate", range="[0,inf)"),
+    # Options of commands
+    *_keys(
+        "history histories user checkpoint new_items output output_dir runs category space storage name",
+        "str",
+        "command",
+    ),
+    *_keys("leaderboard_dir", "str", "command", optional=True),
+)
+FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
+
+
+def keys_with(scope: str) -> tuple[str, ...]:
+    """The keys of a scope, in the order of the table."""
+    if scope not in SCOPES:
+        raise KeyError(scope)
+    return tuple(name for name, field in FIELDS.items() if scope in field.scopes)
