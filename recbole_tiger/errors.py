@@ -58,6 +58,10 @@ class PreparationError(RecboleTigerError, ValueError):
     """Raw data or an option that cannot be used; the message names the file or option and the way out."""
 
 
+class AtomicFileError(PreparationError):
+    """A file that is not an atomic file; the message names file, line, column, the value found and the way out."""
+
+
 class RowError(RecboleTigerError, ValueError):
     """One row cannot be used. `reason` is the kind (rows are counted by it), `detail` what was found."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole_tiger.datasets.errors import check_choice
+from recbole_tiger.datasets.bad_rows import check_choice
 from recbole_tiger.datasets.record_reader import TextFormat
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 

@@ -1,4 +1,7 @@
-"""RecBole's atomic files: written beside their place and moved there when whole; read; checksummed."""
+"""RecBole's atomic files: written beside their path, moved there when complete, and checksummed.
+
+Input: interactions, or the files of a dataset. Output: the folder of the dataset, or a checksum.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.datasets.errors import shorten
+from recbole_tiger.datasets.atomic_fields import ITEM, RATING, TIME, USER, header
 from recbole_tiger.datasets.interactions import Interactions
-from recbole_tiger.datasets.sources import Field
 from recbole_tiger.errors import PreparationError
 
 ROWS_AT_ONCE = 1 << 17
-FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
-USER, ITEM, RATING, TIME = (
-    Field("user_id", "token"),
-    Field("item_id", "token"),
-    Field("rating", "float"),
-    Field("timestamp", "float"),
-)
 
 
 def check_dataset_name(dataset: str) -> None:
@@ -79,29 +74,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def header(fields: Sequence[Field]) -> str:
-    """The first line of an atomic file."""
-    return "\t".join(map(str, fields)) + "\n"
-
-
-def read_header(line: str, path: Path) -> tuple[Field, ...]:
-    """The fields that the first line of an atomic file names.
-
-    Raises:
-        PreparationError: it is not of the form `name:type<tab>name:type…` with RecBole's types.
-    """
-    fields = []
-    for text in line.split("\t"):
-        name, _, type_ = text.partition(":")
-        if not name or type_ not in FIELD_TYPES:
-            raise PreparationError(
-                f"{path}, line 1: {shorten(text)} is no column of an atomic file; "
-                f"write name:type, the type one of {', '.join(FIELD_TYPES)}."
-            )
-        fields.append(Field(name, type_))
-    return tuple(fields)
 
 
 def write_interactions(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.datasets.errors import BadRows, check_choice
+from recbole_tiger.datasets.bad_rows import BadRows, check_choice
 from recbole_tiger.datasets.normalize import check_identifier
 from recbole_tiger.datasets.sources import InteractionChunk
 from recbole_tiger.errors import PreparationError, RowError

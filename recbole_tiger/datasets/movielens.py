@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbole_tiger.datasets.errors import BadRows, shorten
+from recbole_tiger.datasets.atomic_fields import Field
+from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.datasets.normalize import category_tokens, check_identifier, sequence_cell, split_title_year
 from recbole_tiger.datasets.record_reader import TextFormat, read_rows
-from recbole_tiger.datasets.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
+from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError, RowError
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, timezone
 from functools import lru_cache
 
-from recbole_tiger.datasets.errors import shorten
+from recbole_tiger.datasets.bad_rows import shorten
 from recbole_tiger.errors import RowError
 
 # What pandas, and so RecBole, reads as "missing". As an id such a word would silently drop the row.

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.datasets.atomic_writer import ITEM, dataset_folder, header, refuse_existing, write_interactions
-from recbole_tiger.datasets.errors import BAD_ROW_POLICIES, BadRows, check_choice
+from recbole_tiger.datasets.atomic_fields import ITEM, Field, header
+from recbole_tiger.datasets.atomic_writer import dataset_folder, refuse_existing, write_interactions
+from recbole_tiger.datasets.bad_rows import BAD_ROW_POLICIES, BadRows, check_choice
 from recbole_tiger.datasets.interactions import (
     DUPLICATES,
     ORDERS,
@@ -25,7 +26,7 @@ from recbole_tiger.datasets.interactions import (
 )
 from recbole_tiger.datasets.kcore import check_cores, k_core
 from recbole_tiger.datasets.normalize import UNKNOWN_TOKEN
-from recbole_tiger.datasets.sources import Field, Source
+from recbole_tiger.datasets.sources import Source
 from recbole_tiger.errors import PreparationError
 
 MISSING_ITEMS = ("error", "drop", "keep")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recbole_tiger.datasets.errors import BadRows, shorten
+from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.datasets.text_reader import PARQUET_MAGIC, first_bytes, read_lines
 from recbole_tiger.errors import PreparationError, RowError
 

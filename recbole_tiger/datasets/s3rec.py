@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.datasets.errors import BadRows, shorten
+from recbole_tiger.datasets.atomic_fields import Field
+from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.datasets.normalize import category_tokens, check_identifier, sequence_cell
 from recbole_tiger.datasets.record_reader import TextFormat
-from recbole_tiger.datasets.sources import CHUNK_ROWS, Field, InteractionChunk, ItemRow, Source
+from recbole_tiger.datasets.sources import CHUNK_ROWS, InteractionChunk, ItemRow, Source
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError, RowError

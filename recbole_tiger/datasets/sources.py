@@ -14,22 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.atomic_fields import Field
+from recbole_tiger.datasets.bad_rows import BadRows
 from recbole_tiger.datasets.normalize import identifier, number, timestamp
 from recbole_tiger.errors import RowError
 
 CHUNK_ROWS = 1 << 11  # small enough that a chunk's rows stay in the cache: with 1 << 16 tables take a third longer
-
-
-@dataclass(frozen=True)
-class Field:
-    """A column of an atomic file: its name and RecBole type (`token`, `token_seq`, `float`)."""
-
-    name: str
-    type: str
-
-    def __str__(self) -> str:
-        return f"{self.name}:{self.type}"
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from recbole_tiger.datasets.atomic_writer import ITEM, TIME, USER, dataset_folder, header
-from recbole_tiger.datasets.sources import Field
+from recbole_tiger.datasets.atomic_fields import ITEM, TIME, USER, Field, header
+from recbole_tiger.datasets.atomic_writer import dataset_folder
 from recbole_tiger.errors import PreparationError
 
 ITEM_FIELDS = (

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recbole_tiger.datasets.errors import BadRows, check_choice
+from recbole_tiger.datasets.atomic_fields import Field
+from recbole_tiger.datasets.bad_rows import BadRows, check_choice
 from recbole_tiger.datasets.normalize import (
     category_tokens,
     check_identifier,
@@ -21,7 +22,7 @@ from recbole_tiger.datasets.normalize import (
     sequence_cell,
 )
 from recbole_tiger.datasets.record_reader import TextFormat, parse_literal, read_rows
-from recbole_tiger.datasets.sources import Field, InteractionChunk, ItemRow, Source, interaction_chunks
+from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.errors import PreparationError, RowError
 
 CATEGORY_PATHS = ("all", "first")

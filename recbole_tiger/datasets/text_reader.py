@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from recbole_tiger.datasets.errors import BadRows, shorten
+from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.errors import PreparationError, RowError
 
 BLOCK_BYTES = 1 << 20

@@ -140,6 +140,14 @@ def test_a_sound_dataset_has_no_warning(tmp_path):
         (lambda rows, items: (rows, items[1:] + [("x0y", "T", "")]), "1 rows .* empty token_seq cell"),
         (lambda rows, items: (rows, items[1:] + [("x0y", "T", "null")]), "1 rows .* empty token_seq cell"),
         (lambda rows, items: (rows, items[1:] + [("x0y", '"T', "a")]), "begins with a quote"),
+        (
+            lambda rows, items: (rows + [("NA", "x1y", 5)] * 3, items),
+            "1 ids begin with a quote or are words such as NA",
+        ),
+        (
+            lambda rows, items: (rows + [('"u"', "x1y", 5)] * 3, items),
+            "1 ids begin with a quote",
+        ),
         (lambda rows, items: (rows, None), "no .item file"),
     ],
 )
@@ -207,13 +215,14 @@ def test_internal_numbers_are_those_of_the_first_appearance_in_the_file(tmp_path
         ("user_id:token\titem_id:token\n1\t2\n1\n", r"made.inter, line 3: 1 cells instead of 2"),
         (
             "user_id:token\titem_id:token\ttimestamp:float\n1\t2\tx\n",
-            r"line 2: timestamp is no number: 'x'\.$",
+            r"line 2, timestamp:float: 'x' is not a finite number: correct it, or convert dates",
         ),
-        ("user_id:token\titem_id:token\n1\tNA\n", "line 2: an id that RecBole reads as missing"),
-        ("user:token\titem_id:token\n1\t2\n", "no column user_id; its columns are user, item_id"),
-        ("user_id,item_id\n1,2\n", "line 1: .* is no column of an atomic file"),
-        ("", "line 1: .* is no column of an atomic file"),
-        ("user_id:token\titem_id:token\n", "no usable interaction"),
+        ("user_id:token\titem_id:token\n1\t\n", "line 2, item_id:token: '' is not an id"),
+        ("user_id:token\titem_id:token\n1\t[PAD]\n", r"line 2, item_id:token: '\[PAD\]' is not an id"),
+        ("user:token\titem_id:token\n1\t2\n", "no column user_id, its columns are user, item_id"),
+        ("user_id,item_id\n1,2\n", "line 1: .* is not a column of an atomic file"),
+        ("", "made.inter is empty"),
+        ("user_id:token\titem_id:token\n", "ends after line 1, the header"),
     ],
 )
 def test_what_is_no_atomic_file(tmp_path, content, message):
@@ -224,7 +233,7 @@ def test_what_is_no_atomic_file(tmp_path, content, message):
 
 
 def test_missing_dataset(tmp_path):
-    with pytest.raises(PreparationError, match="made.inter does not exist: check dataset='made'"):
+    with pytest.raises(PreparationError, match="made.inter does not exist: check dataset and data_path"):
         check(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from recbole_tiger.datasets import sources
-from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.bad_rows import BadRows
 from recbole_tiger.datasets.interactions import (
     InteractionLog,
     Interactions,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recbole_tiger.datasets import atomic_writer
-from recbole_tiger.datasets.atomic_writer import data_checksum, dataset_folder, file_checksum, read_header
+from recbole_tiger.datasets.atomic_writer import data_checksum, dataset_folder, file_checksum
 from recbole_tiger.datasets.pipeline import PrepareOptions, prepare
 from recbole_tiger.datasets.record_reader import TextFormat
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
@@ -223,13 +223,3 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, monkeypatch):
 def test_checksum_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_checksum(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_headers_of_atomic_files(tmp_path):
-    assert [str(field) for field in read_header("a:token\tb:float_seq", tmp_path)] == [
-        "a:token",
-        "b:float_seq",
-    ]
-    for line in ("a", "a:text", ":token", "a:token\t"):
-        with pytest.raises(PreparationError, match="line 1: .* is no column of an atomic file"):
-            read_header(line, tmp_path)

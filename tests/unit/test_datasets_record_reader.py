@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.bad_rows import BadRows
 from recbole_tiger.datasets.record_reader import TextFormat, file_format, parse_literal, parse_record, read_rows
 from recbole_tiger.errors import PreparationError, RowError
 

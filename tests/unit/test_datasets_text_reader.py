@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_tiger.datasets import text_reader
-from recbole_tiger.datasets.errors import BadRows
+from recbole_tiger.datasets.bad_rows import BadRows
 from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError
 

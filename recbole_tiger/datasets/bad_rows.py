@@ -39,7 +39,7 @@ class BadRows:
         """
         message = f"{path}, line {line}: {error}"
         if self.policy == "error":
-            raise PreparationError(f"{message}. Mend the line, or skip and count such lines with bad_rows=skip.")
+            raise PreparationError(f"{message}. Fix the line, or skip and count such lines with bad_rows=skip.")
         self.counts[error.reason] += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(message)

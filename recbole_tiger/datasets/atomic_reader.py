@@ -1,0 +1,238 @@
+"""The strict reader of atomic files: every cell exactly as it is written, or an error that says where and why not.
+
+Input: the path of an `.inter` or `.item` file. Output: an `AtomicTable`, one array per column, one row per line. Quotes
+and words such as `NA` are plain text, no line is skipped and no cell is filled in (unlike in RecBole's own reader).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from recbole_tiger.datasets.atomic_fields import Field, read_header
+from recbole_tiger.datasets.bad_rows import shorten
+from recbole_tiger.errors import AtomicFileError
+
+BLOCK_CHARACTERS = 1 << 22
+PADDING_TOKEN = "[PAD]"  # RecBole's own
+CONVERT_DATES = "convert dates with dataset_prep/table.py --time_format"
+
+
+@dataclass(frozen=True)
+class AtomicTable:
+    """The content of an atomic file of n rows.
+
+    Attributes:
+        path: the file; row k of the table is its line k + 2.
+        fields: the columns in the order of the file.
+        columns: by name, float64 [n] where the type is `float` (NaN where a cell is empty), else object [n] of the
+            exact texts.
+    """
+
+    path: Path
+    fields: tuple[Field, ...]
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns[self.fields[0].name])
+
+
+def read_atomic(
+    path: str | Path,
+    ids: Sequence[str],
+    time: str | None = None,
+    separator: str = "\t",
+    encoding: str = "utf-8",
+    progress: bool = True,
+) -> AtomicTable:
+    """Read an atomic file block by block; the memory is that of the columns, in which equal ids share one string.
+
+    Args:
+        path: the file; its lines end with `\\n` or `\\r\\n`, and a byte-order mark is dropped.
+        ids: columns that must exist, have the type `token` and no empty cell.
+        time: a column that, if it exists, must have the type `float` and no empty cell.
+        separator: RecBole's `field_separator`, one ASCII character.
+        encoding: RecBole's `encoding`.
+        progress: show a bar (quiet without a terminal).
+
+    Raises:
+        AtomicFileError: the file does not exist, or is not an atomic file from its first to its last line; the message
+            names file, line, column, the value found and the way out.
+    """
+    path = Path(path)
+    if len(separator) != 1 or not separator.isascii() or separator in "\n\r\0":
+        raise AtomicFileError(f"field_separator={separator!r} must be one ASCII character, such as '\\t' or ','.")
+    parser: _Parser | None = None
+    hidden = None if progress else True
+    with tqdm(unit=" rows", unit_scale=True, desc=path.name, leave=False, disable=hidden) as bar:
+        for block in _blocks(path, encoding):
+            if parser is None:
+                head, _, block = block.partition("\n")
+                fields = read_header(head, path, separator)
+                _check_roles(path, fields, ids, time)
+                parser = _Parser(path, fields, {*ids, time}, separator)
+            bar.update(parser.add(block))
+    if parser is None:
+        raise AtomicFileError(
+            f"{path} is empty: write a line such as user_id:token item_id:token timestamp:float first."
+        )
+    if not parser.rows:
+        raise AtomicFileError(f"{path} ends after line 1, the header: add the rows, or prepare the dataset again.")
+    return AtomicTable(path, fields, parser.columns())
+
+
+def _check_roles(path: Path, fields: Sequence[Field], ids: Sequence[str], time: str | None) -> None:
+    """Raise unless the id columns exist as texts, and the time column, if it exists, as numbers."""
+    types = {field.name: field.type for field in fields}
+    for name in ids:
+        if name not in types:
+            raise AtomicFileError(
+                f"{path}, line 1: there is no column {name}, its columns are {', '.join(types)}: rename the column of "
+                "the ids, or name it in USER_ID_FIELD or ITEM_ID_FIELD."
+            )
+        if types[name] != "token":
+            raise AtomicFileError(
+                f"{path}, line 1: {name}:{types[name]} is not text, as ids are: declare it {name}:token."
+            )
+    if time is not None and types.get(time, "float") != "float":
+        raise AtomicFileError(
+            f"{time}:{types[time]} in {path}, line 1, is not a number: declare it {time}:float, or {CONVERT_DATES}."
+        )
+
+
+def _blocks(path: Path, encoding: str) -> Iterator[str]:
+    """Whole lines that end with `\\n`, some `BLOCK_CHARACTERS` at a time."""
+    line = 1
+    try:
+        codec = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+        with path.open(encoding=codec, newline="\n") as stream:
+            while block := stream.read(BLOCK_CHARACTERS):
+                block = (block + stream.readline()).replace("\r\n", "\n")
+                for character, way_out in (("\r", "end lines with \\n"), ("\0", "save the file as text")):
+                    if (position := block.find(character)) >= 0:
+                        line += block.count("\n", 0, position)
+                        start = max(block.rfind("\n", 0, position) + 1, position - 20)
+                        found = shorten(block[start : position + 20].partition("\n")[0])
+                        raise AtomicFileError(
+                            f"{path}, line {line}: {character!r} in {found} is not allowed: {way_out}."
+                        )
+                yield block if block.endswith("\n") else block + "\n"
+                line += block.count("\n")
+    except FileNotFoundError:
+        raise AtomicFileError(f"{path} does not exist: check dataset and data_path.") from None
+    except LookupError:
+        raise AtomicFileError(f"encoding={encoding!r} is unknown to Python: use utf-8, latin-1, …") from None
+    except UnicodeDecodeError as error:
+        raise AtomicFileError(_not_text(path, codec, error)) from None
+
+
+def _not_text(path: Path, codec: str, error: UnicodeDecodeError) -> str:
+    """The message for bytes that are not text; `error` counts from the start of a buffer, not of the file."""
+    content = path.read_bytes()
+    try:
+        content.decode(codec)
+    except UnicodeDecodeError as whole:
+        error = whole
+    line = content[: error.start].decode(codec, "replace").count("\n") + 1
+    found = content[error.start : error.start + 8]
+    return f"{path}, line {line}: {found!r} is not {codec} text: save the file as UTF-8, or name its encoding."
+
+
+class _Parser:
+    """Collects the columns of a file block by block; `required` columns have no empty cell."""
+
+    def __init__(self, path: Path, fields: Sequence[Field], required: set[str | None], separator: str) -> None:
+        self.path, self.fields, self.required, self.separator = path, fields, required, separator
+        self.rows = 0
+        self._parts: list[list[NDArray[Any]]] = [[] for _ in fields]
+        self._known: list[dict[str, str]] = [{} for _ in fields]  # by column: equal texts become one string
+        self._line_marks = separator.encode() * (len(fields) - 1) + b"\n"
+        self._no_marks = bytes(set(range(256)) - set(self._line_marks))
+
+    def add(self, block: str) -> int:
+        """Take over the rows of a block and return their number."""
+        rows = block.count("\n")
+        # In UTF-8 the bytes of the separator and the line end occur nowhere else.
+        if block.encode().translate(None, self._no_marks) != self._line_marks * rows:
+            raise AtomicFileError(self._wrong_cells(block))
+        if not rows:
+            return 0
+        cells = block[:-1].replace("\n", self.separator).split(self.separator)
+        for k, field in enumerate(self.fields):
+            column = cells[k :: len(self.fields)]
+            if field.type == "float":
+                self._parts[k].append(self._numbers(column, field))
+                continue
+            texts = map(self._known[k].setdefault, column, column) if field.type == "token" else iter(column)
+            self._parts[k].append(np.fromiter(texts, dtype=object, count=rows))
+            if field.name in self.required:
+                self._check_ids(column, self._known[k], field)
+        self.rows += rows
+        return rows
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns of all blocks by name; the blocks are freed column by column."""
+        self._known.clear()
+        return {field.name: np.concatenate(self._parts.pop(0)) for field in self.fields}
+
+    def _wrong_cells(self, block: str) -> str:
+        """The message for the first line that has another number of cells than the header."""
+        expected = len(self.fields)
+        lines = block.split("\n")
+        row = next(row for row, line in enumerate(lines) if line.count(self.separator) + 1 != expected)
+        where = f"{self.path}, line {self._line(row)}"
+        if not lines[row]:
+            return f"{where} is empty: remove the line."
+        return (
+            f"{where}: {lines[row].count(self.separator) + 1} cells instead of {expected} in {shorten(lines[row])}: "
+            f"write {' '.join(map(str, self.fields))}, {self.separator!r} between (quotes do not hold a cell together)."
+        )
+
+    def _check_ids(self, column: list[str], known: dict[str, str], field: Field) -> None:
+        """Raise at the first text of a column that cannot be an id; `known` holds the texts of the file so far."""
+        for bad, way_out in (("", "fill it in, or remove the row"), (PADDING_TOKEN, "RecBole pads with it: rename it")):
+            if bad in known:
+                line = self._line(column.index(bad))
+                raise AtomicFileError(f"{self.path}, line {line}, {field}: {bad!r} is not an id: {way_out}.")
+
+    def _numbers(self, column: list[str], field: Field) -> NDArray[np.float64]:
+        """Texts as float64 [n]: all at once, or one by one to find the empty cells and the first that is no number."""
+        try:
+            numbers = np.fromiter(map(float, column), dtype=np.float64, count=len(column))
+            text = "".join(column)
+            if np.isfinite(numbers).all() and text.isascii() and "_" not in text:
+                return numbers
+        except ValueError:
+            pass
+        required = field.name in self.required
+        numbers = np.empty(len(column))
+        for row, cell in enumerate(column):
+            number = _number(cell)
+            if number is None and (cell or required):
+                way_out = CONVERT_DATES if required else "leave the cell empty if it is unknown"
+                raise AtomicFileError(
+                    f"{self.path}, line {self._line(row)}, {field}: {shorten(cell)} is not a finite number: "
+                    f"correct it, or {way_out}."
+                )
+            numbers[row] = math.nan if number is None else number
+        return numbers
+
+    def _line(self, row: int) -> int:
+        """The line of a row of the block at hand, from 1."""
+        return self.rows + row + 2
+
+
+def _number(text: str) -> float | None:
+    """A finite number from its text, None for any other text; `float` alone takes `1_0` and digits of any script."""
+    try:
+        number = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
