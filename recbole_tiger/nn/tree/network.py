@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from recbole_tiger.decoding.trie import ExhaustedNodes
 from recbole_tiger.nn.dropout import dropout
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
-from recbole_tiger.nn.tree.module import HiddenOf, TreeModule
+from recbole_tiger.nn.tree.module import HiddenOf, Over, TreeModule
 from recbole_tiger.nn.tree.packed import Packed, PackedLayer
 
 _INIT_STD = 0.02
@@ -28,47 +27,27 @@ _INIT_STD = 0.02
 
 @dataclass(frozen=True)
 class TreeConfig:
-    """Sizes and switches of a `TreeNetwork`.
-
-    Attributes:
-        hidden_size, n_layers, n_heads, inner_size: of the transformer; `inner_size` is the width of its MLP.
-        max_length: the longest history.
-        head_size: width of the residual MLP of each level.
-        dropout: of embeddings, residuals and activations.
-        attention_dropout: of attention weights.
-        item_dropout: share of the history's item embeddings left out in training.
-        item_embeddings: every item has an embedding on the input, beside its codewords.
-        node_embeddings: every node of the trie has an embedding on the output, beside its codeword.
-        head_attention: the choice of a codeword also attends to the states of all items of the history.
-        repeat_bias: a learned logit is added to previously interacted items, and to nodes of which all items are.
-        tied: input and output share the codewords' embeddings and the nodes': an item's own embedding is then the sum
-            over the nodes of its path.
-        loss_over: `legal`: a level's softmax is over the children of the prefix; `level`: over all its codewords, as
-            in TIGER.
-        label_smoothing: share of the target's probability that is spread over what the softmax is over.
-        item_loss_weight: of a cross-entropy over all items, of the inner products of state and items' input embeddings,
-            that is added to the loss; 0 for none.
-        sparse_gradients: item and node tables have sparse gradients, for `nn.row_adamw.RowAdamW`.
-    """
+    """Sizes and switches of a `TreeNetwork`."""
 
     hidden_size: int = 128
     n_layers: int = 2
     n_heads: int = 4
-    inner_size: int = 512
-    max_length: int = 20
-    head_size: int = 128
-    dropout: float = 0.5
-    attention_dropout: float = 0.0
-    item_dropout: float = 0.3
-    item_embeddings: bool = True
-    node_embeddings: bool = True
-    head_attention: bool = False
-    repeat_bias: bool = False
+    inner_size: int = 512  # width of the transformer's MLP
+    max_length: int = 20  # the longest history
+    head_size: int = 128  # width of the residual MLP of each level
+    dropout: float = 0.5  # of embeddings, residuals and activations
+    attention_dropout: float = 0.0  # of attention weights
+    item_dropout: float = 0.3  # share of the history's item embeddings left out in training
+    item_embeddings: bool = True  # every item has an embedding on the input, beside its codewords
+    node_embeddings: bool = True  # every node of the trie has an embedding on the output, beside its codeword
+    head_attention: bool = False  # the choice of a codeword also attends to the states of all items of the history
+    repeat_bias: bool = False  # a logit for previously interacted items, and for nodes of which all items are
+    # Input and output share the embeddings of codewords and nodes: an item's own is the sum over the nodes of its path.
     tied: bool = False
-    loss_over: Literal["legal", "level"] = "legal"
-    label_smoothing: float = 0.0
-    item_loss_weight: float = 0.0
-    sparse_gradients: bool = False
+    loss_over: Over = "legal"  # `legal`: the children of the prefix; `level`: all codewords of the level, as in TIGER
+    label_smoothing: float = 0.0  # share of the target's probability that is spread over what the softmax is over
+    item_loss_weight: float = 0.0  # of a cross-entropy over all items, by the items' input embeddings; 0: none
+    sparse_gradients: bool = False  # of the item and node tables, for `RowAdamW`
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.n_heads:

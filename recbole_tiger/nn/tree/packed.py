@@ -20,23 +20,16 @@ _LENGTH_GROUPS = 4
 
 @dataclass(frozen=True)
 class Packed:
-    """Indices of the P items of a batch of histories that are written one history after the other, unpadded.
+    """Indices of the P items of a batch of histories that are written one history after the other, unpadded."""
 
-    Attributes:
-        user, column: `[P]` history of each item, and its position in it.
-        start: `[B]` number of each history's first item.
-        groups: histories and width of each group of similar length.
-        gather: rows of `[P * 3 * heads, d]` that are the queries, keys and values of each group, `[n, heads, width]`
-            of each; past the end of a history its last item again, which no item before it sees.
-        back: `[P * heads]` rows of all groups' outputs, one group after the other, that belong to each item.
-    """
-
-    user: Tensor
-    column: Tensor
-    start: Tensor
-    groups: list[tuple[int, int]]
+    user: Tensor  # [P] history of each item …
+    column: Tensor  # … and its position in it
+    start: Tensor  # [B] number of each history's first item
+    groups: list[tuple[int, int]]  # histories and width of each group of similar length
+    # Rows of `[P * 3 * heads, d]`: queries, keys and values of each group, `[n, heads, width]` of each; past the end of
+    # a history its last item again, which no item before it sees.
     gather: Tensor
-    back: Tensor
+    back: Tensor  # [P * heads] rows of all groups' outputs, one group after the other, that belong to each item
 
     @classmethod
     def of(cls, lengths: Tensor, n_heads: int) -> Packed:

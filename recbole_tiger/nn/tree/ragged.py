@@ -28,22 +28,14 @@ class ChildBlocks:
 
     Rows are in ascending order of their node, so that rows and children of a node are both contiguous: the pairs are
     dense blocks, one per distinct node, and both directions of the pairing are index arithmetic.
-
-    Attributes:
-        child: `[S]` children of the distinct nodes, ascending.
-        row_start: `[N + 1]` first pair of each row.
-        column: `[M]` position in `child` of each pair, row by row.
-        child_start: `[S + 1]` first pair of each child when they are listed child by child.
-        child_row: `[M]` row of each pair, child by child.
-        child_pair: `[M]` number of that pair, row by row.
     """
 
-    child: Tensor
-    row_start: Tensor
-    column: Tensor
-    child_start: Tensor
-    child_row: Tensor
-    child_pair: Tensor
+    child: Tensor  # [S] children of the distinct nodes, ascending
+    row_start: Tensor  # [N + 1] first pair of each row
+    column: Tensor  # [M] position in `child` of each pair, row by row
+    child_start: Tensor  # [S + 1] first pair of each child when they are listed child by child
+    child_row: Tensor  # [M] row of each pair, child by child
+    child_pair: Tensor  # [M] number of that pair, row by row
 
     @classmethod
     def of(cls, nodes: Tensor, first: Tensor, count: Tensor) -> ChildBlocks:
