@@ -36,7 +36,7 @@ def invalid_ids(trained: TrainedRun, k: int, beams: int) -> InvalidIDs:
     """
     valid, items = [], []
     for part in trained.test.chunks(trained.config["eval_batch_size"], "unconstrained search"):
-        found = trained.model.write_ids(part.users, part.history, part.lengths, k, beam_size=beams)
+        found = trained.model.generate_ids(part.users, part.history, part.lengths, k, beam_size=beams)
         valid.append(found.valid.cpu())
         items.append(found.items.cpu())
     constrained = recommend_users(trained, k, "constrained search", beam_size=beams).items

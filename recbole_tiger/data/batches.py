@@ -1,7 +1,7 @@
 """Training examples on the device, in batches of index tensors.
 
-Comes in: every user's sequence, once. Goes out: dictionaries of tensors with RecBole's field names, gathered when a batch
-is asked for, in a seeded order, histories of similar length together so that little is padded.
+Input: every user's sequence, once. Output: dictionaries of tensors with RecBole's field names, gathered when a batch is
+asked for, in a seeded order, histories of similar length together so that little is padded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from recbole_tiger.data.prefixes import PrefixRows, gather_ranges
+from recbole_tiger.data.split import positions
 from recbole_tiger.distributed.collectives import share_of
 
 #: Batches whose examples are sorted by length together; more is less padding, fewer is more random batches.
@@ -39,7 +40,7 @@ class TrainingExamples:
     """Every prefix of every user's training sequence with its next item.
 
     Attributes:
-        rows: the examples, as places in the users' sequences, on the device.
+        rows: the examples, as positions in the users' sequences, on the device.
         names: what a batch calls its fields.
     """
 
@@ -56,7 +57,7 @@ class TrainingExamples:
         return len(self.rows)
 
     def read(self, index: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
-        """The examples of an index [B]: user [B], history [B, width] padded with 0 at the end, length [B], next item [B]."""
+        """Examples [B]: user [B], history [B, width] padded with 0 at the end, length [B], next item [B]."""
         rows, names = self.rows.of(index), self.names
         begin = rows.begin()
         items = rows.flat[names.item]
@@ -76,14 +77,13 @@ class TrainingExamples:
         """
         lengths = (self.rows.target - self.rows.begin()).cpu().numpy()
         rows = [share_of(part) for part in seeded_batches(lengths, batch_size, seed)]
-        widths = [(int(lengths[r].max(initial=0)),) for r in rows]
+        widths: list[tuple[int, ...]] = [(int(lengths[r].max(initial=0)),) for r in rows]
         return Batches(self.read, on_device(rows, self.rows.target.device), widths, [len(r) for r in rows])
 
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """Every user's training sequence in windows of at most H + 1 items, for a block-causal encoder: one pass trains all
-    positions of a window.
+    """Every user's training sequence in windows of at most H + 1 items, of which one pass trains all positions.
 
     A sequence of at most H + 1 items is one window, and its targets see what they see as prefixes. A longer one is cut
     into windows that overlap by half; each target is trained once, in the window in which it sees at least H / 2 items.
@@ -91,9 +91,9 @@ class TrainingWindows:
     Attributes:
         items: [N] items of all users' sequences, on the device.
         user: [n] user of each window.
-        begin: [n] place of its first item in ``items``.
-        first_target: [n] place of its first target; from there on all items of the window are targets.
-        end: [n] place after its last target, which is no part of its history.
+        begin: [n] index of its first item in ``items``.
+        first_target: [n] index of its first target; from there on all items of the window are targets.
+        end: [n] index after its last target, which is no part of its history.
         n_history: [n] items of the history of each window, at most H.
         n_targets: [n] targets of each window.
         names: what a batch calls its fields.
@@ -123,8 +123,8 @@ class TrainingWindows:
         # Windows of a sequence of n items: the first holds targets 1 .. size, each further one `stride` more.
         count = np.where(length >= 2, 1 + np.maximum(-(-(length - 1 - size) // stride), 0), 0)
         user = np.repeat(np.arange(len(length)), count)
-        number = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-        first_target = np.where(number == 0, 1, size + 1 + (number - 1) * stride)  # place in the sequence
+        number = positions(count)
+        first_target = np.where(number == 0, 1, size + 1 + (number - 1) * stride)  # position in the sequence
         end = np.minimum(np.where(number == 0, size + 1, first_target + stride), length[user])
         begin = number * stride
         start = sequences.start[user]
@@ -147,26 +147,28 @@ class TrainingWindows:
         return len(self.user)
 
     def read(self, index: torch.Tensor, width: int, n_targets: int) -> dict[str, torch.Tensor]:
-        """The windows of an index [B]: user [B], history [B, width], length [B] (items of the history), ``targets`` [B, J]
-        and ``context`` [B, J] (how many items of the history come before each target), all padded with 0 at the end.
+        """Windows [B]: user [B], history [B, width], its length [B], ``targets`` and ``context`` [B, n_targets].
+
+        The context of a target is how many items of the history come before it. Padded with 0 at the end.
         """
         begin, first, end = self.begin[index], self.first_target[index], self.end[index]
-        place = first[:, None] + torch.arange(n_targets, device=first.device)
+        position = first[:, None] + torch.arange(n_targets, device=first.device)
         return {
             self.names.user: self.user[index],
             self.names.history: gather_ranges(self.items, begin, end - 1, width),
             self.names.length: end - 1 - begin,
             "targets": gather_ranges(self.items, first, end, n_targets),
-            "context": torch.where(place < end[:, None], place - begin[:, None], 0),
+            "context": torch.where(position < end[:, None], position - begin[:, None], 0),
         }
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
         """All windows once, `batch_size` at a time, those of as many targets together; each process has its share."""
         rows = [share_of(part) for part in seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)]
-        widths = [(int(self.n_history[r].max(initial=0)), int(self.n_targets[r].max(initial=0))) for r in rows]
-        return Batches(
-            self.read, on_device(rows, self.user.device), widths, [int(self.n_targets[r].sum()) for r in rows]
-        )
+        widths: list[tuple[int, ...]] = [
+            (int(self.n_history[r].max(initial=0)), int(self.n_targets[r].max(initial=0))) for r in rows
+        ]
+        n_targets = [int(self.n_targets[r].sum()) for r in rows]
+        return Batches(self.read, on_device(rows, self.user.device), widths, n_targets)
 
 
 def seeded_batches(

@@ -1,7 +1,7 @@
 """RecBole's sequential dataset with Semantic IDs, an exact time order, and rows that are computed when they are read.
 
-Comes in: atomic files and a ``Config``. Goes out: RecBole's train/validation/test datasets, whose items also have a
-Semantic ID table, and every user's whole sequence with its split, for masking seen items.
+Input: atomic files and a ``Config``. Output: RecBole's train/validation/test datasets, whose items also have a Semantic
+ID table, and every user's whole sequence with its split, for masking seen items.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from recbole.data.dataset import SequentialDataset
-from scipy.sparse import csr_matrix
 
 from recbole_tiger.data.prefixes import PrefixInteraction, PrefixRows
-from recbole_tiger.data.split import PHASES, Split, make_split
+from recbole_tiger.data.split import PHASES, Split, make_split, positions
 from recbole_tiger.distributed.topology import check_processes
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
@@ -45,13 +44,13 @@ class UserSequences:
         return self.items[self._trains()]
 
     def training_interactions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Items [n], counted from 0, of all interactions that train, in the order of user and time, and the user of each."""
+        """Items [n], counted from 0, and users [n] of all interactions that train, in the order of user and time."""
         trains = self._trains()
         return self.items[trains] - 1, np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))[trains]
 
     def _trains(self) -> np.ndarray:
-        place = np.arange(len(self.items)) - np.repeat(self.start[:-1], np.diff(self.start))
-        return place < np.repeat(self.split.n_training, np.diff(self.start))
+        length = np.diff(self.start)
+        return positions(length) < np.repeat(self.split.n_training, length)
 
     def seen_before(self, users: np.ndarray, phase: str) -> np.ndarray:
         """Items of each user before the target of a phase ("valid" or "test"): [B, longest] padded with 0."""
@@ -79,15 +78,16 @@ def order_interactions(dataset) -> UserSequences:
             raise ConfigError(f"{key}='{field}' is not a column of {dataset.dataset_name}.inter; columns: {list(feat)}")
     if dataset.time_field not in feat:
         raise ConfigError(
-            f"TIME_FIELD='{dataset.time_field}' is not loaded from {dataset.dataset_name}.inter (columns: {list(feat)}); "
-            "the protocol is time-ordered: name the time column and list it under load_col inter"
+            f"TIME_FIELD='{dataset.time_field}' is not loaded from {dataset.dataset_name}.inter (columns: "
+            f"{list(feat)}); the protocol is time-ordered: name the time column and list it under load_col inter"
         )
     order = np.arange(len(feat))
     if config["tie_order"] == "shuffle":
         order = np.random.default_rng(TIE_SEED).permutation(len(feat))
     order = order[np.argsort(dataset.times[order], kind="stable")]
-    by_user, start = order_by_user(feat[dataset.uid_field].to_numpy()[order], dataset.user_num)
-    order = order[by_user]
+    users = feat[dataset.uid_field].to_numpy()[order]
+    order = order[np.argsort(users, kind="stable")]
+    start = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=dataset.user_num))])
     # RecBole's own sorts, by user and by time, are stable: of rows in this order they make these sequences.
     dataset.inter_feat = feat.take(order)
     dataset.inter_feat.index = range(len(order))
@@ -118,8 +118,8 @@ def build_phases(dataset, build: Callable) -> list:
         dataset._change_feat_format()  # rows of each user in time order, one for every interaction but the first
         n_rows = np.maximum(np.diff(dataset.sequences.start) - 1, 0)
         user = np.repeat(np.arange(len(n_rows)), n_rows)
-        place = 1 + np.arange(len(user)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)  # of each row's next item
-        rows = [place < split.n_training[user], *(place == split.targets[phase][user] for phase in PHASES[1:])]
+        target = 1 + positions(n_rows)
+        rows = [target < split.n_training[user], *(target == split.targets[phase][user] for phase in PHASES[1:])]
         dataset._drop_unused_col()
         phases = [dataset.copy(dataset.inter_feat[torch.from_numpy(np.flatnonzero(kept))]) for kept in rows]
     for name, phase in zip(PHASES, phases, strict=True):
@@ -127,25 +127,12 @@ def build_phases(dataset, build: Callable) -> list:
     return phases
 
 
-def order_by_user(users: np.ndarray, n_users: int) -> tuple[np.ndarray, np.ndarray]:
-    """A stable sort of user numbers, by counting.
-
-    Args:
-        users: [n] numbers below ``n_users``.
-
-    Returns:
-        [n] places in ``users``, and [n_users + 1] where each user's begin among them.
-    """
-    n = len(users)
-    grouped = csr_matrix((np.ones(n, dtype=bool), (users, np.arange(n))), shape=(n_users, n))
-    return grouped.indices, grouped.indptr.astype(np.int64)
-
-
 class FeatureDataset(SequentialDataset):
-    """RecBole's sequential dataset for models that read item features, with the interactions and items of all other models.
+    """RecBole's dataset for models that read item features, with the interactions and items of all other models.
 
     RecBole leaves out interactions with an item that has no row in the ``.item`` file, and lists items that have a row
-    but no interaction: data that models without features do not have. Here the first have empty features, the second go.
+    but no interaction: data that models without features do not have. Here the first have empty features, and the
+    second are left out.
     """
 
     def _filter_inter_by_user_or_item(self):
@@ -157,8 +144,8 @@ class FeatureDataset(SequentialDataset):
             known = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field])
             if not known.any():
                 raise ConfigError(
-                    f"dataset='{self.dataset_name}': no item of the interactions has a row in {self.dataset_name}.item; "
-                    f"'{self.iid_field}' must name the same items in both files"
+                    f"dataset='{self.dataset_name}': no item of the interactions has a row in "
+                    f"{self.dataset_name}.item; '{self.iid_field}' must name the same items in both files"
                 )
             self.item_feat = self.item_feat[known].reset_index(drop=True)
 
@@ -186,7 +173,7 @@ class PrefixDataset(SequentialDataset):
             super()._filter_by_inter_num()
 
     def data_augmentation(self):
-        """Every prefix of a user's sequence with its next item: the rows of RecBole's loops, none of them written out."""
+        """Every prefix of a user's sequence with its next item: the rows of RecBole's loops, none of them stored."""
         self._aug_presets()
         self._check_field("uid_field", "time_field")
         start = torch.from_numpy(self.sequences.start)

@@ -1,16 +1,17 @@
 """P5's view of the data: item and user numbers, the prompts of the sequential task, and their word pieces as tensors.
 
-Comes in: external ids, histories of internal item numbers, and word pieces (own ones, or those of a T5 tokenizer). Goes
-out: prompt tokens, whole-word numbers and target tokens, gathered on the device from tables made once.
+Input: external ids, histories of internal item numbers, and word pieces (own ones, or those of a T5 tokenizer).
+Output: prompt tokens, whole-word numbers and target tokens, gathered on the device from tables made once.
 
 Where the paper and P5 are silent, this is chosen here: numbers run from 1 to the number of items (users) in a random
-order; without a tokenizer a number is cut into pairs of digits from the left, its first pair being another piece than the
-same digits inside a number, and every other word is one piece; items stand between commas; the user's number opens the
-prompt (`p5_user_number`). The prompts are of P5's "direct prediction" kind, in words of our own.
+order; without a tokenizer a number is cut into pairs of digits from the left, its first pair being another piece than
+the same digits inside a number, and every other word is one piece; items stand between commas; the user's number opens
+the prompt (`p5_user_number`). The prompts are of P5's "direct prediction" kind, in words of our own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ TEMPLATES = (
 )
 
 
-# ------------------------------------------------------------------------------------------------------------ the numbers
+# ----------------------------------------------------------------------------------------------------------- numbers
 
 
 def random_numbers(ids: Sequence[str], seed: int | Sequence[int]) -> np.ndarray:
@@ -68,7 +69,7 @@ def consecutive_numbers(items: np.ndarray, n_items: int) -> np.ndarray:
     return numbers
 
 
-# -------------------------------------------------------------------------------------------------------- the word pieces
+# ------------------------------------------------------------------------------------------------------- word pieces
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,13 @@ def tokenizer_pieces(folder: str, size: int, pad: int, end: int) -> WordPieces:
         names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     except Exception as error:  # a missing package or file, a broken one: transformers has no type of its own for them
         raise ConfigError(
-            f"p5_checkpoint='{folder}': its tokenizer cannot be read ({str(error).strip().splitlines()[0]}); the folder "
-            "needs tokenizer.json beside the weights"
+            f"p5_checkpoint='{folder}': its tokenizer cannot be read ({str(error).strip().splitlines()[0]}); the "
+            "folder needs tokenizer.json beside the weights"
         ) from error
     if len(names) > size:
         raise ConfigError(
-            f"p5_checkpoint='{folder}': the tokenizer has {len(names)} tokens, the model {size}; they do not belong together"
+            f"p5_checkpoint='{folder}': the tokenizer has {len(names)} tokens, the model {size}; use a folder whose "
+            "tokenizer belongs to its weights"
         )
     starts = np.zeros(size, dtype=bool)
     starts[: len(names)] = [name is not None and name.startswith(WORD_START) for name in names]
@@ -153,7 +155,7 @@ def tokenizer_pieces(folder: str, size: int, pad: int, end: int) -> WordPieces:
     return pieces
 
 
-# ------------------------------------------------------------------------------------------------------------ the prompts
+# ----------------------------------------------------------------------------------------------------------- prompts
 
 
 @dataclass(frozen=True)
@@ -176,14 +178,9 @@ def words_of_templates() -> list[str]:
     return sorted({SEPARATOR, *(word for part in _template_parts() for text in part for word in text.split())})
 
 
-def _template_parts() -> list[tuple[str, str, str]]:
+def _template_parts() -> list[tuple[str, ...]]:
     """Each template as its text before the user, between user and history, and after the history."""
-    parts = []
-    for template in TEMPLATES:
-        head, rest = template.split("{user}")
-        middle, tail = rest.split("{history}")
-        parts.append((head, middle, tail))
-    return parts
+    return [tuple(re.split(r"{user}|{history}", template)) for template in TEMPLATES]
 
 
 class P5Text(nn.Module):
@@ -203,6 +200,14 @@ class P5Text(nn.Module):
         ConfigError: two items have the same pieces (a tokenizer that does not know digits).
     """
 
+    targets: torch.Tensor
+    users: torch.Tensor
+    separated: torch.Tensor
+    starts: torch.Tensor
+    heads: torch.Tensor
+    middles: torch.Tensor
+    tails: torch.Tensor
+
     def __init__(self, pieces: WordPieces, item_numbers: np.ndarray, user_numbers: np.ndarray | None, max_items: int):
         super().__init__()
         self.pad, self.end, self.max_items = pieces.pad, pieces.end, max_items
@@ -212,7 +217,8 @@ class P5Text(nn.Module):
         targets = self._table([[], *([*item, pieces.end] for item in items)])
         if len(torch.unique(targets, dim=0)) < len(targets):
             raise ConfigError(
-                "p5_checkpoint: its tokenizer writes two item numbers with the same pieces; use one that knows all digits"
+                "p5_checkpoint: its tokenizer writes two item numbers with the same pieces; use one that knows all "
+                "digits"
             )
         tables = {
             "targets": targets,
@@ -227,9 +233,13 @@ class P5Text(nn.Module):
             self.register_buffer(name, table, persistent=False)
         self.n_separator = len(separator)
 
-        words = [self.starts[self._filled(table)].sum(1) for table in (self.heads, self.middles, self.tails)]
-        longest = [int(self.starts[self._filled(table)].sum(1).max()) for table in (self.users, self.separated)]
-        self.n_words = 1 + int(sum(words).max()) + longest[0] + max_items * longest[1]
+        def words(name: str) -> torch.Tensor:  # of each row of a table
+            table = tables[name]
+            return tables["starts"][torch.where(table == self.pad, self.end, table)].sum(1)  # neither opens a word
+
+        of_template = words("heads") + words("middles") + words("tails")
+        longest = [int(words(name).max()) for name in ("users", "separated")]
+        self.n_words = 1 + int(of_template.max()) + longest[0] + max_items * longest[1]
 
     def _table(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Rows of different lengths [n, longest], padded at the end."""
@@ -237,9 +247,6 @@ class P5Text(nn.Module):
         table = np.full((len(rows), lengths.max()), self.pad, dtype=np.int64)
         table[np.arange(table.shape[1]) < lengths[:, None]] = [token for row in rows for token in row]
         return torch.from_numpy(table)
-
-    def _filled(self, table: torch.Tensor) -> torch.Tensor:
-        return torch.where(table == self.pad, self.end, table)  # neither opens a word
 
     @property
     def n_templates(self) -> int:
@@ -276,21 +283,13 @@ class P5Text(nn.Module):
         items = self.separated[history[:, :longest]]  # [B, longest, separator + item]
         if longest:
             items[:, 0, : self.n_separator] = self.pad  # nothing before the first item
-        scattered = torch.cat(
-            [
-                self.heads[templates],
-                self.users[users],
-                self.middles[templates],
-                items.flatten(1),
-                self.tails[templates],
-                lengths.new_full((n_rows, 1), self.end),
-            ],
-            dim=1,
-        )
+        ends = lengths.new_full((n_rows, 1), self.end)
+        head, middle, tail = self.heads[templates], self.middles[templates], self.tails[templates]
+        scattered = torch.cat([head, self.users[users], middle, items.flatten(1), tail, ends], dim=1)
         # Move the pieces of every row together: positions are distances in the text.
         real = scattered != self.pad
-        place = torch.where(real, real.cumsum(1) - 1, scattered.shape[1])
-        tokens = scattered.new_full((n_rows, scattered.shape[1] + 1), self.pad).scatter_(1, place, scattered)
+        position = torch.where(real, real.cumsum(1) - 1, scattered.shape[1])
+        tokens = scattered.new_full((n_rows, scattered.shape[1] + 1), self.pad).scatter_(1, position, scattered)
         tokens = tokens[:, : int(real.sum(1).max())] if n_rows else tokens
         mask = tokens != self.pad
         words = self.starts[tokens].cumsum(1).masked_fill(~mask | (tokens == self.end), 0)

@@ -1,6 +1,6 @@
-"""RecBole's augmented interactions without augmenting: every user's sequence once, a row is the place of its next item.
+"""RecBole's augmented interactions without augmenting: every user's sequence once, a row is the index of its next item.
 
-Comes in: interactions in the order of user and time. Goes out: an ``Interaction`` with the columns that RecBole's
+Input: interactions in the order of user and time. Output: an ``Interaction`` with the columns that RecBole's
 ``data_augmentation`` would make, each computed when it is read. Ten million rows are ten million numbers, where the
 padded histories alone would be a matrix of 20 times as many per column.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from recbole.data.interaction import Interaction
@@ -19,7 +20,7 @@ def gather_ranges(values: torch.Tensor, begin: torch.Tensor, end: torch.Tensor, 
 
     Args:
         values: [N, …].
-        begin, end: [n] places in ``values``, ``end - begin`` at most ``width``.
+        begin, end: [n] indices into ``values``, ``end - begin`` at most ``width``.
 
     Returns:
         [n, width, …].
@@ -37,7 +38,7 @@ class PrefixRows:
     Attributes:
         flat: columns [N, …] of all interactions in the order of user and time, by field.
         start: [n_users + 1] user u's interactions are ``start[u]`` up to, not including, ``start[u + 1]``.
-        target: [n] place of each row's next item, never a user's first.
+        target: [n] index of each row's next item, never a user's first.
         max_length: the longest history.
         user_field: the field of the users.
         length_field: the field of the history lengths.
@@ -78,20 +79,23 @@ class PrefixRows:
         return self.flat[self.user_field][self.target]
 
     def begin(self) -> torch.Tensor:
-        """[n] place of the first item of each history."""
+        """[n] index of the first item of each history."""
         return torch.maximum(self.start[self.users()], self.target - self.max_length)
 
     def columns(self) -> dict[str, Callable[[], torch.Tensor]]:
         """How to compute each column, in RecBole's order."""
 
-        def histories(field):
+        def of_targets(field: str) -> torch.Tensor:
+            return self.flat[field][self.target]
+
+        def histories(field: str) -> torch.Tensor:
             return gather_ranges(self.flat[field], self.begin(), self.target, self.max_length)
 
-        found = {field: lambda field=field: self.flat[field][self.target] for field in self.flat}
-        found[self.length_field] = lambda: self.target - self.begin()
-        for field, list_field in self.list_fields.items():
-            found[list_field] = lambda field=field: histories(field)
-        return found
+        return {
+            **{field: partial(of_targets, field) for field in self.flat},
+            self.length_field: lambda: self.target - self.begin(),
+            **{list_field: partial(histories, field) for field, list_field in self.list_fields.items()},
+        }
 
 
 class _Columns(MutableMapping):

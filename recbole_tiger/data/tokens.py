@@ -1,6 +1,6 @@
 """The vocabulary of the sequence-to-sequence model, and items and users written in it.
 
-Comes in: a Semantic ID table and histories of internal item numbers. Goes out: padded token tensors and their masks.
+Input: a Semantic ID table and histories of internal item numbers. Output: padded token tensors and their masks.
 Token 0 is padding (and T5's decoder start); then every level has its own block of codewords ("256 x 4 tokens" in the
 paper, 4.1.3); then the hashed user tokens.
 """
@@ -86,6 +86,6 @@ def block_causal_mask(n_tokens: int, tokens_per_item: int, user_token: bool, dev
 
     A user token, where there is one, stands first and is seen by all.
     """
-    place = torch.arange(n_tokens, device=device)
-    block = torch.div(place - int(user_token), tokens_per_item, rounding_mode="floor")  # the user token is block -1
+    position = torch.arange(n_tokens, device=device)
+    block = torch.div(position - int(user_token), tokens_per_item, rounding_mode="floor")  # the user token is block -1
     return block[None, :] <= block[:, None]

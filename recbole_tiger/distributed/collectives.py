@@ -1,7 +1,7 @@
 """The processes of one run: which one this is, its share of the rows, and what all of them add up to.
 
-Comes in: what one process has. Goes out: what the whole run has, the same in every process. In a run of one process every
-function gives back what it was given. `launcher.py` starts the processes; gloo carries what lies on the CPU, NCCL the rest.
+Input: what one process has. Output: what the whole run has, the same in every process; in a run of one process, what
+was given. `launcher.py` starts the processes; gloo carries what lies on the CPU, NCCL the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def is_main() -> bool:
 def seed_generators(config, *parts: int) -> None:
     """Let a process that is not the first draw its own random numbers (dropout, masks, negatives).
 
-    The first goes on with the run's seed, from which all have made the same first weights.
+    The first keeps to the run's seed, from which all have made the same first weights.
     """
     if not is_main():
         sequence = np.random.SeedSequence([config["seed"], rank(), *parts])
@@ -119,13 +119,13 @@ def seed_generators(config, *parts: int) -> None:
 # --------------------------------------------------------------------------------------------------- rows of a process
 
 
-def share_of(rows: Sequence[T]) -> Sequence[T]:
-    """This process's rows of a batch: every row is one process's. Of rows sorted by length, all get long and short ones."""
+def share_of(rows: Any) -> Any:
+    """This process's part of an array or sequence of rows; of rows sorted by length, each gets long and short ones."""
     return rows[rank() :: count()]
 
 
 def loader_shares(loader) -> Iterator[tuple[Sequence[int], object | None]]:
-    """A RecBole loader's batches as this process has them: (row numbers, batch of these rows or None where there are none).
+    """This process's share of each batch of a RecBole loader: row numbers, and their batch or None without rows.
 
     All processes draw the same batches, since the order is that of the loader's own seeded generator; each collates
     (samples, masks) its rows only. RecBole's own `DistributedSampler` fills up with rows that it repeats.
@@ -151,7 +151,7 @@ def from_main(compute: Callable[[], T]) -> T:
         return compute()
     _group.n_alone += 1
     ready = f"computed {_group.n_alone}"
-    box = [None]
+    box: list[Any] = [None]
     if is_main():
         box = [compute()]
         with _others_needed():
@@ -200,28 +200,29 @@ def check_weights(parameters: Sequence[nn.Parameter]) -> None:
     bytes_of = (parameter.detach().reshape(-1).view(torch.uint8) for parameter in parameters)
     if len(set(gather(tuple(int(each.sum()) for each in bytes_of)))) > 1:
         raise RuntimeError(
-            "the weights of the processes have drifted apart: their machines compute differently; train on machines of one "
-            "kind, with one version of torch"
+            "the weights of the processes have drifted apart: their machines compute differently; train on machines of "
+            "one kind, with one version of torch"
         )
 
 
 # ----------------------------------------------------------------------------------------------------- what they add up
 
 
-def assemble(rows: Tensor, places: Sequence[int], n: int) -> Tensor:
+def assemble(rows: Tensor, positions: Sequence[int], n: int) -> Tensor:
     """Rows that the processes have, as one table.
 
     Args:
         rows: [m, C] whole numbers on the CPU.
-        places: [m] where this process's rows stand in the table.
-        n: rows of the table; each place is that of one row in one process.
+        positions: [m] where this process's rows stand in the table.
+        n: rows of the table; each is a row of exactly one process.
 
     Returns:
         [n, C] int64.
     """
     table = torch.zeros(n, rows.shape[1] + 1, dtype=torch.int64)
-    table[torch.as_tensor(places, dtype=torch.int64), -1] += 1
-    table[torch.as_tensor(places, dtype=torch.int64), :-1] = rows.to(torch.int64)
+    index = torch.as_tensor(positions, dtype=torch.int64)
+    table[index, -1] += 1
+    table[index, :-1] = rows.to(torch.int64)
     if _group is not None:
         with _others_needed():
             dist.all_reduce(table)
@@ -232,10 +233,10 @@ def assemble(rows: Tensor, places: Sequence[int], n: int) -> Tensor:
 def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, n_targets: int) -> tuple[Tensor, int]:
     """Make the gradients of a batch out of those of its shares, in place.
 
-    The loss of a share is a mean over its targets, so the loss of the batch is the mean of these means weighted by their
-    numbers of targets; the plain mean that DistributedDataParallel takes is another function where the numbers differ.
-    Gradients are added as one flat tensor: there is one message to wait for, whatever the model, and a process without
-    a row in a small batch, or a parameter that only some rows touch, needs nothing special.
+    The loss of a share is a mean over its targets, so that of the batch is the mean of these means weighted by their
+    numbers of targets; DistributedDataParallel takes the plain mean, another function where the numbers differ.
+    Gradients are added as one flat tensor: one message, whatever the model, and nothing special for a process without a
+    row in a small batch or a parameter that only some rows reach.
 
     Args:
         parameters: the same in all processes; a gradient may be None, and is afterwards only if it is in all of them.

@@ -1,6 +1,6 @@
-"""Starts the processes of one run, watches them and ends them together, in RecBole's terms.
+"""Starts the processes of one run, watches them and ends them together.
 
-Comes in: a function and a `Topology`. Goes out: what the function returned, or the error of the process that failed first.
+Input: a function and a `Topology`. Output: what the function returned, or the error of the process that failed first.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from time import monotonic
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,11 +38,11 @@ class _Traceback(Exception):
     """The stack of an error, as text, from the process in which it was raised."""
 
 
-def run_in_processes(work: Callable, arguments: tuple, spread: Topology):
+def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> Any:
     """Call ``work(*arguments)`` in every process of a run; returns what this machine's first process returned.
 
-    Each process has joined the group of all (`collectives.py`) when `work` is called, and `torch.cuda` is set to a GPU of its
-    own where there are any. SIGTERM is passed on to all of them. When one fails, the others are ended.
+    Each process has joined the group of all (`collectives.py`) when `work` is called, and `torch.cuda` is set to a GPU
+    of its own where there are any. SIGTERM is passed on to all of them. When one fails, the others are ended.
 
     Args:
         work: a function that another process can import.
@@ -48,13 +50,13 @@ def run_in_processes(work: Callable, arguments: tuple, spread: Topology):
     Raises:
         ConfigError: they cannot meet at `ip` and `port`.
         Exception: the error of the process that failed first, whose stack is the cause.
-        ProcessDied, ProcessLost: a process on this machine, or on another one, ended without a word.
+        ProcessDied, ProcessLost: a process on this machine, or on another one, ended without an error.
         TrainingStopped: all were asked to stop.
     """
-    store = _meeting_place(spread) if spread.offset == 0 else None
-    port = spread.port if store is None else store.port
-    context = multiprocessing.get_context(START_METHOD)
-    running: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    store = _meeting_point(topology) if topology.offset == 0 else None
+    port = topology.port if store is None else store.port
+    context: Any = multiprocessing.get_context(START_METHOD)
+    running: dict[Connection, BaseProcess] = {}
     stopping = threading.Event()
 
     def stop() -> None:
@@ -63,15 +65,16 @@ def run_in_processes(work: Callable, arguments: tuple, spread: Topology):
 
     try:
         with on_sigterm(stop):
-            for local in range(spread.here):
+            for local in range(topology.here):
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_process, args=(sender, local, spread, port, work, arguments))
+                process = context.Process(target=_process, args=(sender, local, topology, port, work, arguments))
                 process.start()
                 sender.close()
                 running[receiver] = process
-            if spread.everywhere > spread.here:
+            if topology.everywhere > topology.here:
                 print(
-                    f"{spread.here} of {spread.everywhere} processes are here; the others are awaited at {spread.ip}:{port}",
+                    f"{topology.here} of {topology.everywhere} processes are here; the others are awaited at "
+                    f"{topology.ip}:{port}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -81,26 +84,27 @@ def run_in_processes(work: Callable, arguments: tuple, spread: Topology):
         del store  # the port is free again, though the stack of an error may keep this frame
 
 
-def _meeting_place(spread: Topology) -> dist.TCPStore:
+def _meeting_point(topology: Topology) -> dist.TCPStore:
     try:
         return dist.TCPStore(
-            spread.ip, spread.port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30)
+            topology.ip, topology.port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30)
         )
     except RuntimeError as error:
-        port = f"port={spread.port}" if spread.port else "a free port"
+        port = f"port={topology.port}" if topology.port else "a free port"
         raise ConfigError(
-            f"ip='{spread.ip}': the processes cannot meet at {port} of this machine "
+            f"ip='{topology.ip}': the processes cannot meet at {port} of this machine "
             f"({str(error).strip().splitlines()[0]}); choose another port, and an ip that is this machine's"
         ) from error
 
 
-def _watch(running: dict[Connection, multiprocessing.process.BaseProcess], stopping: threading.Event):
+def _watch(running: dict[Connection, BaseProcess], stopping: threading.Event) -> Any:
     """Wait for the reports of all processes; each is (result, None, "") or (None, error, stack)."""
-    results, failure, deadline = {}, None, None
+    results: dict[int, Any] = {}
+    failure: tuple[Exception, str] | None = None
+    deadline: float | None = None
     pending = dict(enumerate(running))
     while pending:
-        left = None if deadline is None else max(0.0, deadline - monotonic())
-        ready = wait(list(pending.values()), left)
+        ready = wait(list(pending.values()), None if deadline is None else max(0.0, deadline - monotonic()))
         if not ready:
             break
         for number in [number for number, receiver in pending.items() if receiver in ready]:
@@ -109,13 +113,14 @@ def _watch(running: dict[Connection, multiprocessing.process.BaseProcess], stopp
                 results[number], error, stack = pickle.loads(receiver.recv_bytes())
             except (EOFError, OSError):
                 error, stack = _death(running[receiver], stopping.is_set()), ""
-            if error is None or not (failure is None or _is_consequence(failure[0])):
+            # A lost process is the consequence of an error in another one, whose report may still come.
+            if error is None or not (failure is None or isinstance(failure[0], ProcessLost)):
                 continue
             if failure is None:
                 deadline = monotonic() + (STOPPING_GRACE if isinstance(error, TrainingStopped) else GRACE)
-            if failure is None or not _is_consequence(error):
+            if failure is None or not isinstance(error, ProcessLost):
                 failure = error, stack
-            if not (_is_consequence(error) or isinstance(error, TrainingStopped)):
+            if not isinstance(error, (ProcessLost, TrainingStopped)):
                 _signal_all(running.values())
     if not pending:  # all have reported, and flush what they have written
         for process in running.values():
@@ -126,28 +131,24 @@ def _watch(running: dict[Connection, multiprocessing.process.BaseProcess], stopp
     return results[0]
 
 
-def _is_consequence(error: Exception) -> bool:
-    """Whether the cause of an error is in another process."""
-    return isinstance(error, ProcessLost)
-
-
-def _death(process, stopping: bool) -> Exception:
+def _death(process: BaseProcess, stopping: bool) -> Exception:
     process.join(GRACE)
-    if stopping and process.exitcode == -signal.SIGTERM:
+    code = process.exitcode or 0
+    if stopping and code == -signal.SIGTERM:
         return TrainingStopped("stopped by SIGTERM before training began")
-    how = f"was killed by signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"ended ({process.exitcode})"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended ({process.exitcode})"
     return ProcessDied(
         f"a process of the run {how} without saying why; signal 9 is often a machine that is out of memory"
     )
 
 
-def _signal_all(running) -> None:
+def _signal_all(running: Iterable[BaseProcess]) -> None:
     for process in running:
         if process.is_alive():
             process.terminate()
 
 
-def _end(running) -> None:
+def _end(running: Iterable[BaseProcess]) -> None:
     """Leave no process behind."""
     deadline = monotonic() + GRACE
     _signal_all(running)
@@ -161,7 +162,7 @@ def _end(running) -> None:
 # ------------------------------------------------------------------------------------------------ in a started process
 
 
-def _process(sender: Connection, local: int, spread: Topology, port: int, work: Callable, arguments: tuple) -> None:
+def _process(sender: Connection, local: int, topology: Topology, port: int, work: Callable, arguments: tuple) -> None:
     """The life of one process: join, work, report."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this process
@@ -169,9 +170,10 @@ def _process(sender: Connection, local: int, spread: Topology, port: int, work: 
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
     elif "OMP_NUM_THREADS" not in os.environ:  # the processes share the machine's cores
-        torch.set_num_threads(max(1, torch.get_num_threads() // spread.here))
+        torch.set_num_threads(max(1, torch.get_num_threads() // topology.here))
+    report: tuple[Any, Exception | None, str]
     try:
-        with collectives.joined(spread.offset + local, spread.everywhere, _store(spread.ip, port)):
+        with collectives.joined(topology.offset + local, topology.everywhere, _store(topology.ip, port)):
             report = work(*arguments), None, ""
     except Exception as error:
         report = None, _sendable(error), traceback.format_exc()
@@ -192,6 +194,7 @@ def _store(ip: str, port: int) -> dist.TCPStore:
 def _die_with_parent() -> None:
     """End this process when the one that started it is gone, however it went."""
     parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
         parent.join()

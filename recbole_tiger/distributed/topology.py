@@ -1,18 +1,21 @@
 """How many processes a run has, on which machines, and whether they can share it; in RecBole's terms.
 
-Comes in: a ``Config``. Goes out: a `Topology`, or one clear error before any work.
+Input: a ``Config``. Output: a `Topology`, or one clear error before any work.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from recbole.config import Config
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
+
+if TYPE_CHECKING:
+    from recbole.config import Config
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,20 @@ class Topology:
             everywhere = here
         if here + offset > everywhere:
             raise ConfigError(
-                f"world_size={everywhere} counts the processes of all machines, but nproc={here} with group_offset={offset} "
-                f"number them up to {here + offset}; raise world_size, or leave both out for one machine"
+                f"world_size={everywhere} counts the processes of all machines, but nproc={here} with "
+                f"group_offset={offset} number them up to {here + offset}; raise world_size, or leave both out for one "
+                "machine"
             )
-        text = str(config["port"] or 0)
-        if not text.isdigit() or int(text) > 65535:
+        port = str(config["port"] or 0)
+        if not port.isdigit() or int(port) > 65535:
             raise ConfigError(f"port={config['port']!r} must be a whole number up to 65535")
-        if everywhere > here and not (config["ip"] and int(text)):
+        if everywhere > here and not (config["ip"] and int(port)):
             raise ConfigError(
-                f"world_size={everywhere} is more than nproc={here}: the processes of several machines meet at --ip=…, an "
-                "address of the machine with group_offset=0, and --port=…, a free one there; give both on all machines"
+                f"world_size={everywhere} is more than nproc={here}: the processes of several machines meet at --ip=…, "
+                "an address of the machine with group_offset=0, and --port=…, a free one there; give both on all "
+                "machines"
             )
-        return cls(here, everywhere, config["ip"] or "localhost", int(text), offset)
+        return cls(here, everywhere, config["ip"] or "localhost", int(port), offset)
 
 
 def _number(config: Config, key: str, default: int, low: int) -> int:
@@ -72,41 +77,45 @@ def check_processes(config: Config, can_spread: bool) -> None:
 
     Args:
         can_spread: whether what is done with the configuration knows how to start them.
+
+    Raises:
+        ConfigError: names what stands in the way.
     """
-    spread = Topology.of(config)
-    if spread.everywhere == 1:
+    topology = Topology.of(config)
+    if topology.everywhere == 1:
         return
-    asked = f"nproc={spread.here}, world_size={spread.everywhere}"
+    asked = f"nproc={topology.here}, world_size={topology.everywhere}"
     if not can_spread:
         raise ConfigError(
-            f"{asked}: this command runs in one process, and so do RecBole's own functions; leave both out, or first train "
-            "with python run_recbole_tiger.py --nproc=… and go on from its checkpoint"
+            f"{asked}: this command runs in one process, and so do RecBole's own functions; leave both out, or first "
+            "train with python run_recbole_tiger.py --nproc=… and continue from its checkpoint"
         )
     for key in ("train_batch_size", "eval_batch_size"):
-        if config[key] < spread.everywhere:
+        if config[key] < topology.everywhere:
             raise ConfigError(
-                f"{key}={config[key]} is less than a row for each of {spread.everywhere} processes; raise it"
+                f"{key}={config[key]} is less than a row for each of {topology.everywhere} processes; raise it"
             )
-    if config["device"].type == "cuda" and torch.cuda.device_count() < spread.here:
+    if config["device"].type == "cuda" and torch.cuda.device_count() < topology.here:
         raise ConfigError(
-            f"{asked}: as many GPUs are needed here, but gpu_id={config['gpu_id']!r} gives {torch.cuda.device_count()}; name "
-            "more (--gpu_id=0,1), or train on the CPU with --gpu_id="
+            f"{asked}: as many GPUs are needed here, but gpu_id={config['gpu_id']!r} gives "
+            f"{torch.cuda.device_count()}; name more (--gpu_id=0,1), or train on the CPU with --gpu_id="
         )
     model = config["model"]
     if not model_spec(model).shares_batches:
         raise ConfigError(
-            f"{asked}: a batch of {model} cannot be shared by processes, since its loss is not the mean of the losses of its "
-            f"parts, or was not shown to be; leave both out, or choose one of {', '.join(models_with('shares_batches'))}"
+            f"{asked}: a batch of {model} cannot be shared by processes, since its loss is not the mean of the losses "
+            "of its parts, or was not shown to be; leave both out, or choose one of "
+            f"{', '.join(models_with('shares_batches'))}"
         )
     if model_spec(model).norm_over_batch and np.any(config["reg_weight"]):
         raise ConfigError(
-            f"{asked}: reg_weight={config['reg_weight']} of {model} takes a norm over the whole batch, which processes cannot "
-            "share; set it to 0, or leave both out"
+            f"{asked}: reg_weight={config['reg_weight']} of {model} takes a norm over the whole batch, which processes "
+            "cannot share; set it to 0, or leave both out"
         )
     if model == "S3Rec" and not (config["pre_model_path"] or config["resume"]):
         raise ConfigError(
-            f"{asked}: the first stage of S3Rec mixes the histories of a batch, which processes cannot share; train it without "
-            "them, then the second stage with --pre_model_path=…/pretrained.pth"
+            f"{asked}: the first stage of S3Rec mixes the histories of a batch, which processes cannot share; train it "
+            "without them, then the second stage with --pre_model_path=…/pretrained.pth"
         )
     if config["update_rows"] == "touched":
         raise ConfigError(

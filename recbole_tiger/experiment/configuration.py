@@ -1,7 +1,7 @@
 """RecBole's ``Config`` of a run: settings in their order of precedence, checked, with the dataset at hand.
 
-Input: model and dataset names, the user's files, dictionary and command line. Output: a RecBole ``Config`` whose precedence
-is command line > dictionary > the user's files > our property files > RecBole's, or one clear error.
+Input: model and dataset names, the user's files, dictionary and command line. Output: a RecBole ``Config`` whose
+precedence is command line > dictionary > the user's files > our property files > RecBole's, or one clear error.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _eval_args(shipped: Mapping, user: Mapping) -> dict:
     twice = [key for key in SPLIT_KEYS if user.get(key) is not None]
     if "split" in own and twice:
         raise ConfigError(
-            f"{twice[0]}={user[twice[0]]!r} and eval_args split={own['split']!r} both name a split; leave one of them out"
+            f"{twice[0]}={user[twice[0]]!r} and eval_args split={own['split']!r} both name a split; leave one of them "
+            "out"
         )
     merged = {**shipped, **own}
     return {**merged, "split": checked_split(merged["split"])}

@@ -24,7 +24,7 @@ PHASES = ("valid", "test")
 
 
 def rank_popularity(config: Config, data: PreparedData, phases: Sequence[str] = PHASES) -> dict[str, Ranks]:
-    """Ranks of the held-out items when the most popular training items are recommended, under the run's own switches."""
+    """Ranks of held-out items when the most popular training items are recommended, under the run's own switches."""
     ranks = {}
     for phase in phases:
         dataset = getattr(data, phase)._dataset

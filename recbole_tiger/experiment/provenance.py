@@ -12,6 +12,7 @@ import subprocess
 import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,28 +48,28 @@ def split_report(dataset) -> dict:
     """What a split gave: its cut-offs (None for leave-one-out), and how much each phase has.
 
     Returns:
-        ``cutoffs`` in the unit of the time column and ``dates`` as text; ``training_interactions``; for "valid" and "test"
-        ``users`` with a target, and ``new_items``: targets whose item has no training interaction, so that a model that
-        knows items by their interactions alone cannot find them.
+        ``cutoffs`` in the unit of the time column and ``dates`` as text; ``training_interactions``; for "valid" and
+        "test" ``users`` with a target, and ``new_items``: targets whose item has no training interaction, so that a
+        model that knows items by their interactions alone cannot find them.
     """
     sequences, split = dataset.sequences, dataset.sequences.split
     trained = np.zeros(len(dataset.field2id_token[dataset.iid_field]), dtype=bool)
     trained[sequences.training_items()] = True
-    report = {
+    report: dict[str, Any] = {
         "cutoffs": None if split.cutoffs is None else list(split.cutoffs),
         "dates": None if split.cutoffs is None else [moment_text(moment) for moment in split.cutoffs],
         "training_interactions": int(split.n_training.sum()),
     }
-    for phase, place in split.targets.items():
-        asked = np.flatnonzero(place > 0)
-        targets = sequences.items[sequences.start[asked] + place[asked]]
+    for phase, position in split.targets.items():
+        asked = np.flatnonzero(position > 0)
+        targets = sequences.items[sequences.start[asked] + position[asked]]
         report[phase] = {"users": len(asked), "new_items": int((~trained[targets]).sum())}
     return report
 
 
 def environment(config: Config) -> dict:
     """Versions and hardware that a result was made with."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in ("recbole-tiger", "recbole", "torch", "numpy", "pandas", "scikit-learn"):
         try:
             versions[name] = version(name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from recbole.config import Config
@@ -126,8 +127,8 @@ def _check_data(config: Config, data: PreparedData) -> dict | None:
     """
     if collectives.differences({"data": data.checksum}):
         raise ConfigError(
-            f"data_path='{config['data_path']}': the machines of this run hold different data under that name; copy the "
-            "dataset's folder from one to the others"
+            f"data_path='{config['data_path']}': the machines of this run hold different data under that name; copy "
+            "the dataset's folder from one to the others"
         )
     logger = getLogger()
     logger.info(data.dataset)
@@ -186,7 +187,7 @@ def _train_and_test(
     trainer: SequentialTrainer, data: PreparedData, saved: bool, test: bool, on_epoch: OnEpoch | None
 ) -> _Outcome:
     show = _shows_bars(trainer.config)
-    ranks: dict[str, Ranks] = {}
+    ranks: dict[str, Any] = {}
     if on_epoch is not None and trainer.finished:
         on_epoch(trainer, data)
 
@@ -252,8 +253,8 @@ def _record(
         config=plain_settings(config),
     )
     if prepared is not None:
-        prepared.table.to_file(result.files["semantic ids"], overwrite=True)
-    save_ranks(result.files["ranks"], outcome.ranks, max(config["topk"]))
+        prepared.table.to_file(trainer.run_dir / "semantic_ids.json", overwrite=True)
+    save_ranks(trainer.run_dir / "ranks.npz", outcome.ranks, max(config["topk"]))
     result.write(trainer.run_dir)
     for name, metrics in (("best valid ", outcome.best_result), ("test result", outcome.test_result)):
         getLogger().info(set_color(name, "yellow") + f": {metrics and trainer.rounded(metrics)}")

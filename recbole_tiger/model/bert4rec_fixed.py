@@ -1,7 +1,7 @@
-"""BERT4RecFixed: RecBole's BERT4Rec without two slips that cost it data, trained on the same examples as its neighbours.
+"""BERT4RecFixed: RecBole's BERT4Rec without two bugs that cost it data, trained on the examples of the other models.
 
-RecBole's model drops the oldest item at test time to make room for the mask, even where there is room, and masks items of
-the history only, so that a user's last training item is never predicted. The stock model stays beside this one.
+RecBole's model drops the oldest item at test time to make room for the mask, even where there is room, and masks items
+of the history only, so that a user's last training item is never predicted. The stock model stays beside this one.
 
 Reference:
     Fei Sun et al. "BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer."
@@ -19,10 +19,10 @@ from recbole_tiger.errors import ConfigError
 
 
 class BERT4RecFixed(BERT4Rec):
-    """The Cloze task over histories with their next item; one place more than a history has, for the next item's mask.
+    """The Cloze task over histories with their next item; one position more than a history has, for that item's mask.
 
     Attributes:
-        n_targets (int): masked places that the last loss is the mean over.
+        n_targets (int): masked positions that the last loss is the mean over.
     """
 
     def __init__(self, config, dataset):
@@ -49,23 +49,23 @@ class BERT4RecFixed(BERT4Rec):
             1, lengths[:, None], torch.as_tensor(item, device=history.device).expand(len(history))[:, None]
         )
 
-    def masked_places(self, lengths, width):
-        """Which places of sequences to mask: [B, width], at least one of each.
+    def masked_positions(self, lengths, width):
+        """Which positions of sequences to mask: [B, width], at least one of each.
 
-        The last place alone in a share `ft_ratio` of the sequences, which is the task at test time; in the others every
-        place with probability `mask_ratio`, or the last one where that leaves none.
+        The last one alone in a share `ft_ratio` of the sequences, which is the task at test time; in the others every
+        position with probability `mask_ratio`, or the last one where that leaves none.
         """
-        places = torch.arange(width, device=lengths.device)
-        last = places == lengths[:, None] - 1  # [B, width]
+        positions = torch.arange(width, device=lengths.device)
+        last = positions == lengths[:, None] - 1  # [B, width]
         chosen = torch.rand(len(lengths), width, device=lengths.device) < self.mask_ratio
-        chosen &= places < lengths[:, None]
+        chosen &= positions < lengths[:, None]
         only_last = (torch.rand(len(lengths), device=lengths.device) < self.ft_ratio) | ~chosen.any(1)
         return torch.where(only_last[:, None], last, chosen)
 
     def calculate_loss(self, interaction):
         lengths = interaction[self.ITEM_SEQ_LEN]
         sequence = self.append(interaction[self.ITEM_SEQ], lengths, interaction[self.POS_ITEM_ID])  # [B, H + 1]
-        masked = self.masked_places(lengths + 1, sequence.shape[1])
+        masked = self.masked_positions(lengths + 1, sequence.shape[1])
         self.n_targets = int(masked.sum())
         hidden = self.forward(sequence.masked_fill(masked, self.mask_token))[masked]  # [N, d]
         return F.cross_entropy(self._logits(hidden), sequence[masked])

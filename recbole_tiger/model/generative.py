@@ -6,6 +6,7 @@ A subclass says how histories become logits (`step_decoder`) and what follows fr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class GenerativeRecommender(SequentialRecommender):
     """A sequential recommender that finds items by searching the prefix trie of their Semantic IDs.
 
     Attributes:
-        trained_ids (TokenizedCatalogue): Semantic ID table, quantizer and scaler of training, which the weights belong to.
+        trained_ids (TokenizedCatalogue): table, quantizer and scaler of training, which the weights belong to.
         prepared_ids (TokenizedCatalogue): those in use, which may have more items.
         trie (PrefixTrie): of all items, on the model's device.
         likelihood (str): what a codeword's probability is relative to, see `beam_search`'s `normalise`.
@@ -91,11 +92,10 @@ class GenerativeRecommender(SequentialRecommender):
 
     def full_sort_predict(self, interaction):
         """Scores [B, n_items]: log-likelihoods of the items in each user's beam, -inf elsewhere."""
-        result = self.recommend(
-            interaction[self.USER_ID], interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], self.beam_size
-        )
+        users, history, lengths = (interaction[key] for key in (self.USER_ID, self.ITEM_SEQ, self.ITEM_SEQ_LEN))
+        result = self.recommend(users, history, lengths, self.beam_size)
         scores = result.scores.new_full((len(result.items), self.n_items), -torch.inf)
-        scores.scatter_(1, result.items, result.scores)  # places without an item carry -inf into column 0
+        scores.scatter_(1, result.items, result.scores)  # where there is no item, -inf goes into column 0
         scores[:, 0] = -torch.inf
         return scores
 
@@ -123,31 +123,29 @@ class GenerativeRecommender(SequentialRecommender):
             excluded: [B, S] item numbers that must not appear, padded with 0.
 
         Returns:
-            items [B, k] (0 where the beam holds fewer) and scores [B, k] (-inf there), best first: log-likelihoods, plus
-            `rescore_weight` times the items' logits in the softmax over all items. These are not normalised, so that the
-            cost does not grow with the catalogue; in the ranking of a user it makes no difference. The histories are decoded in batches of `decode_batch_size`, sorted by length, so that
-            short ones are not padded.
+            items [B, k] (0 where the beam holds fewer) and scores [B, k] (-inf there), best first: log-likelihoods,
+            plus `rescore_weight` times the items' logits in the softmax over all items. These are not normalised: the
+            cost does not grow with the catalogue, and the ranking of a user is the same.
         """
-        order = torch.argsort(lengths, stable=True)
+        order = torch.argsort(lengths, stable=True)  # so that short histories are not padded
         beam_size = beam_size or self.beam_size
         exact = self.scoring == "exact" and not sample
         rescore = self.rescore_weight > 0 and not sample  # a sample is in the order in which it was drawn
         n_found = k if not rescore else self.trie.n_items if exact else beam_size
         parts = []
         for rows in order.split(self.decode_batch_size):
-            decoder = self.step_decoder(None if users is None else users[rows], history[rows], lengths[rows])
-            options = dict(
-                k=n_found,
-                excluded=None if excluded is None else excluded[rows],
-                temperature=self.temperature if temperature is None else temperature,
-                normalise=self.likelihood,
-            )
+            decoder: Any = self.step_decoder(None if users is None else users[rows], history[rows], lengths[rows])
+            options: dict[str, Any] = {
+                "k": n_found,
+                "excluded": None if excluded is None else excluded[rows],
+                "temperature": self.temperature if temperature is None else temperature,
+                "normalise": self.likelihood,
+            }
             if exact:
                 found = exact_topk(decoder, self.trie, **options)
             else:
-                found = beam_search(
-                    decoder, self.trie, beam_size=beam_size, sample=sample, generator=generator, **options
-                )
+                options |= {"beam_size": beam_size, "sample": sample, "generator": generator}
+                found = beam_search(decoder, self.trie, **options)
             if rescore:
                 scores = found.scores + self.rescore_weight * decoder.item_logits(found.items)
                 found = rank_items(found.items, scores, k)
@@ -155,7 +153,7 @@ class GenerativeRecommender(SequentialRecommender):
         return BeamResult.gathered(parts, order)
 
     @torch.no_grad()
-    def write_ids(
+    def generate_ids(
         self,
         users: torch.Tensor | None,
         history: torch.Tensor,

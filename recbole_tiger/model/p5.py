@@ -165,7 +165,7 @@ def _item_numbers(config, dataset, item_ids: list[str]):
     return consecutive_numbers(dataset.sequences.items, len(item_ids))
 
 
-# ------------------------------------------------------------------------------------------------ a T5 checkpoint's folder
+# --------------------------------------------------------------------------------------------- a T5 checkpoint's folder
 
 #: Of old T5 checkpoints: a bias that no T5 reads.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
@@ -199,13 +199,13 @@ def checkpoint_config(folder: str, dropout_rate: float) -> T5Config:
     content = _read_config(folder)
     if content["feed_forward_proj"] != "relu":
         raise ConfigError(
-            f"p5_checkpoint='{folder}': feed_forward_proj={content['feed_forward_proj']!r} (T5 1.1, Flan-T5), but only the "
-            "first T5's 'relu' is built here; use a checkpoint of T5 1.0 such as t5-small or t5-base, as P5 does"
+            f"p5_checkpoint='{folder}': feed_forward_proj={content['feed_forward_proj']!r} (T5 1.1, Flan-T5), but only "
+            "the first T5's 'relu' is built here; use a checkpoint of T5 1.0 such as t5-small or t5-base, as P5 does"
         )
     if content["decoder_start_token_id"] != content["pad_token_id"]:
         raise ConfigError(
-            f"p5_checkpoint='{folder}': the decoder starts with token {content['decoder_start_token_id']}, not with padding "
-            f"({content['pad_token_id']}) as T5's does; use a T5 checkpoint"
+            f"p5_checkpoint='{folder}': the decoder starts with token {content['decoder_start_token_id']}, not with "
+            f"padding ({content['pad_token_id']}) as T5's does; use a T5 checkpoint"
         )
     optional = ("relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon")
     return T5Config(

@@ -1,7 +1,7 @@
 """Semantic_KNN: the items whose content is nearest to that of the last items of a history; nothing is trained.
 
-What content alone gives, beside models that learn from interactions: the row that a generative recommender with Semantic
-IDs from the same embeddings has to beat.
+What content alone gives, beside models that learn from interactions: the row that a generative recommender with
+Semantic IDs from the same embeddings has to beat.
 """
 
 from __future__ import annotations
@@ -33,11 +33,8 @@ class Semantic_KNN(SequentialRecommender):
         self.knn_decay = config["knn_decay"]
         if isinstance(self.knn_items, bool) or not isinstance(self.knn_items, int) or self.knn_items < 1:
             raise ConfigError(f"knn_items={self.knn_items!r} must be a whole number of at least 1")
-        if (
-            isinstance(self.knn_decay, bool)
-            or not isinstance(self.knn_decay, (int, float))
-            or not 0 < self.knn_decay <= 1
-        ):
+        is_number = isinstance(self.knn_decay, (int, float)) and not isinstance(self.knn_decay, bool)
+        if not is_number or not 0 < self.knn_decay <= 1:
             raise ConfigError(f"knn_decay={self.knn_decay!r} must be a number above 0, at most 1")
 
         # load dataset info
@@ -51,12 +48,10 @@ class Semantic_KNN(SequentialRecommender):
 
     def forward(self, history, lengths):
         """Similarity-weighted sum of the last items [B, dim], those items [B, k] and their weights [B, k]."""
-        back = torch.arange(
-            min(self.knn_items, history.shape[1]), device=history.device
-        )  # [k] steps from the last item
-        place = lengths[:, None] - 1 - back
-        last = history.gather(1, place.clamp(min=0))  # [B, k]
-        weights = torch.where(place >= 0, self.knn_decay ** back.float(), 0.0)  # [B, k]
+        back = torch.arange(min(self.knn_items, history.shape[1]), device=history.device)  # [k] from the last item
+        position = lengths[:, None] - 1 - back
+        last = history.gather(1, position.clamp(min=0))  # [B, k]
+        weights = torch.where(position >= 0, self.knn_decay ** back.float(), 0.0)  # [B, k]
         return (weights[:, :, None] * self.item_embedding(last)).sum(1), last, weights
 
     def calculate_loss(self, interaction):

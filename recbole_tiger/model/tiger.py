@@ -23,8 +23,8 @@ class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
-    vocabulary, of which the other levels' codewords can never be right. Six switches, all off in the paper's model, lead
-    from it to TIGERTree: `loss_over=legal`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias`,
+    vocabulary, of which the other levels' codewords can never be right. Six switches, all off in the paper's model,
+    lead from it to TIGERTree: `loss_over=legal`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias`,
     `item_loss_weight` with `rescore_weight`, and `cross_position_bias`.
     """
 
@@ -52,7 +52,7 @@ class TIGER(GenerativeRecommender):
         self.vocabulary = Vocabulary(table.level_sizes, self.user_buckets)
         self.levels = [self.vocabulary.level_slice(level) for level in range(self.vocabulary.length)]
         t5 = T5Config.of(config, vocab_size=self.vocabulary.size, pad_token_id=PAD)
-        # What the loss of a plain T5 has no place for.
+        # What the loss of a plain T5 does not have.
         self.has_tree_loss = bool(
             self.loss_over == "legal" or self.node_embeddings or self.repeat_bias or self.item_loss_weight
         )
@@ -123,8 +123,10 @@ class TIGER(GenerativeRecommender):
         return self._loss(self.forward(interaction, items), items, interaction[self.ITEM_SEQ])
 
     def _window_states(self, batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Of all positions of block-causal windows (see ``data/batches.py``) states [N, L, d_model], items [N], 0 where a
-        window has no target, and, where it counts, what has been seen [N, H]."""
+        """States [N, L, d_model], items [N] and seen items [N, H] of all positions of block-causal windows.
+
+        See ``data/batches.py``. An item is 0 where a window has no target; seen items are None where they do not count.
+        """
         targets, context = batch["targets"], batch["context"]  # [B, J], [B, J] with 0 where there is no target
         history = batch[self.ITEM_SEQ]
         memory, _ = self.encode(batch[self.USER_ID], history)
@@ -134,24 +136,26 @@ class TIGER(GenerativeRecommender):
         hidden = self.seq2seq.decode_many(F.pad(tokens[:, :, :-1], (1, 0), value=PAD), memory, visible)
         seen = None
         if self.repeat_bias:
-            place = torch.arange(history.shape[1], device=history.device)
-            seen = torch.where(place < context[:, :, None], history[:, None], 0).flatten(0, 1)
+            position = torch.arange(history.shape[1], device=history.device)
+            seen = torch.where(position < context[:, :, None], history[:, None], 0).flatten(0, 1)
         return hidden.flatten(0, 1), targets.flatten(), seen
 
     def _loss(self, hidden: torch.Tensor, items: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
-        """Mean over levels and items: states [N, L, d_model] under teacher forcing, items [N], 0 for no target, and the
-        items before each [N, H]."""
-        if self.has_tree_loss:
+        """Mean loss over levels and items.
+
+        Args:
+            hidden: [N, L, d_model] states under teacher forcing.
+            items: [N], 0 for no target.
+            seen: [N, H] items before each, or None.
+        """
+        network = self.tree_network
+        if network is not None and self.has_tree_loss:
             wanted = items > 0
-            emptied = self._emptied(seen[wanted]) if seen is not None else None
+            states, items = hidden[wanted].float(), items[wanted]
+            exhausted = None if seen is None else self._exhausted(seen[wanted])
             with torch.autocast(hidden.device.type, enabled=False):  # ragged products are of one type
-                return self.tree_network.loss(
-                    hidden[wanted].float(),
-                    items[wanted],
-                    self.loss_over,
-                    self.label_smoothing,
-                    emptied,
-                    self.item_loss_weight,
+                return network.loss(
+                    states, items, self.loss_over, self.label_smoothing, exhausted, self.item_loss_weight
                 )
         # Where there is no target the loss is left out, not the row: how many rows remain only the device knows.
         codes = self._codes(items).masked_fill(items[:, None] == 0, NO_TARGET)
@@ -168,16 +172,17 @@ class TIGER(GenerativeRecommender):
     def _codes(self, items: torch.Tensor) -> torch.Tensor:
         return self.item_tokens[items] - self.level_offsets  # [N, L]
 
-    def _emptied(self, seen: torch.Tensor) -> ExhaustedNodes | None:
+    def _exhausted(self, seen: torch.Tensor) -> ExhaustedNodes | None:
         """Nodes whose items are all among `seen` [N, H]; None where it does not count."""
-        return self.tree_network.tree.trie.exhausted(seen) if self.repeat_bias else None
+        network = self.tree_network
+        return network.tree.trie.exhausted(seen) if network is not None and self.repeat_bias else None
 
     def predict(self, interaction):
-        """Score of each row's item as the search has it, its log-likelihood under `likelihood` for the most part: [B]."""
+        """Score of each row's item as the search has it, in most parts its log-likelihood under `likelihood`: [B]."""
         items = interaction[self.ITEM_ID]
         hidden = self.forward(interaction, items)
         if self.likelihood == "legal" or self.has_tree_loss:
-            network, seen = self.tree_network, self._emptied(interaction[self.ITEM_SEQ])
+            network, seen = self.tree_network, self._exhausted(interaction[self.ITEM_SEQ])
             scores = network.log_likelihood(hidden, items, self.likelihood, seen)
             if self.rescore_weight:
                 logits = network.item_logits(network.item_state(hidden[:, 0]), items[:, None], seen)[:, 0]
@@ -197,5 +202,5 @@ class TIGER(GenerativeRecommender):
         history = history[:, :longest]
         memory, mask = self.encode(users, history)
         if self.tree_network is not None:
-            return TreeSeq2SeqStepDecoder(self.seq2seq, memory, mask, PAD, self._emptied(history))
+            return TreeSeq2SeqStepDecoder(self.seq2seq, memory, mask, PAD, self._exhausted(history))
         return Seq2SeqStepDecoder(self.seq2seq, memory, mask, self.levels, start_token=PAD)

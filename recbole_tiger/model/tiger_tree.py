@@ -66,7 +66,8 @@ class TIGERTree(GenerativeRecommender):
         table, trained = prepared.table, self.trained_ids.table
         if table.length != trained.length or table.level_sizes[:-1] != trained.level_sizes[:-1]:
             raise ValueError(
-                f"the Semantic IDs have level sizes {table.level_sizes}, but the model was built for {trained.level_sizes}"
+                f"the Semantic IDs have level sizes {table.level_sizes}, but the model was built for "
+                f"{trained.level_sizes}"
             )
         super()._use_semantic_ids(prepared)
 

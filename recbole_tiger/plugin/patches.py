@@ -180,7 +180,7 @@ def keep_anomaly_detection_off() -> None:
 
 
 def repair_collector_of_counts() -> None:
-    """Let metrics of whole lists (ItemCoverage, GiniIndex, ...) work: the collector calls ``.cpu()`` on plain numbers."""
+    """Let metrics of whole lists (ItemCoverage, GiniIndex) work: the collector calls ``.cpu()`` on plain numbers."""
     from recbole.evaluator.collector import Collector, DataStruct
 
     def get_data_struct(self):

@@ -1,7 +1,7 @@
 """Puts this package's models, trainers and datasets where RecBole looks for them by name, when RecBole is imported.
 
-Input: nothing; ``import recbole_tiger`` installs the hook and imports neither RecBole nor anything heavy. Output: RecBole's
-look-ups find ours: ``recbole.model.sequential_recommender.<name>``, ``recbole.trainer.<Model>Trainer`` and
+Input: nothing; ``import recbole_tiger`` installs the hook and imports neither RecBole nor anything heavy. Output:
+RecBole's look-ups find ours: ``recbole.model.sequential_recommender.<name>``, ``recbole.trainer.<Model>Trainer`` and
 ``recbole.data.dataset.<Model>Dataset``, each of which imports the module of ours when it is asked for.
 
 Registration may run while any module of this package is being imported, whichever was the first to import RecBole. So
@@ -17,6 +17,7 @@ import importlib.machinery
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import ClassVar
 
 from recbole_tiger.models import MODELS
 
@@ -117,7 +118,7 @@ class _Hook(importlib.abc.MetaPathFinder):
     ``recbole.quick_start`` imports Ray, so it is extended only when somebody else imports it.
     """
 
-    after = {"recbole": _register, _QUICK_START: _extend_quick_start}
+    after: ClassVar[dict[str, Callable[[ModuleType], None]]] = {"recbole": _register, _QUICK_START: _extend_quick_start}
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname in _MODULES:
@@ -127,11 +128,11 @@ class _Hook(importlib.abc.MetaPathFinder):
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
+            execute, follow = spec.loader.exec_module, self.after[fullname]
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                self.after[fullname](module)
+                follow(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -66,14 +66,15 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedCheckpointError(
-            f"the checkpoint '{path}' is damaged or was not written by recbole_tiger ({first}); use another one, or train again"
+            f"the checkpoint '{path}' is damaged or was not written by recbole_tiger ({first}); use another one, or "
+            "train again"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"'{path}' is not a checkpoint of recbole_tiger; RecBole's own are read by RecBole")
     if state["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
-            f"the checkpoint '{path}' has format version {state['format_version']}, this version reads {FORMAT_VERSION}; "
-            "read it with the version of recbole_tiger that wrote it"
+            f"the checkpoint '{path}' has format version {state['format_version']}, this version reads "
+            f"{FORMAT_VERSION}; read it with the version of recbole_tiger that wrote it"
         )
     return state
 
@@ -93,7 +94,8 @@ def is_safe_checkpoint(path: str | Path) -> bool:
 
 def random_state() -> dict:
     """The states of all global generators, as plain values."""
-    version, keys, position, has_gauss, cached = np.random.get_state()
+    version, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     return {
         "python": random.getstate(),
         "numpy": [version, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],

@@ -110,8 +110,9 @@ class TIGERTrainer(SequentialTrainer):
             warmup = self.config["warmup_steps"] or 0
             if self.config["lr_scheduler"] == "cosine" and self._last_step() <= warmup:
                 raise ConfigError(
-                    f"lr_scheduler=cosine ends with epochs={self.epochs}, at step {self._last_step()}, which must be after "
-                    f"warmup_steps={warmup}; raise epochs, lower warmup_steps, or use lr_scheduler=constant or inverse_sqrt"
+                    f"lr_scheduler=cosine ends with epochs={self.epochs}, at step {self._last_step()}, which must be "
+                    f"after warmup_steps={warmup}; raise epochs, lower warmup_steps, or use lr_scheduler=constant or "
+                    "inverse_sqrt"
                 )
 
     def _is_over(self) -> bool:
@@ -233,7 +234,7 @@ class TIGERTrainer(SequentialTrainer):
     def _stop(self) -> None:
         """Write where training stands and end it; resumed, it is as if it had never stopped."""
         if not self._fit.saved:
-            raise TrainingStopped("stopped by SIGTERM; nothing was saved, since the run was told to save nothing")
+            raise TrainingStopped("stopped by SIGTERM; nothing was saved, since the run saves nothing (saved=False)")
         self._save_last(self._epoch - 1)
         raise TrainingStopped(
             f"stopped by SIGTERM after step {self.global_step}; continue with --resume={self.last_model_file}"
@@ -289,4 +290,5 @@ class TIGERTreeTrainer(TIGERTrainer):
         return optimizer
 
     def _make_examples(self, dataset) -> TrainingWindows:
-        return replace(super()._make_examples(dataset), bucket_batches=1)
+        windows = TrainingWindows.from_sequences(dataset.sequences, self.config, self.device)
+        return replace(windows, bucket_batches=1)

@@ -205,6 +205,11 @@ class TimedTrainer:
     """What a trainer needs to know and say how long its run takes: mixed into RecBole's."""
 
     config: Any
+    model: Any
+    logger: Any
+    device: torch.device
+    _fit: Any
+    _topk: Any
     epochs: int
     eval_step: int
     start_epoch: int

@@ -14,7 +14,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from recbole.utils import set_color
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from recbole_tiger.decoding import BeamResult
@@ -69,7 +69,7 @@ def scores_of_all_items(model, batch, items) -> Tensor:
 
 
 def rank_loader(
-    model: nn.Module,
+    model,
     loader: FullSortEvalDataLoader,
     config,
     collector: Collector,
@@ -81,6 +81,7 @@ def rank_loader(
     """Rank the held-out item of every row; of several processes each ranks its share, and all get everything.
 
     Args:
+        model: a recommender of RecBole's kind; one whose lists have IDs has their ``trie``.
         collector: RecBole's, with the training data; it is filled and emptied.
         before_batch: called before each batch.
 
@@ -104,13 +105,12 @@ def rank_loader(
         found = find(interaction, k, seen, history_index)
         check_scores(found.scores, model, phase)
         rank = collect_topk(collector, found.items, target)
-        if found.ids is None:
-            parts = (users, rank)
-        else:
+        parts = [users, rank]
+        if found.ids is not None and found.id_counts is not None:
             reachable = torch.ones_like(target, dtype=torch.bool)
             if seen is not None:
                 reachable = (seen != target[:, None]).all(1)
-            parts = (users, *tied_places(found.ids, found.id_counts, model.trie.leaf_of(target), reachable, k))
+            parts[1:] = tied_places(found.ids, found.id_counts, model.trie.leaf_of(target), reachable, k)
         columns.append(torch.stack(parts, 1).cpu())
     table = collectives.assemble(torch.cat(columns), positions, loader.sample_size)
     collector.model_collect(model)

@@ -37,8 +37,8 @@ def check_same_run(config, path: str | Path, checkpoint: dict) -> None:
         shown = ", ".join(f"{key}={before[key]} (now {now[key]})" for key in other[:8])
         more = f" and {len(other) - 8} more" if len(other) > 8 else ""
         raise ConfigError(
-            f"resume='{path}' is of a run with {shown}{more}; give the same settings as then, or start a run of its own "
-            f"without resume (what may change: {', '.join(keys_with('end'))})"
+            f"resume='{path}' is of a run with {shown}{more}; give the same settings as then, or start a run of its "
+            f"own without resume (what may change: {', '.join(keys_with('end'))})"
         )
     if checkpoint["best_valid_result"] is not None and not is_written(Path(path).resolve().parent / "best.pth"):
         raise ConfigError(

@@ -18,7 +18,8 @@ class S3RecTrainer(SequentialTrainer):
     def pretrain(self, train_data, verbose=True, show_progress=False) -> str:
         """Self-supervised stage; returns the file that the second stage starts from."""
         path, limit = str(self.run_dir / "pretrained.pth"), self.config["max_seconds"]
-        for epoch in range(self.config["pretrain_epochs"]):
+        n_epochs = self.config["pretrain_epochs"]
+        for epoch in range(n_epochs):
             started = perf_counter()
             loss = self._train_epoch(train_data, epoch, show_progress=show_progress)
             self.seconds["training"] += perf_counter() - started
@@ -28,8 +29,8 @@ class S3RecTrainer(SequentialTrainer):
             if limit and collectives.from_main(lambda: self.seconds["training"]) >= limit:
                 self._save_checkpoint(epoch, verbose=False, saved_model_file=path)
                 raise ConfigError(
-                    f"max_seconds={limit} ended in epoch {epoch + 1} of pretrain_epochs={self.config['pretrain_epochs']}, before "
-                    f"S3Rec's second stage; raise max_seconds, or set --pre_model_path={path} to begin with that stage"
+                    f"max_seconds={limit} ended in epoch {epoch + 1} of pretrain_epochs={n_epochs}, before S3Rec's "
+                    f"second stage; raise max_seconds, or set --pre_model_path={path} to begin with that stage"
                 )
-        self._save_checkpoint(self.config["pretrain_epochs"] - 1, verbose=False, saved_model_file=path)
+        self._save_checkpoint(n_epochs - 1, verbose=False, saved_model_file=path)
         return path

@@ -21,13 +21,8 @@ from torch.nn.utils import clip_grad_norm_
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
-from recbole_tiger.evaluation.evaluator import (
-    Ranks,
-    expected_metrics,
-    metrics_of_ranks,
-    topk_of_scores,
-    unrounded_evaluator,
-)
+from recbole_tiger.evaluation import evaluator
+from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.signals import on_sigterm
 from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
@@ -60,6 +55,8 @@ class SequentialTrainer(TimedTrainer, Trainer):
         id_level (dict): metrics of the last evaluation if IDs counted instead of items; None where they are the same.
     """
 
+    best_valid_score: float
+
     def __init__(self, config, model):
         if not config["single_spec"]:
             raise ConfigError(
@@ -72,7 +69,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         if collectives.is_main():
             self.run_dir.mkdir(parents=True, exist_ok=True)
         self.valid_metric = config["valid_metric"].lower()
-        self.evaluator = unrounded_evaluator(config)
+        self.evaluator = evaluator.unrounded_evaluator(config)
         self.seconds = {"training": 0.0, "validation": 0.0}
         self.examples_seen = 0
         self.finished = False
@@ -98,7 +95,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
     def state(self, epoch: int) -> dict:
         """Everything that training after ``epoch`` depends on; all processes ask for it together."""
         own_state, *other_states = collectives.gather(random_state())
-        other_parameter = self.model.other_parameter() or {}
+        other = self.model.other_parameter() or {}
         return {
             "config": plain_settings(self.config),
             "epoch": epoch,
@@ -111,7 +108,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
             "progress": list(self._progress),
             "state_dict": self.model.state_dict(),
             # without modules, whose weights are in `state_dict` already (FDSA)
-            "other_parameter": {k: v for k, v in other_parameter.items() if not isinstance(v, torch.nn.Module)},
+            "other_parameter": {key: value for key, value in other.items() if not isinstance(value, torch.nn.Module)},
             "optimizer": self.optimizer.state_dict(),
             "random_state": own_state,
             "other_random_states": other_states,
@@ -141,7 +138,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
     def resume_checkpoint(self, resume_file):
         """Resume a run from a checkpoint, in the folder that the checkpoint lies in.
 
-        A run that has ended goes on where `epochs`, `max_steps`, `max_seconds` or `stopping_step` are now larger; after
+        A run that has ended continues where `epochs`, `max_steps`, `max_seconds` or `stopping_step` are now larger; after
         `max_steps` within an epoch, with the next one.
 
         Raises:
@@ -222,9 +219,8 @@ class SequentialTrainer(TimedTrainer, Trainer):
         self._add_train_loss_to_tensorboard(epoch, loss)
         rate = self.optimizer.param_groups[0]["lr"]
         self.tensorboard.add_scalar("Learning_rate", rate, epoch)
-        self.wandblogger.log_metrics(
-            {"epoch": epoch, "train_loss": loss, "learning_rate": rate, "train_step": epoch}, head="train"
-        )
+        logged = {"epoch": epoch, "train_loss": loss, "learning_rate": rate, "train_step": epoch}
+        self.wandblogger.log_metrics(logged, head="train")
 
         improved = False
         if self._fit.valid_data and self._validation_is_due(epoch):
@@ -371,21 +367,22 @@ class SequentialTrainer(TimedTrainer, Trainer):
         self.model.eval()
         self.item_tensor = eval_data._dataset.get_item_feature()
         collectives.check_weights(list(self.model.parameters()))
-        self.ranks, collected = rank_loader(
+        ranks, collected = rank_loader(
             self.model, eval_data, self.config, self.eval_collector, self._topk,
             before_batch=self._stop_if_asked, show_progress=show_progress,
         )  # fmt: skip
-        result, self.id_level = collectives.from_main(lambda: self._metrics(collected))
+        self.ranks = ranks
+        result, self.id_level = collectives.from_main(lambda: self._metrics(ranks, collected))
         self.wandblogger.log_eval_metrics(result, head="eval")
         return result
 
-    def _metrics(self, collected) -> tuple[dict, dict | None]:
-        """Metrics of items and of IDs, from all users' lists and :attr:`ranks`."""
+    def _metrics(self, ranks: Ranks, collected) -> tuple[dict, dict | None]:
+        """Metrics of items and of IDs, from all users' ranks and lists."""
         result = self.evaluator.evaluate(collected)
-        if self.ranks.ties is None:
+        if ranks.ties is None or ranks.id_ranks is None:
             return result, None
-        result.update(expected_metrics(self.config, self.ranks.ranks, self.ranks.ties))
-        return result, metrics_of_ranks(self.config, self.ranks.id_ranks)
+        result.update(evaluator.expected_metrics(self.config, ranks.ranks, ranks.ties))
+        return result, evaluator.metrics_of_ranks(self.config, ranks.id_ranks)
 
     def _stop_if_asked(self) -> None:
         """End an evaluation that was asked to stop, in all processes before the same batch."""
@@ -395,4 +392,4 @@ class SequentialTrainer(TimedTrainer, Trainer):
         scores = scores_of_all_items(self.model, interaction, self.item_tensor)
         if history_index is not None:
             scores[history_index] = -torch.inf
-        return BeamResult(topk_of_scores(scores, k, seen), scores)
+        return BeamResult(evaluator.topk_of_scores(scores, k, seen), scores)

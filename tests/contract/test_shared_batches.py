@@ -19,7 +19,7 @@ def no_chance(monkeypatch):
         places = torch.arange(width)
         return (places < lengths[:, None]) & (places % 2 == 0)
 
-    monkeypatch.setattr(BERT4RecFixed, "masked_places", every_other)
+    monkeypatch.setattr(BERT4RecFixed, "masked_positions", every_other)
     monkeypatch.setattr(torch, "randint", lambda high, size, **options: torch.zeros(size, dtype=torch.long))
 
 

@@ -18,7 +18,7 @@ def test_by_hand():
     free = torch.tensor([[3, 0, 5, 0], [0, 7, 0, 2]])
     inside = torch.tensor([[3, 5, 6, 0], [7, 2, 4, 1]])
 
-    def write_ids(users, history, lengths, k, beam_size):
+    def generate_ids(users, history, lengths, k, beam_size):
         return FreeBeamResult(torch.zeros(2, k, 2), torch.zeros(2, k), free[:, :k])
 
     def recommend(users, history, lengths, k, **options):
@@ -28,7 +28,9 @@ def test_by_hand():
     users = TestUsers(zero, zero[:, None], zero, torch.tensor([5, 2]), None)
     found = invalid_ids(
         SimpleNamespace(
-            model=SimpleNamespace(write_ids=write_ids, recommend=recommend), test=users, config={"eval_batch_size": 8}
+            model=SimpleNamespace(generate_ids=generate_ids, recommend=recommend),
+            test=users,
+            config={"eval_batch_size": 8},
         ),
         4,
         4,

@@ -351,7 +351,7 @@ def test_freely_written_ids_are_those_of_a_dense_softmax(toy):
                 total = total + F.log_softmax(logits, -1).gather(1, ids[:, level, None]).squeeze(1)
             scores.append(total)
         scores = torch.stack(scores)
-    found = model.write_ids(*arguments, 30, beam_size=len(ids))
+    found = model.generate_ids(*arguments, 30, beam_size=len(ids))
     best = scores.topk(30, dim=1)
     assert torch.allclose(found.scores, best.values, atol=1e-4)
     index = (found.codes * torch.tensor([table.level_sizes[1] * table.level_sizes[2], table.level_sizes[2], 1])).sum(2)
