@@ -47,15 +47,18 @@ def settings_page() -> str:
 
 
 def command_page() -> str:
-    """The help of every command."""
-    from recbole_tiger.cli import COMMANDS, command_help
+    """The help of every command; of those that read their own words, how to ask for it."""
+    from recbole_tiger.commands.options import COMMANDS, help_text
 
     pages = [
         "# Command line\n",
         "`recbole-tiger`, `python -m recbole_tiger` and `python run_recbole_tiger.py` are one program.\n",
     ]
     for name in (None, *COMMANDS):
-        pages.append(f"\n## `recbole-tiger{f' {name}' if name else ''}`\n\n```text\n{command_help(name).rstrip()}\n```")
+        own = name is not None and COMMANDS[name].reads_words
+        text = f"recbole-tiger {name} --help" if own else help_text("recbole-tiger", name).rstrip()
+        summary = f"{COMMANDS[name].summary}\n\n" if own else ""
+        pages.append(f"\n## `recbole-tiger{f' {name}' if name else ''}`\n\n{summary}```text\n{text}\n```")
     return "\n".join(pages) + "\n"
 
 

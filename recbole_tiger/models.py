@@ -56,7 +56,7 @@ class ModelSpec:
 
 _SPECS = (
     ModelSpec(
-        "TIGER", "tiger", "TIGERTrainer", "TIGERDataset", ("tuned", "paper", "tiny", "extended"),
+        "TIGER", "tiger", "TIGERTrainer", "TIGERDataset", ("tuned", "paper", "quick", "tiny", "extended"),
         generative=True, has_t5=True, uses_semantic_ids=True, shares_batches=True,
     ),
     ModelSpec(

@@ -54,7 +54,7 @@ TRAIN = Command(
          "(TIGER,SASRec,Pop) make a leaderboard, and 'SASRec[loss_type=BPR],SASRec' gives a row settings of its own"),
         ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
         ("data_path", "FOLDER", "the folder of dataset folders (dataset/)"),
-        ("recipe", "NAME", "sizes, rates and tokenizer of TIGER: tuned (default), paper, tiny, extended"),
+        ("recipe", "NAME", "sizes, rates and tokenizer of TIGER: tuned (default), paper, quick, tiny, extended"),
         ("config_files", "FILE", "your own settings as YAML; of several, separated by blanks, the last wins"),
         ("resume", "FILE", "continue from a run's last.pth"),
         ("nproc", "N", "train and evaluate in N processes, one per GPU where there are GPUs"),

@@ -14,9 +14,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from recbole_tiger.datasets.amazon import REVIEW_COLUMNS, amazon_source
+from recbole_tiger.datasets.bad_rows import BAD_ROW_POLICIES
 from recbole_tiger.datasets.check import check_dataset, core_counts
 from recbole_tiger.datasets.download import ensure_dataset, has_dataset
-from recbole_tiger.datasets.bad_rows import BAD_ROW_POLICIES
 from recbole_tiger.datasets.interactions import DUPLICATES, ORDERS, TIES
 from recbole_tiger.datasets.movielens import MovieLensSource
 from recbole_tiger.datasets.paper_counts import against_table2, table2_text

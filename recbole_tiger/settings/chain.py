@@ -63,8 +63,8 @@ def quicker_recipes(config: Mapping) -> str:
 
 
 def _minutes(line: str) -> float:
-    """Minutes on two cores that the first line of a recipe tells; infinite where it tells none."""
-    found = re.search(r"(?P<number>[\d.]+) (?P<unit>min|h|days?) on two cores", line)
+    """Minutes on one or two cores that the first line of a recipe tells; infinite where it tells none."""
+    found = re.search(r"(?P<number>[\d.]+) (?P<unit>min|h|days?) on (?:one|two) cores?", line)
     return float(found["number"]) * {"m": 1, "h": 60, "d": 1440}[found["unit"][0]] if found else float("inf")
 
 

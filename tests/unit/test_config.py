@@ -93,7 +93,7 @@ def test_recipes_choose_their_files(workplace):
     assert all(extended[key] for key in switches) and extended["loss_over"] == "legal"
     for config in (tuned, paper, default):  # the paper's model
         assert not any(config[key] for key in switches) and config["loss_over"] == "level"
-    with pytest.raises(ConfigError, match="recipe='best'.*tuned, paper, tiny, extended"):
+    with pytest.raises(ConfigError, match="recipe='best'.*tuned, paper, quick, tiny, extended"):
         build_config("TIGER", "ml-100k", config_dict={"recipe": "best"})
     with pytest.raises(ConfigError, match="SASRec has no recipes"):
         build_config("SASRec", "ml-100k", config_dict={"recipe": "paper"})
