@@ -2,7 +2,7 @@
 
     python dataset_prep/steam.py --reviews=steam_reviews.json.gz --games=steam_games.json.gz --dataset=steam
 
-Run it with --help for all keys; the logic is in recbole_tiger/datasets.
+Run it with --help for all keys. The same as `recbole-tiger prepare steam`.
 """
 
 import sys
@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 if (CHECKOUT / "recbole_tiger").is_dir():  # from a checkout; else the installed package is used
     sys.path.insert(0, str(CHECKOUT))
 
-from recbole_tiger.commands.prepare import steam  # noqa: E402
+from recbole_tiger.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(steam())
+    sys.exit(main(["prepare", "steam", *sys.argv[1:]]))

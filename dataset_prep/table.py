@@ -3,7 +3,7 @@
     python dataset_prep/table.py --interactions=orders.csv --user=customer --item=sku --time=date
     --dataset=my-shop
 
-Run it with --help for all keys; the logic is in recbole_tiger/datasets.
+Run it with --help for all keys. The same as `recbole-tiger prepare table`.
 """
 
 import sys
@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 if (CHECKOUT / "recbole_tiger").is_dir():  # from a checkout; else the installed package is used
     sys.path.insert(0, str(CHECKOUT))
 
-from recbole_tiger.commands.prepare import table  # noqa: E402
+from recbole_tiger.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(table())
+    sys.exit(main(["prepare", "table", *sys.argv[1:]]))

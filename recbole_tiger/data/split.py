@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_tiger.datasets.validation_page import EARLIEST_CLOCK, MILLISECONDS
+from recbole_tiger.datasets.normalize import EARLIEST_CLOCK, MILLISECONDS
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.settings.split import LEAVE_ONE_OUT, checked_split, cutoff_kind, date_seconds
 

@@ -22,6 +22,8 @@ from recbole_tiger.errors import RowError
 _MISSING = "#N/A;#N/A N/A;#NA;-1.#IND;-1.#QNAN;-NaN;-nan;1.#IND;1.#QNAN;<NA>;N/A;NA;NULL;NaN;None;n/a;nan;null"
 WORDS_READ_AS_MISSING = frozenset(_MISSING.split(";"))
 PADDING_TOKEN = "[PAD]"  # RecBole's own
+EARLIEST_CLOCK = 100_000_000  # smaller times are positions, not seconds since 1970
+MILLISECONDS = 100_000_000_000  # larger times are milliseconds
 UNKNOWN_TOKEN = "Unknown"  # for an empty token_seq cell: RecBole crashes on those under pandas 3
 
 _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)

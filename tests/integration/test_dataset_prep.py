@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_tiger.commands import prepare as command_line
+from recbole_tiger.cli import main
+from recbole_tiger.commands.prepare import SOURCES
 from recbole_tiger.datasets.pipeline import PrepareOptions, prepare
 from recbole_tiger.datasets.record_reader import TextFormat
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted(path.stem for path in (ROOT / "dataset_prep").glob("*.py") if path.stem in dir(command_line))
+SCRIPTS = sorted(path.stem for path in (ROOT / "dataset_prep").glob("*.py"))
 
 # The commands of docs/own_data.md; they stand there word for word.
 EXAMPLE = """\
@@ -57,7 +58,7 @@ def test_the_example_of_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     program, name, *arguments = shlex.split(last)
     assert (program, name) == ("python", "dataset_prep/check.py")
-    assert command_line.check(arguments) == 0
+    assert main(["prepare", "check", *arguments]) == 0
     out = capsys.readouterr().out
     folder = tmp_path / "dataset" / "my-shop"
     assert (folder / "my-shop.inter").read_text().split("\n") == [
@@ -85,23 +86,50 @@ def test_the_example_stands_in_the_documentation():
 
 
 def run(command, capsys, *arguments):
-    status = getattr(command_line, command)([f"--{argument}" for argument in arguments])
+    status = main(["prepare", command, *(f"--{argument}" for argument in arguments)])
     out, err = capsys.readouterr()
     return status, out, err
 
 
 def test_every_script_has_its_command_and_help(capsys):
-    assert SCRIPTS == ["amazon", "check", "download", "movielens", "s3rec", "steam", "synthetic", "table"]
-    for command in SCRIPTS:
+    assert SCRIPTS == [
+        "amazon",
+        "check",
+        "download",
+        "movielens",
+        "s3rec",
+        "semantic_ids",
+        "steam",
+        "synthetic",
+        "table",
+    ]
+    assert sorted({*SOURCES, "semantic_ids"}) == SCRIPTS
+    for command in SOURCES:
         source = (ROOT / "dataset_prep" / f"{command}.py").read_text(encoding="utf-8")
-        assert f"commands.prepare import {command} " in source and f"sys.exit({command}())" in source
+        assert f'sys.exit(main(["prepare", "{command}", *sys.argv[1:]]))' in source
         with pytest.raises(SystemExit) as stop:
-            getattr(command_line, command)(["--help"])
-        assert stop.value.code == 0 and "--dataset" in capsys.readouterr().out
+            main(["prepare", command, "--help"])
+        out = capsys.readouterr().out
+        assert stop.value.code == 0 and f"recbole-tiger prepare {command}" in out and "--dataset" in out
         with pytest.raises(SystemExit) as stop:  # a key that nobody knows is an error, not ignored
-            getattr(command_line, command)(["--dataset=made", "--colour=red"])
+            main(["prepare", command, "--dataset=made", "--colour=red"])
         assert stop.value.code == 2
         capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "words, message", [([], "SOURCE"), (["amazn"], "invalid choice: 'amazn'"), (["check"], "--dataset")]
+)
+def test_a_source_is_one_of_the_sources_and_names_a_dataset(capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["prepare", *words])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_value_may_stand_in_a_word_of_its_own(tmp_path, capsys):
+    words = "--n_users 3 --n_items 4 --n_interactions 15 --dataset made --data_path".split()
+    assert main(["prepare", "synthetic", *words, str(tmp_path)]) == 0
+    assert "made in " in capsys.readouterr().out
 
 
 def test_synthetic_check_and_page(tmp_path, capsys):
@@ -113,8 +141,9 @@ def test_synthetic_check_and_page(tmp_path, capsys):
     assert status == 0 and re.search(r"interactions +300\n", out) and page.exists()
     status, out, err = run("synthetic", capsys, f"data_path={tmp_path}", "dataset=made", *numbers)
     assert status == 2 and out == "" and err.startswith("error: ") and "exists" in err and err.count("\n") == 1
-    status, _, err = run("synthetic", capsys, f"data_path={tmp_path}", "dataset=b", *numbers[:3], "branching=2,x")
-    assert status == 2 and "branching='2,x' must be whole numbers" in err
+    with pytest.raises(SystemExit) as stop:
+        run("synthetic", capsys, f"data_path={tmp_path}", "dataset=b", *numbers[:3], "branching=2,x")
+    assert stop.value.code == 2 and "--branching: '2,x' must be whole numbers" in capsys.readouterr().err
 
 
 def test_amazon_movielens_steam_and_s3rec_from_the_command_line(tmp_path, capsys):

@@ -9,9 +9,9 @@ import pytest
 from recbole_tiger.datasets import paper_counts
 from recbole_tiger.datasets.check import check_dataset, core_counts, first_appearance, leak_check
 from recbole_tiger.datasets.paper_counts import DatasetCounts, against_table2, table2_counts, table2_text
-from recbole_tiger.datasets.validation_page import write_html
 from recbole_tiger.datasets.validation_text import report_text
 from recbole_tiger.errors import PreparationError
+from recbole_tiger.report.dataset_check import write_html
 
 
 def write(folder, rows, items=None, header="user_id:token\titem_id:token\ttimestamp:float", name="made"):

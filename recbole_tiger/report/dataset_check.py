@@ -1,24 +1,25 @@
-"""The result of `check.check_dataset` as one self-contained page: warnings, numbers, histograms."""
+"""The report of a dataset check as one page: warnings, numbers, histograms.
+
+Input: the dictionary of `datasets.check.check_dataset`. Output: an HTML file that needs no network.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
 
+from recbole_tiger.datasets.normalize import EARLIEST_CLOCK, MILLISECONDS
 from recbole_tiger.datasets.validation_text import report_rows
 from recbole_tiger.io import atomic_write_text
+from recbole_tiger.report import pages
+from recbole_tiger.report.figures import bars
 
-EARLIEST_CLOCK = 100_000_000  # smaller times are positions, not seconds since 1970
-MILLISECONDS = 100_000_000_000  # larger ones are milliseconds
 LABELS = 6  # of an axis, at most about
 OVER_TIME = "interactions over time"
 
 
 def write_html(report: dict, path: str | Path) -> Path:
-    """Write a report to an HTML file that needs no network: the plotting library is inside (some 5 MB)."""
-    from recbole_tiger.report import pages
-    from recbole_tiger.report.figures import bars
-
+    """Write a report to an HTML file, with the plotting library inside (some 5 MB)."""
     figures = []
     for name, histogram in report["histograms"].items():
         edges, counts = histogram["edges"], histogram["counts"]
