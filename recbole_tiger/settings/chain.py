@@ -55,7 +55,7 @@ def recipe_lines(model: str) -> dict[str, str]:
 
 
 def quicker_recipes(config: Mapping) -> str:
-    """One line that names the recipes of a model that take less time than its own, with what they say; empty for none."""
+    """One line that names the recipes of a model that take less time than its own, with what they say; "" for none."""
     lines = recipe_lines(config["model"])
     own = _minutes(lines.get(config["recipe"] or "", ""))
     quicker = {recipe: line for recipe, line in lines.items() if _minutes(line) < own}
@@ -118,7 +118,7 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
 
 @dataclass(frozen=True)
 class Described:
-    """A line of a property file: a key with its default, the type and meaning of its comment, and choices named there."""
+    """A line of a property file: a key with its default, and the type, meaning and choices of its comment."""
 
     key: str
     default: Any

@@ -1,6 +1,6 @@
 """One setting's type, range and choices, and how a value is read by them.
 
-Input: a value as it is typed, as YAML or as Python has it. Output: the value in the type of its key, or one clear error.
+Input: a value as typed, from YAML or from Python. Output: the value in the type of its key, or one clear error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def literal(text: str) -> Any:
 
 
 def is_interval(text: str) -> bool:
-    """Whether RecBole can filter by it: intervals such as ``[5,inf)``, several joined by ``;``, none of them reversed."""
+    """Whether RecBole can filter by it: intervals such as ``[5,inf)``, joined by ``;``, none of them reversed."""
     found = [_INTERVAL.fullmatch(part.strip()) for part in text.split(";")]
     return all(match is not None and float(match[1]) <= float(match[2]) for match in found)
 
@@ -54,8 +54,8 @@ class Field:
 
     Attributes:
         name: the key.
-        type: as in the comments of property files: str, int, float, bool, list, dict, or several of them with "or"; "any"
-            for one that nothing is known of.
+        type: as in the comments of property files: str, int, float, bool, list, dict, or several of them with "or";
+            "any" where nothing is known.
         range: of a number, and of each number in a list, as an interval such as ``[0,1)``; "" for every finite one.
         choices: the only values.
         optional: may be null.

@@ -55,10 +55,9 @@ def read_yaml(path: str | Path) -> dict:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"config_files: cannot read '{path}' ({error.strerror}); name an existing YAML file"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text in UTF-8"
+        raise ConfigError(f"config_files: cannot read '{path}' ({reason}); name an existing YAML file") from error
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -87,8 +86,8 @@ def pop_config_files(settings: dict) -> list[str]:
 class _Loader(yaml.FullLoader):
     """RecBole's YAML loader, which also reads 1e-3 as a number, without what YAML would read as something else.
 
-    Text keys keep plain values as they are written; keys that are no text or stand twice, and numbers that are not finite,
-    are errors.
+    Text keys keep plain values as they are written. Keys that are no text or stand twice, and numbers that are not
+    finite, are errors.
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:

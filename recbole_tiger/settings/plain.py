@@ -5,13 +5,10 @@ Input: RecBole's ``Config``. Output: a dictionary that JSON and ``torch.load(wei
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from recbole_tiger.io import to_plain
 from recbole_tiger.settings.schema import keys_with
 
 if TYPE_CHECKING:
@@ -20,21 +17,9 @@ if TYPE_CHECKING:
 
 def plain_settings(config: Config) -> dict:
     """All settings of a run as plain Python values, for checkpoints and result files."""
-
-    def plain(value):
-        if isinstance(value, enum.Enum):
-            return value.name
-        if isinstance(value, torch.device):
-            return str(value)
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple, set)):
-            return [plain(item) for item in value]
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        return str(value)
-
-    settings = {key: plain(value) for key, value in config.final_config_dict.items() if key not in keys_with("derived")}
+    derived = keys_with("derived")
+    settings = {key: value for key, value in config.final_config_dict.items() if key not in derived}
+    settings = to_plain(settings, other=str)
     # Config joins the dataset's name to data_path; undo it, so that a new Config can do it again.
     settings["data_path"] = str(Path(config["data_path"]).parent)
     if settings["train_neg_sample_args"].get("distribution") == "none":

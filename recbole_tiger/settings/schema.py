@@ -1,7 +1,7 @@
-"""The table of settings: one `Field` per key, with all that any module needs to know of a key but its default and meaning.
+"""The table of settings: one `Field` per key, with all that any module needs to know of it but its default and meaning.
 
-Input: none. Output: :data:`FIELDS`, and the keys of a scope. Defaults and meanings stand in `properties/*.yaml`. Of other
-keys of RecBole's only the names are known, and their values are read by their looks.
+Input: none. Output: :data:`FIELDS`, and the keys of a scope. Defaults and meanings stand in `properties/*.yaml`. Of
+RecBole's other keys only the names are known, and their values are read by their looks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ from typing import Any
 from recbole_tiger.settings.field import Field, is_devices, is_interval
 from recbole_tiger.settings.split import TARGETS
 
-#: What a key can count for. protocol: all rows of a table share it. place: no metric depends on it. resume: may change
-#: when a run is resumed. end: larger, it lets a run that has ended go on. machine: may differ between the machines of a run. reevaluate: may change for a run that is
-#: trained already. path: a sweep makes it absolute. content: a file of which only the content counts. derived: a new
-#: ``Config`` makes it anew. general: known to every model although no property file lists it. command: an option of a
-#: command, no setting of a run.
-SCOPES = frozenset("protocol place resume end machine reevaluate path content derived general command".split())
-#: Tokenizers, whose arguments are settings with the tokenizer's name in front; ``file`` reads IDs that are made already.
+#: What a key can count for, and what that means.
+SCOPES = {
+    "protocol": "all rows of a table share it",
+    "place": "no metric depends on it",
+    "resume": "may change when a run is resumed",
+    "end": "if it is larger, a run that has ended resumes",
+    "machine": "may differ between the machines of a run",
+    "reevaluate": "may change for a run that is trained already",
+    "path": "a sweep makes it absolute",
+    "content": "a file of which only the content counts",
+    "derived": "a new Config makes it anew",
+    "general": "known to every model although no property file lists it",
+    "command": "an option of a command, no setting of a run",
+}
+#: Tokenizers; their arguments are settings with the tokenizer's name in front, and ``file`` reads IDs from a file.
 TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random")
 _INTERVAL = {"form": is_interval, "words": "an interval such as [5,inf), (0,4] or [2,3];[8,inf)"}
 _DEVICES = {"form": is_devices, "words": "empty for the CPU, or numbers of GPUs such as 0 or 0,1"}
@@ -141,8 +149,8 @@ _TABLE: tuple[Field, ...] = (
     *_arguments("rqvae rkmeans vqvae pq hierarchical_kmeans", "device", "str"),
     # Models
     *_keys("d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers head_size", "int", range="[1,inf)"),
-    *_keys("hidden_size inner_size embedding_size n_heads num_layers", "int", range="[1,inf)"),
-    *_keys("n_layers nv nh", "int", range="[0,inf)"),
+    *_keys("hidden_size inner_size embedding_size n_layers n_heads num_layers", "int", range="[1,inf)"),
+    *_keys("nv nh", "int", range="[0,inf)"),
     *_keys("dropout_rate item_embedding_dropout label_smoothing ema_decay", "float", range="[0,1)"),
     *_keys("hidden_dropout_prob attn_dropout_prob dropout_prob", "float", range="[0,1)"),
     *_keys("mask_ratio", "float"),

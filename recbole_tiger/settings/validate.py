@@ -83,14 +83,14 @@ def read_settings(settings: Mapping) -> dict:
 
 
 def check_settings(config: Config) -> None:
-    """Raise for a value, or a combination of values, that cannot work; what the user has set gets the type of its key."""
+    """Raise for a value, or a combination of values, that cannot work; what the user set gets the type of its key."""
     given = config.external_config_dict
     for key, value in read_settings({key: config[key] for key in given if key not in keys_with("derived")}).items():
         config[key] = value
     if given.get("device") is not None and str(given["device"]).partition(":")[0] != config["device"].type:
         raise ConfigError(
-            f"device={str(given['device'])!r}: gpu_id chooses the device, here {config['device'].type!r}; leave device out, and set "
-            "--gpu_id= for the CPU or --gpu_id=0 for a GPU"
+            f"device={str(given['device'])!r}: gpu_id chooses the device, here {config['device'].type!r}; leave device "
+            "out, and set --gpu_id= for the CPU or --gpu_id=0 for a GPU"
         )
     _check_evaluation(config)
     if model_spec(config["model"]).needs_features and not config["item_feature"]:
@@ -134,24 +134,25 @@ def _check_evaluation(config: Config) -> None:
     checked_split(config["eval_args"]["split"])
     if config["benchmark_filename"]:
         raise ConfigError(
-            f"benchmark_filename={config['benchmark_filename']!r}: files that are split already are not read, since the "
-            "order of time is made here; give one .inter file, and split=leave_one_out or split=temporal"
+            f"benchmark_filename={config['benchmark_filename']!r}: files that are split already are not read, since "
+            "the order of time is made here; give one .inter file, and split=leave_one_out or split=temporal"
         )
     for key in ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"):
         if config[key]:
             raise ConfigError(
-                f"{key}={config[key]!r}: RecBole's stored datasets do not know tie_order or the Semantic IDs, and a run would "
-                "read those of another one; leave it out (what takes long is kept in cache_dir)"
+                f"{key}={config[key]!r}: RecBole's stored datasets do not know tie_order or the Semantic IDs, and a "
+                "run would read those of another one; leave it out (what takes long is kept in cache_dir)"
             )
     for key, value in (config["val_interval"] or {}).items():
         if not isinstance(value, list) and not is_interval(str(value)):
             raise ConfigError(
-                f"val_interval {key}={value!r} must be an interval such as [3,inf) of a column of numbers, or a list of values"
+                f"val_interval {key}={value!r} must be an interval such as [3,inf) of a column of numbers, or a list "
+                "of values"
             )
     for key, value in config["eval_args"].items():
         if key not in ("split", "mode") and (key not in _EVAL_ARGS or value != _EVAL_ARGS[key]):
             raise ConfigError(
-                f"eval_args {key}={value!r} is refused: all models share one protocol; eval_args takes split, mode, and "
+                f"eval_args {key}={value!r} is refused: all models share one protocol; eval_args takes split, mode, "
                 + ", ".join(f"{name}: {only}" for name, only in _EVAL_ARGS.items())
             )
     for phase, mode in config["eval_args"]["mode"].items():
@@ -164,14 +165,14 @@ def _check_evaluation(config: Config) -> None:
         needs = set(metric_information[metric.lower()])
         if needs & {"rec.meanrank", "rec.score"}:
             raise ConfigError(
-                f"metrics: '{metric}' needs a score for every item, which is not kept here: a generative model gives none, and "
-                "all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
+                f"metrics: '{metric}' needs a score for every item, which is not kept here: a generative model gives "
+                "none, and all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
             )
     name, _, k = str(config["valid_metric"]).partition("@")
     if name.lower() not in [metric.lower() for metric in config["metrics"]] or k not in map(str, config["topk"]):
         raise ConfigError(
-            f"valid_metric={config['valid_metric']!r} is not measured: metrics={config['metrics']}, topk={config['topk']}; "
-            "add it to them or choose another"
+            f"valid_metric={config['valid_metric']!r} is not measured: metrics={config['metrics']}, "
+            f"topk={config['topk']}; add it to them or choose another"
         )
 
 
@@ -179,8 +180,9 @@ def _check_generative(config: Config) -> None:
     sampler = config["train_neg_sample_args"]["distribution"]
     if sampler not in (None, "none"):
         raise ConfigError(
-            f"train_neg_sample_args: {config['model']} learns from the true next item only, but distribution='{sampler}' "
-            "would replace half of the targets by random items; set train_neg_sample_args to None"
+            f"train_neg_sample_args: {config['model']} learns from the true next item only, but "
+            f"distribution='{sampler}' would replace half of the targets by random items; set train_neg_sample_args to "
+            "None"
         )
     if config["scoring"] == "beam" and config["beam_size"] < max(config["topk"]):
         raise ConfigError(
@@ -190,13 +192,14 @@ def _check_generative(config: Config) -> None:
     if config["rescore_weight"]:
         if not config["item_loss_weight"]:
             raise ConfigError(
-                f"rescore_weight={config['rescore_weight']} ranks by logits that item_loss_weight=0 does not train; set "
-                "item_loss_weight above 0, or leave rescore_weight out"
+                f"rescore_weight={config['rescore_weight']} ranks by logits that item_loss_weight=0 does not train; "
+                "set item_loss_weight above 0, or leave rescore_weight out"
             )
         if config["collision"] == "none":
             raise ConfigError(
-                f"rescore_weight={config['rescore_weight']} tells items apart that share a Semantic ID (collision=none), whose "
-                "metrics are expectations over their order; set collision=append or reassign, or leave rescore_weight out"
+                f"rescore_weight={config['rescore_weight']} tells items apart that share a Semantic ID "
+                "(collision=none), whose metrics are expectations over their order; set collision=append or reassign, "
+                "or leave rescore_weight out"
             )
     for key in ("enable_amp", "enable_scaler"):
         if config[key]:
@@ -236,14 +239,12 @@ def _check_p5(config: Config) -> None:
     folder = config["p5_checkpoint"]
     if folder and not (Path(str(folder)) / "config.json").is_file():
         raise ConfigError(
-            f"p5_checkpoint='{folder}' is not a folder with a config.json; name that of a T5 checkpoint, or leave it out "
-            "to train from scratch"
+            f"p5_checkpoint='{folder}' is not a folder with a config.json; name that of a T5 checkpoint, or leave it "
+            "out to train from scratch"
         )
 
 
 def _check_tree(config: Config) -> None:
-    if config["n_layers"] < 1:
-        raise ConfigError(f"n_layers={config['n_layers']} must be a whole number of at least 1")
     if config["hidden_size"] % config["n_heads"]:
         raise ConfigError(
             f"hidden_size={config['hidden_size']} cannot be divided among n_heads={config['n_heads']} attention heads; "

@@ -271,7 +271,7 @@ def test_only_what_torch_raises_is_a_lost_process(raised, expected):
     ("model", "settings", "words"),
     [
         ("TIGER", {"nproc": 0}, "nproc=0 must be a whole number of at least 1"),
-        ("TIGER", {"nproc": 2.0}, "nproc=2.0"),
+        ("TIGER", {"nproc": 2.5}, "nproc=2.5"),
         ("TIGER", {"nproc": 2, "group_offset": 1}, "world_size=2 counts.*up to 3"),
         ("TIGER", {"nproc": 2, "world_size": 4}, "meet at --ip"),
         ("TIGER", {"nproc": 2, "world_size": 4, "ip": "10.0.0.1"}, "meet at --ip"),

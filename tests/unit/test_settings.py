@@ -20,7 +20,7 @@ FILES = sorted(PROPERTIES.rglob("*.yaml"))
 RECBOLE = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
 
 
-# ------------------------------------------------------------------------------------ schema, property files, tokenizers
+# ----------------------------------------------------------------------------------- schema, property files, tokenizers
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -67,7 +67,7 @@ def test_the_schema_knows_the_tokenizers_and_all_their_arguments():
 
 
 def test_scopes_are_those_that_are_described():
-    assert set().union(*(field.scopes for field in FIELDS.values())) == SCOPES
+    assert set().union(*(field.scopes for field in FIELDS.values())) == set(SCOPES)
     with pytest.raises(KeyError):
         keys_with("nowhere")
     assert "seed" in keys_with("place") and "seed" not in keys_with("resume")
