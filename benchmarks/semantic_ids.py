@@ -24,7 +24,8 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from recbole_tiger.quantization import Scaler, build_quantizer  # noqa: E402
-from recbole_tiger.quantization.rqvae import RQVAE, _Training  # noqa: E402
+from recbole_tiger.quantization.rqvae import RQVAE  # noqa: E402
+from recbole_tiger.quantization.rqvae.training import Training  # noqa: E402
 from recbole_tiger.semantic_ids import SemanticIDTable  # noqa: E402
 from recbole_tiger.semantic_ids.collisions import ranks, reassign  # noqa: E402
 
@@ -66,7 +67,7 @@ def benchmark_rqvae(x: np.ndarray, repeats: int) -> None:
     batches = rows[: STEPS * 1024 - STEPS * 1024 % STEPS].tensor_split(STEPS)
     model = RQVAE(codebook_update="gradient")
     model.codebook_sizes_, model.dim_, model.n_items_ = [256] * 3, x.shape[1], len(x)
-    ours = _Training(model, rows)
+    ours = Training(model, rows)
     ours.initialise_codebooks()
     flops = sum(step_flops(len(batch), x.shape[1], [512, 256, 128], 32, [256] * 3) for batch in batches) / STEPS
 

@@ -1,4 +1,4 @@
-"""What every tokenizer shares: content embeddings `[n, dim]` come in, codes `[n, id_length]` go out.
+"""What every tokenizer shares: content embeddings `[n, dim]` in, codes `[n, id_length]` out.
 
 A quantizer keeps scikit-learn's habits: the constructor stores its arguments untouched, `fit` learns and leaves
 what it learned in attributes that end in `_`, `transform` encodes any rows, seen or unseen.
@@ -6,19 +6,26 @@ what it learned in attributes that end in `_`, `transform` encodes any rows, see
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from recbole_tiger.io import to_plain
 
 # Rows that are on the device at a time while encoding: bounds memory, whatever the size of the catalogue.
 BATCH_ROWS = 8192
 
+T = TypeVar("T")
 
+
+@dataclass(kw_only=True, eq=False)
 class Quantizer(ABC):
     """Base of all tokenizers.
 
@@ -36,14 +43,15 @@ class Quantizer(ABC):
     name: ClassVar[str]
     learns_codewords: ClassVar[bool] = True  # False: codes need no items to be learned from
 
-    def __init__(self, *, id_length: int = 3, codebook_size: int | list[int] = 256, random_state: int = 0) -> None:
-        self.id_length = id_length
-        self.codebook_size = codebook_size
-        self.random_state = random_state
+    id_length: int = 3
+    codebook_size: int | list[int] = 256
+    random_state: int = 0
 
     # ------------------------------------------------------------------ learning and encoding
 
-    def fit(self, x: np.ndarray, *, progress: bool = False, checkpoint: str | Path | None = None) -> Quantizer:
+    def fit(
+        self, x: NDArray[np.floating[Any]], *, progress: bool = False, checkpoint: str | Path | None = None
+    ) -> Quantizer:
         """Learns the codebooks.
 
         Args:
@@ -57,7 +65,7 @@ class Quantizer(ABC):
                 an impossible argument.
         """
         x = np.asarray(x)
-        self._check_matrix(x)
+        check_matrix(x)
         sizes = self._check_sizes()
         self._check_arguments(x.shape[1])
         if len(x) == 0:
@@ -70,12 +78,12 @@ class Quantizer(ABC):
         self.n_items_ = 0
         self.codebook_sizes_ = sizes
         self.dim_ = int(x.shape[1])
-        self.history_ = {}
+        self.history_: dict[str, list[float]] = {}
         self._fit(x, progress=progress, checkpoint=checkpoint)
         self.n_items_ = len(x)  # last: an interrupted fit leaves no half-fitted quantizer
         return self
 
-    def transform(self, x: np.ndarray) -> np.ndarray:
+    def transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """Codes int64 `[n, id_length]` of embeddings `[n, dim]`, worked through in batches.
 
         Raises:
@@ -87,11 +95,11 @@ class Quantizer(ABC):
             codes[rows] = self._encode(batch).cpu().numpy()
         return codes
 
-    def fit_transform(self, x: np.ndarray, **fit_arguments: Any) -> np.ndarray:
+    def fit_transform(self, x: NDArray[np.floating[Any]], **fit_arguments: Any) -> NDArray[np.int64]:
         """`fit(x)` and then `transform(x)`."""
         return self.fit(x, **fit_arguments).transform(x)
 
-    def reconstruct(self, codes: np.ndarray, levels: int | None = None) -> np.ndarray | None:
+    def reconstruct(self, codes: NDArray[np.int64], levels: int | None = None) -> NDArray[np.float32] | None:
         """Embeddings `[n, dim]` that the codes stand for, float32.
 
         Args:
@@ -102,19 +110,19 @@ class Quantizer(ABC):
         Returns:
             None where codes stand for no embedding (`lsh`, `random`).
         """
-        codes = self._checked_codes(codes)
+        checked = self._checked_codes(codes)
         levels = self.id_length if levels is None else levels
         if not 0 <= levels <= self.id_length:
             raise ValueError(f"levels={levels} is not between 0 and id_length={self.id_length}.")
-        parts = []
-        for start in range(0, len(codes), BATCH_ROWS):
-            part = self._decode(codes[start : start + BATCH_ROWS], levels)
+        parts: list[NDArray[np.float32]] = []
+        for batch in checked.split(BATCH_ROWS):
+            part = self._decode(batch, levels)
             if part is None:
                 return None
             parts.append(part.cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, self.dim_), dtype=np.float32)
+        return np.concatenate(parts)
 
-    def last_level_costs(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    def last_level_costs(self, x: NDArray[np.floating[Any]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Cost of every code of the last level for items that keep their earlier codes.
 
         The cost is the squared distance between what the last level quantizes and each of its codewords, so a
@@ -128,29 +136,30 @@ class Quantizer(ABC):
             float32 `[n, codebook_sizes_[-1]]`.
         """
         x = self._checked_input(x)
-        codes = self._checked_codes(codes)
+        checked = self._checked_codes(codes)
         costs = np.empty((len(x), self.codebook_sizes_[-1]), dtype=np.float32)
         for rows, batch in self._batches(x):
-            costs[rows] = self._last_level_costs(batch, codes[rows].to(batch.device)).cpu().numpy()
+            costs[rows] = self._last_level_costs(batch, checked[rows].to(batch.device)).cpu().numpy()
         return costs
 
     # ------------------------------------------------------------------ saving
 
     def get_params(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {
-            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
-        }
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that makes this quantizer, in plain types and tensors (`torch.load(weights_only=True)`)."""
+        """Everything that makes this quantizer, in plain types and tensors (`torch.load(weights_only=True)`).
+
+        `quantizer_from_state_dict` is its inverse.
+        """
         learned = {key: value for key, value in vars(self).items() if key.endswith("_")}
-        return {"quantizer": self.name, "params": plain(self.get_params()), "learned": learned}
+        return {"quantizer": self.name, "params": to_plain(self.get_params(), other=str), "learned": learned}
 
     # ------------------------------------------------------------------ for subclasses
 
     @abstractmethod
-    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+    def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         """Learns from a checked matrix `[n, dim]`."""
 
     @abstractmethod
@@ -172,26 +181,34 @@ class Quantizer(ABC):
     def _device(self) -> torch.device:
         return torch.device(getattr(self, "device", "cpu"))
 
-    def _matrix(self, x: np.ndarray) -> torch.Tensor:
+    def _matrix(self, x: NDArray[Any]) -> torch.Tensor:
         """The whole matrix on the device, float32."""
         return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self._device)
 
-    def _batches(self, x: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
+    def _batches(self, x: NDArray[Any]) -> Iterator[tuple[slice, torch.Tensor]]:
         """Batches of a checked matrix, on the device, each with the rows it stands for."""
         for start in range(0, len(x), BATCH_ROWS):
             rows = slice(start, min(start + BATCH_ROWS, len(x)))
             yield rows, self._matrix(x[rows])
 
-    def _checked_input(self, x: np.ndarray) -> np.ndarray:
+    def _kept(self, what: str, learned: object, make: Callable[[], T]) -> T:
+        """What `make` derives from a learned attribute, kept under a name until another `fit` replaces that."""
+        kept: dict[str, tuple[object, Any]] = self.__dict__.setdefault("_derived", {})
+        if what not in kept or kept[what][0] is not learned:
+            kept[what] = (learned, make())
+        derived: T = kept[what][1]
+        return derived
+
+    def _checked_input(self, x: NDArray[Any]) -> NDArray[Any]:
         """Embeddings that fit what was fitted."""
         self._check_fitted()
         x = np.asarray(x)
-        self._check_matrix(x)
+        check_matrix(x)
         if x.shape[1] != self.dim_:
             raise ValueError(f"the embeddings have {x.shape[1]} dimensions, {self.name} was fitted on {self.dim_}.")
         return x
 
-    def _checked_codes(self, codes: np.ndarray) -> torch.Tensor:
+    def _checked_codes(self, codes: NDArray[np.int64]) -> torch.Tensor:
         """Codes `[n, id_length]` that fit the codebooks."""
         self._check_fitted()
         codes = np.asarray(codes)
@@ -205,19 +222,6 @@ class Quantizer(ABC):
         if not getattr(self, "n_items_", 0):
             raise ValueError(f"semantic_id={self.name} is not fitted yet: call fit first.")
 
-    def _check_matrix(self, x: np.ndarray) -> None:
-        if x.ndim != 2:
-            raise ValueError(f"embeddings must be a matrix [n, dim], got {x.ndim} dimension(s): {x.shape}.")
-        if not np.issubdtype(x.dtype, np.floating):
-            raise ValueError(f"embeddings must be floating point numbers, got {x.dtype}.")
-        if x.shape[1] == 0:
-            raise ValueError("embeddings must have at least one dimension.")
-        for start in range(0, len(x), BATCH_ROWS):
-            finite = np.isfinite(x[start : start + BATCH_ROWS]).all(axis=1)
-            if not finite.all():
-                first = start + int(np.argmin(finite))
-                raise ValueError(f"embeddings hold NaN or infinity (first in row {first}): clean or drop these items.")
-
     def _check_sizes(self) -> list[int]:
         """Codes per level."""
         if not _is_integer(self.id_length) or self.id_length < 1:
@@ -228,9 +232,8 @@ class Quantizer(ABC):
             raise ValueError(
                 f"codebook_size={size} gives {len(sizes)} sizes, but id_length={self.id_length}: give one per level."
             )
-        for one in sizes:
-            if not _is_integer(one) or one < 2:
-                raise ValueError(f"codebook_size={size!r}: every level needs a whole number of at least 2 codes.")
+        if any(not _is_integer(one) or one < 2 for one in sizes):
+            raise ValueError(f"codebook_size={size!r}: every level needs a whole number of at least 2 codes.")
         return [int(one) for one in sizes]
 
 
@@ -238,10 +241,21 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def plain(value: Any) -> Any:
-    """numpy's numbers as Python's, also inside lists and dicts."""
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    return value.item() if isinstance(value, np.generic) else value
+def check_matrix(x: NDArray[Any]) -> None:
+    """Raise ValueError unless `x` is a matrix `[n, dim]` of finite floating point numbers."""
+    if x.ndim != 2:
+        raise ValueError(f"embeddings must be a matrix [n, dim], got {x.ndim} dimension(s): {x.shape}.")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(f"embeddings must be floating point numbers, got {x.dtype}.")
+    if x.shape[1] == 0:
+        raise ValueError("embeddings must have at least one dimension.")
+    for start in range(0, len(x), BATCH_ROWS):
+        check_finite(x[start : start + BATCH_ROWS], start)
+
+
+def check_finite(x: NDArray[Any], start: int = 0) -> None:
+    """Raise ValueError for NaN or infinity in rows `x` `[b, dim]`, the first of which is row `start` of the whole."""
+    finite = np.isfinite(x).all(axis=1)
+    if not finite.all():
+        first = start + int(np.argmin(finite))
+        raise ValueError(f"embeddings hold NaN or infinity (first in row {first}): clean or drop these items.")

@@ -1,4 +1,4 @@
-"""Hierarchical k-means (section 3.1.2): embeddings come in, paths through a tree of clusters go out.
+"""Hierarchical k-means (section 3.1.2): embeddings in, paths through a tree of clusters out.
 
 Each level clusters the items of a node among themselves. Codes of different parents are unrelated: that is what the
 paper holds against it ("it loses semantic meaning between different clusters").
@@ -7,17 +7,21 @@ paper holds against it ("it loses semantic meaning between different clusters").
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .base import Quantizer
-from .kmeans import ROWS, kmeans, nearest, squared_distances
-from .random_ids import row_hashes
+from recbole_tiger.quantization.base import Quantizer
+from recbole_tiger.quantization.kmeans import ROWS, check_iterations, kmeans, nearest, squared_distances
+from recbole_tiger.quantization.random_ids import row_hashes
 
 
+@dataclass(kw_only=True, eq=False)
 class HierarchicalKMeans(Quantizer):
     """A tree of k-means clusters.
 
@@ -40,30 +44,21 @@ class HierarchicalKMeans(Quantizer):
 
     name = "hierarchical_kmeans"
 
-    def __init__(
-        self,
-        *,
-        id_length: int = 3,
-        codebook_size: int | list[int] = 256,
-        random_state: int = 0,
-        max_iterations: int = 20,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
-        self.max_iterations = max_iterations
-        self.device = device
+    max_iterations: int = 20
+    device: str = "cpu"
 
     def _check_arguments(self, dim: int) -> None:
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations={self.max_iterations} must be at least 1.")
+        check_iterations(self.max_iterations)
 
-    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+    def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         rng = np.random.default_rng(self.random_state)
         matrix = self._matrix(x)
         hashes = np.concatenate([row_hashes(rows.cpu().numpy()) for rows in matrix.split(ROWS)])
         _, distinct = np.unique(hashes, return_inverse=True)
         self.mean_ = torch.from_numpy(x.mean(0, dtype=np.float64).astype(np.float32))
-        self.centroids_, self.first_child_, self.history_ = [], [], {"inertia": []}
+        self.centroids_: list[torch.Tensor] = []
+        self.first_child_: list[torch.Tensor] = []
+        self.history_ = {"inertia": []}
         nodes, n_nodes = np.zeros(len(x), dtype=np.int64), 1
         for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=None if progress else True):
             codes, first_child, centroids = self._split(matrix, nodes, n_nodes, distinct, size, rng)
@@ -75,12 +70,12 @@ class HierarchicalKMeans(Quantizer):
     def _split(
         self,
         matrix: torch.Tensor,
-        nodes: np.ndarray,
+        nodes: NDArray[np.int64],
         n_nodes: int,
-        distinct: np.ndarray,
+        distinct: NDArray[np.int64],
         size: int,
         rng: np.random.Generator,
-    ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor]:
         """Children of one level.
 
         Returns:
@@ -107,15 +102,15 @@ class HierarchicalKMeans(Quantizer):
             used, codes[members] = np.unique(found.codes.cpu().numpy(), return_inverse=True)  # no gaps
             clustered[node] = found.centroids[torch.from_numpy(used).to(matrix.device)]
         n_children = n_distinct
-        for node, centroids in clustered.items():
-            n_children[node] = len(centroids)
+        for node, children in clustered.items():
+            n_children[node] = len(children)
         first_child = np.concatenate([[0], np.cumsum(n_children)])
         centroids = torch.empty(int(first_child[-1]), self.dim_, device=matrix.device)
         alone = ~np.isin(owners, list(clustered))
-        places = torch.from_numpy((first_child[owners] + ranks)[alone]).to(matrix.device)
-        centroids[places] = matrix[torch.from_numpy(first[alone]).to(matrix.device)]
-        for node, found in clustered.items():
-            centroids[first_child[node] : first_child[node + 1]] = found
+        positions = torch.from_numpy((first_child[owners] + ranks)[alone]).to(matrix.device)
+        centroids[positions] = matrix[torch.from_numpy(first[alone]).to(matrix.device)]
+        for node, children in clustered.items():
+            centroids[first_child[node] : first_child[node + 1]] = children
         return codes, first_child, centroids
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -166,10 +161,10 @@ class HierarchicalKMeans(Quantizer):
             yield members, self.centroids_[level][first_child[node] : first_child[node + 1]].to(self._device)
 
 
-def _inertia(matrix: torch.Tensor, centroids: torch.Tensor, nodes: np.ndarray) -> float:
+def _inertia(matrix: torch.Tensor, centroids: torch.Tensor, nodes: NDArray[np.int64]) -> float:
     """Sum of squared distances of the items to the centroids of their nodes."""
     inertia = 0.0
-    for rows, places in zip(matrix.split(ROWS), torch.from_numpy(nodes).to(matrix.device).split(ROWS), strict=True):
-        distances = (rows - centroids[places]).square().sum(1)
+    for rows, positions in zip(matrix.split(ROWS), torch.from_numpy(nodes).to(matrix.device).split(ROWS), strict=True):
+        distances = (rows - centroids[positions]).square().sum(1)
         inertia += float(np.sum(distances.cpu().numpy(), dtype=np.float64))
     return inertia

@@ -1,4 +1,4 @@
-"""k-means for codebooks: rows of vectors come in, centroids and assignments go out.
+"""k-means for codebooks: rows of vectors in, centroids and assignments out.
 
 Every quantizer that clusters uses this one. It is Lloyd's algorithm after k-means++ seeding; what differs from
 scikit-learn's is chosen for codebooks: any device, duplicate and constant rows, and the same result on any number
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 # Seeding looks at no more rows than this many per centroid and at no more dimensions than this: distances survive
 # a random projection well enough to choose starting points, and Lloyd's iterations then use all rows and dimensions.
@@ -44,6 +45,12 @@ class KMeansResult:
     codes: torch.Tensor
     inertia: float
     n_iterations: int
+
+
+def check_iterations(max_iterations: int) -> None:
+    """Raise ValueError unless there is at least one Lloyd iteration."""
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations={max_iterations} must be at least 1.")
 
 
 def pad_rows(x: torch.Tensor) -> torch.Tensor:
@@ -187,11 +194,11 @@ def seed_rows(x: torch.Tensor, k: int, rng: np.random.Generator) -> torch.Tensor
     return torch.from_numpy(picked if subset is None else subset[picked])
 
 
-def _seeding_distances(x: torch.Tensor, norms: torch.Tensor, picked: np.ndarray) -> torch.Tensor:
+def _seeding_distances(x: torch.Tensor, norms: torch.Tensor, picked: NDArray[np.int64]) -> torch.Tensor:
     """Squared distances `[n, t]` to the rows `picked`, exactly zero where they are zero but for rounding."""
-    picked = torch.from_numpy(picked)
-    scale = norms[:, None] + norms[picked]
-    distances = torch.addmm(scale, x, x[picked].T, alpha=-2)
+    rows = torch.from_numpy(picked)
+    scale = norms[:, None] + norms[rows]
+    distances = torch.addmm(scale, x, x[rows].T, alpha=-2)
     return distances.masked_fill_(distances < ROUNDING * scale, 0.0)
 
 

@@ -1,16 +1,20 @@
-"""Locality-sensitive hashing (section 4.3.2): embeddings come in, codes of random hyperplanes go out."""
+"""Locality-sensitive hashing (section 4.3.2): embeddings in, codes of random hyperplanes out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from .base import Quantizer
-from .kmeans import pad_rows
+from recbole_tiger.quantization.base import Quantizer
+from recbole_tiger.quantization.kmeans import pad_rows
 
 
+@dataclass(kw_only=True, eq=False)
 class LSH(Quantizer):
     """SimHash codes: bit i of a code says on which side of hyperplane i an item lies.
 
@@ -29,8 +33,7 @@ class LSH(Quantizer):
     name = "lsh"
     learns_codewords = False
 
-    def __init__(self, *, id_length: int = 4, codebook_size: int | list[int] = 256, random_state: int = 0) -> None:
-        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
+    id_length: int = 4
 
     def _check_arguments(self, dim: int) -> None:
         if any(size & (size - 1) for size in self._check_sizes()):
@@ -38,7 +41,7 @@ class LSH(Quantizer):
                 f"codebook_size={self.codebook_size}: lsh needs powers of two (2 to the number of hyperplanes)."
             )
 
-    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+    def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         rng = np.random.default_rng(self.random_state)
         planes = [size.bit_length() - 1 for size in self.codebook_sizes_]
         self.hyperplanes_ = [torch.from_numpy(rng.standard_normal((self.dim_, h))) for h in planes]
@@ -51,8 +54,7 @@ class LSH(Quantizer):
         projected = self._projected(x, self.id_length - 1)
         weights = projected.square()
         own = (projected > 0).double()
-        h = projected.shape[1]
-        bits = (torch.arange(self.codebook_sizes_[-1])[:, None] >> torch.arange(h) & 1).double()
+        bits = (torch.arange(self.codebook_sizes_[-1])[:, None] >> torch.arange(projected.shape[1]) & 1).double()
         # [a != b] = a + b - 2ab
         return (weights * own).sum(1, keepdim=True) + (weights * (1 - 2 * own)) @ bits.T
 

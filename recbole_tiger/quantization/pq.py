@@ -1,4 +1,4 @@
-"""Product quantization with a learned rotation: embeddings come in, codes out, each from its own part of the space.
+"""Product quantization with a learned rotation: embeddings in, codes out, each from its own part of the space.
 
 The embeddings are centred and rotated, their dimensions are cut into `id_length` parts, and k-means clusters each
 part by itself (Jegou et al. 2010). The rotation is learned as in optimized product quantization (Ge et al. 2013).
@@ -6,18 +6,29 @@ part by itself (Jegou et al. 2010). The rotation is learned as in optimized prod
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .base import Quantizer
-from .kmeans import MIN_ROWS, ROWS, kmeans, nearest, pad_rows, single_threaded, squared_distances, squared_norms
-from .vqvae import even_slices
+from recbole_tiger.quantization.codebooks import CodebookQuantizer
+from recbole_tiger.quantization.kmeans import (
+    MIN_ROWS,
+    ROWS,
+    KMeansResult,
+    check_iterations,
+    kmeans,
+    pad_rows,
+    single_threaded,
+)
 
 
-class ProductQuantizer(Quantizer):
+@dataclass(kw_only=True, eq=False)
+class ProductQuantizer(CodebookQuantizer):
     """Optimized product quantization.
 
     Args:
@@ -34,34 +45,20 @@ class ProductQuantizer(Quantizer):
     """
 
     name = "pq"
+    residual = False
 
-    def __init__(
-        self,
-        *,
-        id_length: int = 3,
-        codebook_size: int | list[int] = 256,
-        random_state: int = 0,
-        rotation_iterations: int = 15,
-        max_iterations: int = 20,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
-        self.rotation_iterations = rotation_iterations
-        self.max_iterations = max_iterations
-        self.device = device
+    rotation_iterations: int = 15
+    max_iterations: int = 20
+    device: str = "cpu"
 
     def _check_arguments(self, dim: int) -> None:
         if self.id_length > dim:
             raise ValueError(f"id_length={self.id_length} parts cannot be cut from embeddings of {dim} dimensions.")
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations={self.max_iterations} must be at least 1.")
+        check_iterations(self.max_iterations)
         if self.rotation_iterations < 0:
             raise ValueError(f"rotation_iterations={self.rotation_iterations} must not be negative.")
 
-    def _slices(self) -> list[slice]:
-        return even_slices(self.dim_, self.id_length)
-
-    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+    def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         rng = np.random.default_rng(self.random_state)
         mean = x.mean(0, dtype=np.float64).astype(np.float32)
         centred = self._matrix(x) - torch.from_numpy(mean).to(self._device)
@@ -75,25 +72,26 @@ class ProductQuantizer(Quantizer):
             for _ in tqdm(turns, desc=self.name, unit="turn", disable=None if progress else True):
                 rotation = self._procrustes(centred, found)
                 # the codebooks are near their optimum already: one iteration follows the rotation
-                found = self._cluster(centred, rotation, rng, [one.centroids for one in found], 1)
+                found = self._cluster(centred, rotation, rng, found, 1)
             if self.rotation_iterations:
-                found = self._cluster(centred, rotation, rng, [one.centroids for one in found], self.max_iterations)
+                found = self._cluster(centred, rotation, rng, found, self.max_iterations)
         self.mean_ = torch.from_numpy(mean)
         self.rotation_ = rotation.cpu()
         self.codebooks_ = [one.centroids.cpu() for one in found]
 
-    def _cluster(self, centred, rotation, rng, starts, iterations) -> list:
-        """k-means in every part of the rotated space, from centroids at hand or from new seeds."""
-        found = [
-            kmeans(
-                centred @ rotation[:, part],
-                size,
-                rng,
-                max_iterations=iterations,
-                start=None if starts is None else starts[level],
-            )
-            for level, (part, size) in enumerate(zip(self._slices(), self.codebook_sizes_, strict=True))
-        ]
+    def _cluster(
+        self,
+        centred: torch.Tensor,
+        rotation: torch.Tensor,
+        rng: np.random.Generator,
+        before: list[KMeansResult] | None,
+        iterations: int,
+    ) -> list[KMeansResult]:
+        """k-means in every part of the rotated space, from the centroids of before or from new seeds."""
+        found = []
+        for level, (part, size) in enumerate(zip(self._slices(), self.codebook_sizes_, strict=True)):
+            start = None if before is None else before[level].centroids
+            found.append(kmeans(centred @ rotation[:, part], size, rng, max_iterations=iterations, start=start))
         self.history_["inertia"].append(sum(one.inertia for one in found))
         return found
 
@@ -110,9 +108,10 @@ class ProductQuantizer(Quantizer):
             open_parts = [p for p in range(self.id_length) if len(parts[p]) < rooms[p]]
             least = min(open_parts, key=lambda p: (sum(logs[c] - logs[order[-1]] for c in parts[p]), p))
             parts[least].append(component)
-        return vectors[:, [component for part in parts for component in part]].float().to(self._device)
+        dealt: torch.Tensor = vectors[:, [component for part in parts for component in part]]
+        return dealt.float().to(self._device)
 
-    def _procrustes(self, centred: torch.Tensor, found: list) -> torch.Tensor:
+    def _procrustes(self, centred: torch.Tensor, found: list[KMeansResult]) -> torch.Tensor:
         """The rotation that brings the embeddings nearest to their codewords (orthogonal Procrustes problem)."""
         product = torch.zeros(self.dim_, self.dim_, device=self._device)
         for start in range(0, len(centred), ROWS):
@@ -120,31 +119,18 @@ class ProductQuantizer(Quantizer):
             product += centred[rows].T @ torch.cat([one.centroids[one.codes[rows]] for one in found], 1)
         with single_threaded():
             left, _, right = torch.linalg.svd(product.cpu().double())
-        return (left @ right).float().to(self._device)
+        rotation: torch.Tensor = left @ right
+        return rotation.float().to(self._device)
 
-    def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        rotated = self._rotated(x)
-        codes = [nearest(rotated[:, part], book, norms)[0] for part, book, norms in self._parts()]
-        return torch.stack(codes, 1)
+    def _width(self) -> int:
+        return self.dim_
 
-    def _decode(self, codes: torch.Tensor, levels: int) -> torch.Tensor:
-        # a part without code stays at zero, the mean of the centred embeddings
-        rotated = torch.zeros(len(codes), self.dim_, device=self._device)
-        for level, (part, codebook, _) in enumerate(self._parts()[:levels]):
-            rotated[:, part] = codebook[codes[:, level].to(self._device)]
-        return rotated @ self.rotation_.to(self._device).T + self.mean_.to(self._device)
+    def _codebooks(self) -> list[torch.Tensor]:
+        return self._kept("codebooks", self.codebooks_, lambda: [book.to(self._device) for book in self.codebooks_])
 
-    def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        part, codebook, _ = self._parts()[-1]
-        return squared_distances(self._rotated(x)[:, part], codebook)
-
-    def _rotated(self, x: torch.Tensor) -> torch.Tensor:
+    def _to_latent(self, x: torch.Tensor) -> torch.Tensor:
         return (pad_rows(x - self.mean_.to(self._device)) @ self.rotation_.to(self._device))[: len(x)]
 
-    def _parts(self) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """Dimensions, codebook on the device and its squared norms, per part."""
-        if getattr(self, "_cache", None) is None or self._cache[0] is not self.codebooks_:
-            books = [codebook.to(self._device) for codebook in self.codebooks_]
-            parts = [(part, book, squared_norms(book)) for part, book in zip(self._slices(), books, strict=True)]
-            self._cache = (self.codebooks_, parts)
-        return self._cache[1]
+    def _from_latent(self, latent: torch.Tensor) -> torch.Tensor:
+        # a part without code is at zero, the mean of the centred embeddings
+        return latent @ self.rotation_.to(self._device).T + self.mean_.to(self._device)

@@ -1,17 +1,21 @@
-"""Random IDs (section 4.3.3), the baseline without content: rows come in, uniform codes go out."""
+"""Random IDs (section 4.3.3), the baseline without content: rows in, uniform codes out."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from .base import Quantizer
+from recbole_tiger.quantization.base import Quantizer
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+@dataclass(kw_only=True, eq=False)
 class RandomIDs(Quantizer):
     """Uniform codes; the paper's m = 4 and K = 255 are the defaults.
 
@@ -27,10 +31,10 @@ class RandomIDs(Quantizer):
     name = "random"
     learns_codewords = False
 
-    def __init__(self, *, id_length: int = 4, codebook_size: int | list[int] = 255, random_state: int = 0) -> None:
-        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
+    id_length: int = 4
+    codebook_size: int | list[int] = 255
 
-    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+    def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         """Nothing to learn."""
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -47,9 +51,9 @@ class RandomIDs(Quantizer):
         return torch.from_numpy((draws >> np.uint64(40)).astype(np.float32))
 
 
-def row_hashes(x: np.ndarray) -> np.ndarray:
+def row_hashes(x: NDArray[np.float32]) -> NDArray[np.uint64]:
     """One uint64 per row of a float32 matrix `[n, dim]`; equal rows (0.0 equals -0.0) have equal hashes."""
-    words = np.ascontiguousarray(x + np.float32(0))  # -0.0 + 0.0 = 0.0
+    words: NDArray[Any] = np.ascontiguousarray(x + np.float32(0))  # -0.0 + 0.0 = 0.0
     if words.shape[1] % 2:
         words = np.pad(words, ((0, 0), (0, 1)))
     words = words.view(np.uint64)
@@ -57,7 +61,7 @@ def row_hashes(x: np.ndarray) -> np.ndarray:
     return _mixed(_mixed(words ^ keys).sum(1, dtype=np.uint64))
 
 
-def _mixed(words: np.ndarray) -> np.ndarray:
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finalizer of SplitMix64 (Steele et al. 2014): every bit of the result depends on every bit of the word."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -35,7 +35,7 @@ def build_quantizer(name: str, **kwargs: Any) -> Quantizer:
     """
     if name not in QUANTIZERS:
         raise ValueError(f"semantic_id={name!r} is unknown: choose one of {', '.join(QUANTIZERS)}.")
-    accepted = inspect.signature(QUANTIZERS[name].__init__).parameters
+    accepted = inspect.signature(QUANTIZERS[name]).parameters
     return QUANTIZERS[name](**{key: value for key, value in kwargs.items() if key in accepted})
 
 

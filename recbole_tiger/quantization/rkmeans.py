@@ -1,4 +1,4 @@
-"""Residual k-means: embeddings come in, codes of a residual quantizer without autoencoder go out.
+"""Residual k-means: embeddings in, codes of a residual quantizer without autoencoder out.
 
 Level by level, k-means clusters what the levels before left over (RQ-VAE's scheme of section 3.1.1, applied to the
 embeddings themselves).
@@ -6,17 +6,21 @@ embeddings themselves).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .base import Quantizer
-from .kmeans import kmeans, nearest, squared_distances, squared_norms
+from recbole_tiger.quantization.codebooks import CodebookQuantizer
+from recbole_tiger.quantization.kmeans import check_iterations, kmeans
 
 
-class ResidualKMeans(Quantizer):
+@dataclass(kw_only=True, eq=False)
+class ResidualKMeans(CodebookQuantizer):
     """k-means on embeddings, then on residuals.
 
     Args:
@@ -31,28 +35,16 @@ class ResidualKMeans(Quantizer):
 
     name = "rkmeans"
 
-    def __init__(
-        self,
-        *,
-        id_length: int = 3,
-        codebook_size: int | list[int] = 256,
-        random_state: int = 0,
-        max_iterations: int = 20,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(id_length=id_length, codebook_size=codebook_size, random_state=random_state)
-        self.max_iterations = max_iterations
-        self.device = device
+    max_iterations: int = 20
+    device: str = "cpu"
 
     def _check_arguments(self, dim: int) -> None:
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations={self.max_iterations} must be at least 1.")
+        check_iterations(self.max_iterations)
 
-    def _fit(self, x: np.ndarray, *, progress: bool, checkpoint: str | Path | None) -> None:
+    def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         rng = np.random.default_rng(self.random_state)
-        # a copy, because the residuals are written over it
-        residual = self._matrix(x).clone()
-        self.codebooks_ = []
+        residual = self._matrix(x).clone()  # a copy, because the residuals are written over it
+        self.codebooks_: list[torch.Tensor] = []
         self.history_ = {"inertia": []}
         for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=None if progress else True):
             found = kmeans(residual, size, rng, max_iterations=self.max_iterations)
@@ -60,30 +52,14 @@ class ResidualKMeans(Quantizer):
             self.codebooks_.append(found.centroids.cpu())
             self.history_["inertia"].append(found.inertia)
 
-    def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        residual, codes = x.clone(), []
-        for codebook, norms in self._fitted_codebooks():
-            code, _ = nearest(residual, codebook, norms)
-            residual -= codebook[code]
-            codes.append(code)
-        return torch.stack(codes, 1)
+    def _width(self) -> int:
+        return self.dim_
 
-    def _decode(self, codes: torch.Tensor, levels: int) -> torch.Tensor:
-        out = torch.zeros(len(codes), self.dim_, device=self._device)
-        for level, (codebook, _) in enumerate(self._fitted_codebooks()[:levels]):
-            out += codebook[codes[:, level].to(self._device)]
-        return out
+    def _codebooks(self) -> list[torch.Tensor]:
+        return self._kept("codebooks", self.codebooks_, lambda: [book.to(self._device) for book in self.codebooks_])
 
-    def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        residual = x.clone()
-        codebooks = self._fitted_codebooks()
-        for level, (codebook, _) in enumerate(codebooks[:-1]):
-            residual -= codebook[codes[:, level]]
-        return squared_distances(residual, codebooks[-1][0])
+    def _to_latent(self, x: torch.Tensor) -> torch.Tensor:
+        return x
 
-    def _fitted_codebooks(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Codebooks on the device, each with its squared norms."""
-        if getattr(self, "_cache", None) is None or self._cache[0] is not self.codebooks_:
-            on_device = [codebook.to(self._device) for codebook in self.codebooks_]
-            self._cache = (self.codebooks_, [(codebook, squared_norms(codebook)) for codebook in on_device])
-        return self._cache[1]
+    def _from_latent(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent

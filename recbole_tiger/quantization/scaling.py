@@ -1,4 +1,4 @@
-"""Scaling of content embeddings before they are quantized: a matrix comes in, a matrix goes out."""
+"""Scaling of content embeddings before they are quantized: a matrix in, a matrix out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from recbole_tiger.quantization.base import BATCH_ROWS, check_finite
+
 SCALINGS = ("zscore", "pca", "whiten", "l2", "none")
-BATCH_ROWS = 8192
 _ARRAYS = ("mean_", "scale_", "components_", "beside_map_")
 
 
@@ -24,18 +26,18 @@ class Scaler:
 
     A dimension or component that does not vary stays at 0 instead of being divided by 0, and a zero row stays zero.
 
-    Columns of another origin may come to stand beside the scaled ones (`fit_beside`). Rows that have none of their own, such
-    as new items, get what a linear map from their scaled columns predicts.
+    Columns of another origin may stand beside the scaled ones (`fit_beside`). Rows that have none of their own, such as
+    new items, get what a linear map from their scaled columns predicts.
     """
 
-    beside_map_: np.ndarray | None = None  # [n scaled, n beside]
+    beside_map_: NDArray[np.float64] | None = None  # [n scaled, n beside]
     beside_scale_ = 1.0
 
     def __init__(self, mode: str = "zscore", n_components: int | None = None) -> None:
         self.mode = mode
         self.n_components = n_components
 
-    def fit(self, x: np.ndarray) -> Scaler:
+    def fit(self, x: NDArray[np.floating[Any]]) -> Scaler:
         """Learns means and scales from `[n, dim]`, computed in float64.
 
         Raises:
@@ -58,20 +60,22 @@ class Scaler:
         self.dim_ = int(dim)
         self.mean_ = np.zeros(dim)
         self.scale_ = np.ones(dim)
-        self.components_ = None
+        self.components_: NDArray[np.float64] | None = None
         if self.mode in ("l2", "none"):
-            self._check_finite(x)
+            check_finite(x)
             return self
-        total, squares = np.zeros(dim), np.zeros(dim)
-        for batch in self._batches(x):
-            total += batch.sum(0)
-        self.mean_ = total / len(x)
-        if not rotates:
-            for batch in self._batches(x):
-                squares += np.square(batch - self.mean_).sum(0)
-            self.scale_ = _without_zeros(np.sqrt(squares / len(x)), np.abs(self.mean_))
-            return self
-        covariance = np.zeros((dim, dim))
+        self.mean_ = sum((batch.sum(0) for batch in self._batches(x)), start=np.zeros(dim)) / len(x)
+        if rotates:
+            self._fit_components(x)
+        else:
+            squares = (np.square(batch - self.mean_).sum(0) for batch in self._batches(x))
+            deviations = np.sqrt(sum(squares, start=np.zeros(dim)) / len(x))
+            # 1 in place of those that are zero but for rounding
+            self.scale_ = np.where(deviations > 1e-6 * np.abs(self.mean_), deviations, 1.0)
+        return self
+
+    def _fit_components(self, x: NDArray[Any]) -> None:
+        covariance = np.zeros((self.dim_, self.dim_))
         # one thread: the order of summation, and with it the last bits, must not depend on their number
         with threadpool_limits(1):
             for batch in self._batches(x):
@@ -88,9 +92,10 @@ class Scaler:
         self.scale_ = np.ones(kept)
         if self.mode == "whiten":
             self.scale_ = np.sqrt(np.where(np.arange(kept) < varying, variances[:kept], 1.0))
-        return self
 
-    def fit_beside(self, scaled: np.ndarray, beside: np.ndarray, weight: float) -> np.ndarray:
+    def fit_beside(
+        self, scaled: NDArray[np.float32], beside: NDArray[np.floating[Any]], weight: float
+    ) -> NDArray[np.float32]:
         """Scaled rows with more columns: `[n, n scaled + n beside]`, for the rows that the map is learned from.
 
         Args:
@@ -111,48 +116,44 @@ class Scaler:
             products = x.T @ x
             ridge = 0.01 * np.trace(products) / len(products) + np.finfo(float).tiny
             self.beside_map_ = np.linalg.solve(products + ridge * np.eye(len(products)), x.T @ y)
-        whole = self._with_beside(scaled)
+        whole = self._with_beside(scaled, self.beside_map_)
         whole[own, scaled.shape[1] :] = self.beside_scale_ * beside[own]
         return whole
 
-    def _with_beside(self, scaled: np.ndarray) -> np.ndarray:
+    def _with_beside(self, scaled: NDArray[np.float32], beside_map: NDArray[np.float64]) -> NDArray[np.float32]:
         with threadpool_limits(1):
-            predicted = scaled.astype(np.float64) @ self.beside_map_
+            predicted = scaled.astype(np.float64) @ beside_map
         length = np.linalg.norm(predicted, axis=1, keepdims=True)
         predicted *= self.beside_scale_ / np.where(length > 0, length, 1.0)
         return np.concatenate([scaled, predicted], 1, dtype=np.float32)
 
-    def transform(self, x: np.ndarray) -> np.ndarray:
+    def transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Scaled embeddings (see `scale`), and what stands beside them."""
         scaled = self.scale(x)
-        return scaled if self.beside_map_ is None else self._with_beside(scaled)
+        return scaled if self.beside_map_ is None else self._with_beside(scaled, self.beside_map_)
 
-    def scale(self, x: np.ndarray) -> np.ndarray:
+    def scale(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Scaled embeddings, float32 `[n, dim]` (`[n, n_components]` for `pca` and `whiten`)."""
         if not hasattr(self, "dim_"):
             raise ValueError("the scaler is not fitted yet: call fit first.")
         x = np.asarray(x)
         if x.ndim != 2 or x.shape[1] != self.dim_:
             raise ValueError(f"embeddings must be [n, {self.dim_}] as in fit, got {x.shape}.")
-        width = self.dim_ if self.components_ is None else self.components_.shape[1]
-        out = np.empty((len(x), width), dtype=np.float32)
-        start = 0
-        for batch in self._batches(x):
-            stop = start + len(batch)
-            if self.mode == "none":
-                out[start:stop] = batch
-            elif self.mode == "l2":
+        out = np.empty((len(x), len(self.scale_)), dtype=np.float32)
+        for number, batch in enumerate(self._batches(x)):
+            if self.mode == "l2":
                 norms = np.linalg.norm(batch, axis=1, keepdims=True)
-                out[start:stop] = batch / np.where(norms > 0, norms, 1.0)
-            elif self.components_ is None:
-                out[start:stop] = (batch - self.mean_) / self.scale_
+                batch = batch / np.where(norms > 0, norms, 1.0)
             else:
-                with threadpool_limits(1):
-                    out[start:stop] = (batch - self.mean_) @ self.components_ / self.scale_
-            start = stop
+                batch = batch - self.mean_
+                if self.components_ is not None:
+                    with threadpool_limits(1):
+                        batch = batch @ self.components_
+                batch = batch / self.scale_
+            out[number * BATCH_ROWS : number * BATCH_ROWS + len(batch)] = batch
         return out
 
-    def fit_transform(self, x: np.ndarray) -> np.ndarray:
+    def fit_transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """`fit(x)` and then `transform(x)`."""
         return self.fit(x).transform(x)
 
@@ -179,21 +180,9 @@ class Scaler:
                 setattr(scaler, key, None if value is None else value.numpy())
         return scaler
 
-    def _batches(self, x: np.ndarray) -> Iterator[np.ndarray]:
+    def _batches(self, x: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
         """Checked batches in float64."""
         for start in range(0, len(x), BATCH_ROWS):
             batch = x[start : start + BATCH_ROWS].astype(np.float64)
-            self._check_finite(batch, start)
+            check_finite(batch, start)
             yield batch
-
-    @staticmethod
-    def _check_finite(x: np.ndarray, start: int = 0) -> None:
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
-            first = start + int(np.argmin(finite))
-            raise ValueError(f"embeddings hold NaN or infinity (first in row {first}): clean or drop these items.")
-
-
-def _without_zeros(deviations: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
-    """Standard deviations with 1 in place of those that are zero but for rounding."""
-    return np.where(deviations > 1e-6 * magnitudes, deviations, 1.0)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from recbole_tiger.cli import main
-from recbole_tiger.quantization import rqvae
+from recbole_tiger.quantization.rqvae.training import Training
 from recbole_tiger.quick_start import run_recbole_tiger
 
 KEYS = (
@@ -63,7 +63,7 @@ def test_the_last_of_several_config_files_wins(toy, workplace):
 
 def test_a_killed_tokenizer_goes_on_where_it_was(toy, workplace, monkeypatch):
     more = ("--semantic_id=rqvae", "--rqvae_epochs=10", "--rqvae_checkpoint_interval=2")
-    original, epochs = rqvae._Training.run_epoch, []
+    original, epochs = Training.run_epoch, []
 
     def run_epoch(self):
         if len(epochs) == 5:
@@ -72,11 +72,11 @@ def test_a_killed_tokenizer_goes_on_where_it_was(toy, workplace, monkeypatch):
         original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rqvae._Training, "run_epoch", run_epoch)
+        patch.setattr(Training, "run_epoch", run_epoch)
         assert command(toy, *more) == 130
     assert len(list(workplace.glob("saved/cache/*.unfinished.pth"))) == 1
     epochs.clear()
-    monkeypatch.setattr(rqvae._Training, "run_epoch", lambda self: (epochs.append(self.epoch), original(self)))
+    monkeypatch.setattr(Training, "run_epoch", lambda self: (epochs.append(self.epoch), original(self)))
     assert command(toy, *more, "--semantic_id_file=resumed.json") == 0
     assert epochs == list(range(4, 10))
     assert not list(workplace.glob("saved/cache/*.unfinished.pth"))

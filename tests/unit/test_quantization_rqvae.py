@@ -5,9 +5,11 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from recbole_tiger.quantization import build_quantizer, rqvae
+from recbole_tiger.quantization import build_quantizer
 from recbole_tiger.quantization.kmeans import kmeans
 from recbole_tiger.quantization.rqvae import RQVAE
+from recbole_tiger.quantization.rqvae import training as training_module
+from recbole_tiger.quantization.rqvae.training import Training
 from recbole_tiger.quantization.vqvae import VQVAE
 
 SMALL = {"hidden_sizes": [40, 36], "latent_dim": 33, "batch_size": 64, "epochs": 6, "random_state": 3}
@@ -23,7 +25,7 @@ def x():
 def training(model, x):
     """A training run before its first epoch."""
     model.codebook_sizes_, model.dim_, model.n_items_ = model._check_sizes(), x.shape[1], len(x)
-    return rqvae._Training(model, torch.from_numpy(x))
+    return Training(model, torch.from_numpy(x))
 
 
 def literal_rqvae(network, x, beta):
@@ -77,13 +79,13 @@ def test_loss_gradients_and_codes_are_the_papers(x, cls, literal, beta):
     parameters = dict(run.network.named_parameters())
     gradients = torch.autograd.grad(expected, list(parameters.values()))
 
-    losses, counts, _ = run.backward(batch)
-    torch.testing.assert_close(losses.sum(), expected, rtol=1e-5, atol=0)
+    found = run.backward(batch)
+    torch.testing.assert_close(found.losses.sum(), expected, rtol=1e-5, atol=0)
     for (key, parameter), gradient in zip(parameters.items(), gradients, strict=True):
         torch.testing.assert_close(
             parameter.grad, gradient, rtol=1e-4, atol=1e-4 * gradient.abs().max().item(), msg=key
         )
-    for level, count in enumerate(counts):
+    for level, count in enumerate(found.counts):
         np.testing.assert_array_equal(count.numpy(), np.bincount(codes[:, level], minlength=len(count)))
     model.network_ = run.network.state_dict()
     np.testing.assert_array_equal(model.transform(x[:70]), codes)
@@ -141,7 +143,7 @@ def test_moving_averages_are_the_literal_ones(x):
     codebooks = [codebook.detach().clone() for codebook in run.network.codebooks]
     state = [(count.clone(), total.clone()) for count, total in run.ema]
     residual = run.network.encoder(batch).detach()
-    _, counts = run.step(batch)
+    run.step(batch)
     for level, codebook in enumerate(codebooks):
         codes = torch.cdist(residual, codebook).argmin(1)
         old_count, old_total = state[level]
@@ -188,14 +190,14 @@ def test_training_lowers_the_loss(x, update, learner):
     ],
 )
 def test_stopped_and_resumed_is_never_stopped(x, tmp_path, monkeypatch, stop_after, changes):
-    monkeypatch.setattr(rqvae, "EARLY_STOP_INTERVAL", 2)
+    monkeypatch.setattr(training_module, "EARLY_STOP_INTERVAL", 2)
 
     def make():
         return RQVAE(codebook_size=8, checkpoint_interval=1, **SMALL | {"epochs": 10} | changes)
 
     whole = make().fit(x)
     path = tmp_path / "new" / "rqvae.pt"
-    run_epoch = rqvae._Training.run_epoch
+    run_epoch = Training.run_epoch
 
     def killed(self):
         if self.epoch == stop_after:
@@ -203,11 +205,11 @@ def test_stopped_and_resumed_is_never_stopped(x, tmp_path, monkeypatch, stop_aft
         run_epoch(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rqvae._Training, "run_epoch", killed)
+        patch.setattr(Training, "run_epoch", killed)
         with pytest.raises(KeyboardInterrupt):
             make().fit(x, checkpoint=path)
     done = []
-    monkeypatch.setattr(rqvae._Training, "run_epoch", lambda self: (done.append(self.epoch), run_epoch(self)))
+    monkeypatch.setattr(Training, "run_epoch", lambda self: (done.append(self.epoch), run_epoch(self)))
     resumed = make().fit(x, checkpoint=path)
     assert done[0] == stop_after  # it did go on from there
     assert resumed.history_ == whole.history_
@@ -271,8 +273,8 @@ def test_restart_brings_dead_codes_back(x):
 
 
 def test_early_stop_waits_for_usage_and_reconstruction(x, monkeypatch):
-    monkeypatch.setattr(rqvae, "EARLY_STOP_INTERVAL", 2)
-    monkeypatch.setattr(rqvae, "EARLY_STOP_GAIN", 0.2)
+    monkeypatch.setattr(training_module, "EARLY_STOP_INTERVAL", 2)
+    monkeypatch.setattr(training_module, "EARLY_STOP_GAIN", 0.2)
     settings = SMALL | {"epochs": 40}
     stopped = RQVAE(codebook_size=8, early_stop_patience=2, usage_target=0.1, **settings).fit(x).history_
     curve = np.array(stopped["reconstruction"]).reshape(-1, 2).mean(1)
