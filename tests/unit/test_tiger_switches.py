@@ -328,7 +328,7 @@ def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switch
         )
 
 
-def test_freely_written_ids_are_those_of_a_dense_softmax(toy):
+def test_unconstrained_ids_are_those_of_a_dense_softmax(toy):
     _, data, model = made(toy, **ALL)
     with_random_tables(model).eval()
     network, table = model.tree_network, model.prepared_ids.table
