@@ -53,7 +53,7 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
         ProcessDied, ProcessLost: a process on this machine, or on another one, ended without an error.
         TrainingStopped: all were asked to stop.
     """
-    store = _meeting_point(topology) if topology.offset == 0 else None
+    store = _first_store(topology) if topology.offset == 0 else None
     port = topology.port if store is None else store.port
     context: Any = multiprocessing.get_context(START_METHOD)
     running: dict[Connection, BaseProcess] = {}
@@ -84,7 +84,7 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
         del store  # the port is free again, though the stack of an error may keep this frame
 
 
-def _meeting_point(topology: Topology) -> dist.TCPStore:
+def _first_store(topology: Topology) -> dist.TCPStore:
     try:
         return dist.TCPStore(
             topology.ip, topology.port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30)

@@ -37,14 +37,13 @@ class Topology:
 
     @classmethod
     def of(cls, config: Config) -> Topology:
-        """What a configuration asks for.
+        """What a checked configuration asks for.
 
         Raises:
-            ConfigError: for a number or an address that cannot be meant.
+            ConfigError: for numbers that do not fit together, or several machines without an address.
         """
-        here = _number(config, "nproc", 1, low=1)
-        everywhere = _number(config, "world_size", -1, low=-1)
-        offset = _number(config, "group_offset", 0, low=0)
+        here, offset, port = config["nproc"] or 1, config["group_offset"] or 0, int(config["port"] or 0)
+        everywhere = config["world_size"] or -1
         if everywhere <= 0:  # RecBole's way of saying that there is no other machine
             everywhere = here
         if here + offset > everywhere:
@@ -53,23 +52,13 @@ class Topology:
                 f"group_offset={offset} number them up to {here + offset}; raise world_size, or leave both out for one "
                 "machine"
             )
-        port = str(config["port"] or 0)
-        if not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"port={config['port']!r} must be a whole number up to 65535")
-        if everywhere > here and not (config["ip"] and int(port)):
+        if everywhere > here and not (config["ip"] and port):
             raise ConfigError(
                 f"world_size={everywhere} is more than nproc={here}: the processes of several machines meet at --ip=…, "
                 "an address of the machine with group_offset=0, and --port=…, a free one there; give both on all "
                 "machines"
             )
-        return cls(here, everywhere, config["ip"] or "localhost", int(port), offset)
-
-
-def _number(config: Config, key: str, default: int, low: int) -> int:
-    value = default if config[key] is None else config[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"{key}={value!r} must be a whole number of at least {low}")
-    return value
+        return cls(here, everywhere, config["ip"] or "localhost", port, offset)
 
 
 def check_processes(config: Config, can_spread: bool) -> None:
