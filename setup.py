@@ -6,8 +6,8 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-# `properties`, `dataset_prep` and the spaces of `hpo` stand beside the library in the checkout and inside it in a wheel: as
-# top-level packages their names would be too general.
+# `properties`, `dataset_prep` and the spaces of `hpo` stand beside the library in the checkout and inside it in a
+# wheel: as top-level packages their names would be too general.
 INSIDE = {f"recbole_tiger.{name}": name for name in ("properties", "dataset_prep") if (ROOT / name).is_dir()}
 for folder in ("model", "dataset", "semantic_id"):
     INSIDE[f"recbole_tiger.properties.{folder}"] = f"properties/{folder}"

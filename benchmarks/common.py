@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: sides that take turns, the floor of a machine, the table of goals, peers of a T5."""
+"""What the benchmark scripts share: sides that take turns, a machine's floor, the table of goals, peers of a T5."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ Side = Callable[[], object]
 
 
 def take_turns(sides: dict[str, Side], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every side, the sides taking turns; one untimed turn first. A float that a side returns is its time."""
+    """Seconds of every side, the sides taking turns; one untimed turn first.
+
+    A float that a side returns is its time.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats + 1):
         for name, side in sides.items():
@@ -65,8 +68,9 @@ def gemm_rate() -> float:
 
 
 def t5_flops(config, lengths: np.ndarray, rows: int, n_logits: int) -> float:
-    """Floating-point operations of the matrix products of a pass forward: real tokens only, keys and values of a history
-    once. The decoder's attention to itself is left out: a few tokens.
+    """Floating-point operations of the matrix products of a forward pass.
+
+    Real tokens only, keys and values of a history once. The decoder's attention to itself is left out: a few tokens.
 
     Args:
         config: a `T5Config`.

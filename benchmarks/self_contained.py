@@ -1,15 +1,16 @@
-"""One leaderboard run on a bare machine: nothing is downloaded, it stops in time, and what comes back continues elsewhere.
+"""One leaderboard run on a bare machine: nothing is downloaded, it stops in time, and it resumes elsewhere.
 
     python benchmarks/self_contained.py --output=FOLDER [--state=FOLDER] [--wheels=FOLDER] [--minutes=9]
                                         -- --model=TIGER,SASRec --dataset=amazon-beauty --seeds=2024,2025,2026 …
 
-For a machine with Python, torch and CUDA but no package registry, whose commands may take only so many minutes. What follows
-`--` is a leaderboard as `run_recbole_tiger.py` takes it; name data and precomputed embeddings in it (`--data_path`,
-`--content_encoder=precomputed --content_file`). Packages that are missing come from the wheels in `--wheels`
-(`pip download --no-deps recbole==1.2.1 colorlog thop texttable plotly` elsewhere). Everything that is made lies below
-`--output`: `board` (one folder per run with its metrics, curves, ranks and last.pth, and the tables), `cache` (Semantic IDs),
-`log.txt` and `machine.json`. After `--minutes` the run is asked to stop, writes its checkpoint and ends with status 3; the same
-command with `--state` naming the output of the last one goes on from the very step. Status 0: all runs are done.
+For a machine with Python, torch and CUDA but no package registry, whose commands may take only so many minutes. What
+follows `--` is a leaderboard as `run_recbole_tiger.py` takes it; name data and precomputed embeddings in it
+(`--data_path`, `--content_encoder=precomputed --content_file`). Packages that are missing come from the wheels in
+`--wheels` (`pip download --no-deps recbole==1.2.1 colorlog thop texttable plotly` elsewhere). Everything that is made
+lies below `--output`: `board` (one folder per run with its metrics, curves, ranks and last.pth, and the tables),
+`cache` (Semantic IDs), `log.txt` and `machine.json`. After `--minutes` the run is asked to stop, writes its checkpoint
+and ends with status 3; the same command with `--state` naming the output of the last one resumes at the exact step.
+Status 0: all runs are done.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def missing_packages() -> list[str]:
 
 
 def install_wheels(wheels: Path, target: Path) -> None:
-    """Put all wheels of a folder where the run finds them, as they are: no registry is asked and nothing is resolved."""
+    """Put all wheels of a folder where the run finds them; no registry is asked and nothing is resolved."""
     files = sorted(str(wheel) for wheel in wheels.glob("*.whl"))
     if not files:
         raise SystemExit(f"--wheels={wheels} holds no .whl file")
@@ -84,7 +85,10 @@ def describe_machine() -> dict:
 
 
 def run_for(command: Sequence[str], seconds: float, log: Path, environment: dict) -> tuple[int, bool]:
-    """Run a command, its output to the terminal and a file; after so many seconds SIGTERM. Its status, and if it was cut."""
+    """Run a command, its output to the terminal and a file; after so many seconds SIGTERM.
+
+    Returns its status, and whether it was cut.
+    """
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )

@@ -5,16 +5,16 @@
                                   [--threads=2] [--repeats=5] [--steps=8] [--batch=256] [--output=FILE.json]
 
 All models have the paper's size. Every side trains on the same examples: all prefixes of the training sequences of some
-users of the dataset, spread evenly over their lengths, `steps` batches in all; only `data_path` takes the whole dataset.
-Ours is the loop of a run (`TIGERTrainer`). Peers: Hugging Face's T5 with our weights, padded to 81 tokens, under
-RecBole's own augmentation, loader and trainer; cornac 3.0.1's TIGER, its own `_fit_seq2seq`, in the Python that `--cornac`
-names (cornac needs numpy 2, RecBole's pinned versions numpy 1: give cornac, torch and transformers an environment of
-their own). Before anything is timed, both sides' examples are asserted to be the same, and so are their losses, step by
-step on the peer's batches without dropout, in double precision: in single, Adam turns gradients that are nothing but
-rounding into whole steps, and after some of them two correct sides differ by more than the tolerance. Then sides take turns
-(A/B/A/B) in single precision with dropout 0.1, and each figure is the median of the repeats. `--parts=compile` puts
-`compile=True` beside the loop as it is: minutes of compiling first. `--sizes=small` and `--interactions=10000` try the
-script out in seconds.
+users of the dataset, spread evenly over their lengths, `steps` batches in all; only `data_path` takes the whole
+dataset. Ours is the loop of a run (`TIGERTrainer`). Peers: Hugging Face's T5 with our weights, padded to 81 tokens,
+under RecBole's own augmentation, loader and trainer; cornac 3.0.1's TIGER, its own `_fit_seq2seq`, in the Python that
+`--cornac` names (cornac needs numpy 2, RecBole's pinned versions numpy 1: give cornac, torch and transformers an
+environment of their own). Before anything is timed, both sides' examples are asserted to be the same, and so are their
+losses, step by step on the peer's batches without dropout, in double precision: in single, Adam turns gradients that
+are nothing but rounding into whole steps, and after some of them two correct sides differ by more than the tolerance.
+Then sides take turns (A/B/A/B) in single precision with dropout 0.1, and each figure is the median of the repeats.
+`--parts=compile` puts `compile=True` beside the loop as it is: minutes of compiling first. `--sizes=small` and
+`--interactions=10000` try the script out in seconds.
 """
 
 from __future__ import annotations
@@ -389,7 +389,7 @@ class StockLoop:
 
 
 def part_padded(options, data: PreparedData, part: Part, table: Table, parts: Sequence[str]) -> None:
-    """The padded peer beside our prefixes, and beside one pass for all positions of a user, as many targets per step."""
+    """The padded peer beside our prefixes, and beside one pass for all positions of a user; equal targets per step."""
     equal = Loop(options, data, part, dropout_rate=0.0)
     losses, batches = StockLoop(options, data, part, equal).recorded_epoch()
     assert_same_examples(equal, batches, "RecBole's loader")
@@ -456,7 +456,7 @@ def part_cornac(options, data: PreparedData, part: Part, table: Table) -> None:
         steps = torch.load(folder / "steps.pt", weights_only=True)
         batches = [cornac_batch(*batch, len(given["codes"]), equal.names) for batch in steps["batches"]]
         assert_same_examples(equal, batches, "cornac")
-        # cornac adds the losses of the levels, where ours is their mean: Adam's steps are the same with an epsilon as small.
+        # cornac adds the losses of the levels, ours is their mean: Adam's steps are the same with an epsilon as small.
         for group in equal.trainer.optimizer.param_groups:
             group["eps"] /= len(ids.level_sizes)
         losses = [loss / len(ids.level_sizes) for loss in steps["losses"]]
@@ -542,7 +542,7 @@ def prepare_worker(options: argparse.Namespace) -> None:
 
 
 def part_prepare(options: argparse.Namespace, table: Table) -> None:
-    """Three processes, each from its start to the first batch; the file was just written, so the system has it in memory."""
+    """Three processes, each from its start to the first batch; the system has the new file in memory."""
     n = options.interactions
     name = f"synthetic-{n}"
     with tempfile.TemporaryDirectory() as folder:

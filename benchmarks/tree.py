@@ -3,10 +3,10 @@
     python benchmarks/tree.py [--part=epoch,evaluation,scale] [--threads=2] [--repeats=5] [--sizes=12000,100000,1000000]
                               [--key=value of a run: --dataset, --data_path, --content_encoder, …]
 
-`epoch` and `evaluation` work on a dataset, both models on the same split in the same run, each through its own trainer's
-steps: RecBole's loader and Adam for SASRec (cross-entropy, its shipped sizes), ours for TIGERTree. `scale` takes one
-optimizer step of each model on synthetic catalogues; histories are as long as those of an Amazon category, and items
-skewed. Sides take turns (A/B/A/B), figures are medians.
+`epoch` and `evaluation` work on a dataset, both models on the same split in the same run, each through its own
+trainer's steps: RecBole's loader and Adam for SASRec (cross-entropy, its shipped sizes), ours for TIGERTree. `scale`
+takes one optimizer step of each model on synthetic catalogues; histories are as long as those of an Amazon category,
+and items skewed. Sides take turns (A/B/A/B), figures are medians.
 """
 
 from __future__ import annotations

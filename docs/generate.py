@@ -2,7 +2,8 @@
 
     python docs/generate.py        # writes docs/reference/settings.md, command_line.md and the table of models.md
 
-A test holds the table of recipes in models.md equal to what this gives; the two reference pages are made at every build.
+A test holds the table of recipes in models.md equal to what this gives; the two reference pages are made at every
+build.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ def settings_page() -> str:
     """All settings of this package with type, default and meaning, by property file."""
     pages = [
         "# Settings\n",
-        "Every setting is written `--key=value`, in a YAML file (`--config_files`) or in `config_dict`: command line over dictionary over",
-        "files (the last one first) over the defaults below. Any key of [RecBole](https://recbole.io/docs/user_guide/config_settings.html)",
-        "works as well. An unknown key or an impossible value is an error before any work.\n",
+        "Every setting is written `--key=value`, in a YAML file (`--config_files`) or in `config_dict`: command line",
+        "over dictionary over files (the last one first) over the defaults below. Any key of",
+        "[RecBole](https://recbole.io/docs/user_guide/config_settings.html) works as well. An unknown key or an",
+        "impossible value is an error before any work.\n",
     ]
     groups = [("The protocol, and what all runs share", PROPERTIES / "overall.yaml")]
     groups += [

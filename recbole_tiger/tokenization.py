@@ -275,8 +275,8 @@ def _ids_from_file(config, items: list[str]) -> TokenizedCatalogue:
 def _ids_from_content(config, items: list[str], interactions: TrainingInteractions | None) -> TokenizedCatalogue:
     if max(np.atleast_1d(config["codebook_size"])) > len(items) and QUANTIZERS[config["semantic_id"]].learns_codewords:
         raise ConfigError(
-            f"codebook_size={config['codebook_size']} is larger than the catalogue ({len(items)} items): most codewords "
-            "could never be used; lower codebook_size"
+            f"codebook_size={config['codebook_size']} is larger than the catalogue ({len(items)} items): most "
+            "codewords could never be used; lower codebook_size"
         )
     if config["semantic_id"] == "random":  # the one method that looks at no content, so none is asked for
         content = Content([], np.arange(len(items), dtype=np.float64)[:, None])

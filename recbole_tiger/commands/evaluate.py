@@ -1,7 +1,7 @@
 """The command `evaluate`: finished runs from their best checkpoints, under other settings of evaluation.
 
-Input: a folder of finished runs and settings such as ``--mask_seen_items=True``. Output: a folder with a result for each,
-and their tables.
+Input: a folder of finished runs and settings such as ``--mask_seen_items=True``. Output: a folder with a result for
+each, and their tables.
 """
 
 from __future__ import annotations

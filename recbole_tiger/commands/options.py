@@ -24,8 +24,8 @@ class Command:
         summary: one line for the list of commands.
         description: what it does, for its own help.
         options: its own settings and those that are worth naming: key, what stands for the value, meaning.
-        reads_words: the function of the module that takes the words after the command and returns the exit status, where
-            that is not ``run(settings) -> text``.
+        reads_words: the function of the module that takes the words after the command and returns the exit status,
+            where that is not ``run(settings) -> text``.
     """
 
     module: str
@@ -59,10 +59,13 @@ TRAIN = Command(
         ("resume", "FILE", "continue from a run's last.pth"),
         ("nproc", "N", "train and evaluate in N processes, one per GPU where there are GPUs"),
         ("seeds", "A,B,...", "leaderboards: each row is trained once with each"),
-        ("leaderboard_dir", "FOLDER", "leaderboards: where the runs lie; by default a folder named by data and protocol"),
+        ("leaderboard_dir", "FOLDER",
+         "leaderboards: where the runs lie; by default a folder named by data and protocol"),
         ("split", "NAME", "leave_one_out (default), or temporal with --temporal_cutoffs=0.8,0.9 and --temporal_target"),
-        ("published", "True", "leaderboards: the numbers that the paper prints for this dataset, in a table of their own"),
-        ("ray", "True", "leaderboards: each run is a task of Ray, here or at --ray=ADDRESS, with --cpus_per_run and --gpus_per_run"),
+        ("published", "True",
+         "leaderboards: the numbers that the paper prints for this dataset, in a table of their own"),
+        ("ray", "True", "leaderboards: each run is a task of Ray, here or at --ray=ADDRESS, with --cpus_per_run and "
+         "--gpus_per_run"),
         _ANY,
     ),
 )  # fmt: skip
@@ -75,29 +78,35 @@ COMMANDS: dict[str, Command] = {
         (
             ("runs", "FOLDER", "every finished run below this folder (saved)"),
             ("published", "True", "the numbers that the paper prints for its datasets, in tables of their own"),
-            ("output", "FOLDER", "where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs"),
+            ("output", "FOLDER",
+             "where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs"),
         ),
     ),
     "evaluate": Command(
         "evaluate",
         "finished runs once more, under other settings of evaluation (mask, beams, list lengths)",
-        "Evaluates finished runs again, from their best checkpoints, under other settings of evaluation; trains nothing.",
+        "Evaluates finished runs again, from their best checkpoints, under other settings of evaluation; trains "
+        "nothing.",
         (
             ("runs", "FOLDER", "every finished run below this folder"),
-            ("output", "FOLDER", "a folder for the results, which the leaderboard command reads too; the same command resumes "
-             "where it was killed; by default beside the runs, named by the settings"),
+            ("output", "FOLDER", "a folder for the results, which the leaderboard command reads too; the same command "
+             "resumes where it was killed; by default beside the runs, named by the settings"),
             ("mask_seen_items", "True", "leave previously interacted items out of the lists"),
-            ("topk", "5,10,...", "list lengths; also metrics, beam_size, scoring, temperature, likelihood, rescore_weight"),
+            ("topk", "5,10,...",
+             "list lengths; also metrics, beam_size, scoring, temperature, likelihood, rescore_weight"),
         ),
     ),
     "ids": Command(
         "ids",
         "semantic IDs without training a recommender, and a report on them",
-        "Makes semantic IDs without training a recommender, writes them as JSON {item_id: [codes]}, and reports on their quality.",
+        "Makes semantic IDs without training a recommender, writes them as JSON {item_id: [codes]}, and reports on "
+        "their quality.",
         (
             ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
-            ("semantic_id", "A,B,...", "one or several tokenizers: rqvae, rkmeans, hierarchical_kmeans, vqvae, pq, lsh, random, file"),
-            ("semantic_id_file", "FILE", "where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read"),
+            ("semantic_id", "A,B,...",
+             "one or several tokenizers: rqvae, rkmeans, hierarchical_kmeans, vqvae, pq, lsh, random, file"),
+            ("semantic_id_file", "FILE",
+             "where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read"),
             ("output_dir", "FOLDER", "a folder that does not exist yet, for report.json, report.html and the IDs"),
             ("recipe", "NAME", "the settings of this TIGER recipe"),
             _ANY,
@@ -106,7 +115,8 @@ COMMANDS: dict[str, Command] = {
     "cold-start": Command(
         "cold_start",
         "how often cold-start (unseen) items are found",
-        "Trains without some of the test items, gives them semantic IDs afterwards, and measures how often they are found.",
+        "Trains without some of the test items, gives them semantic IDs afterwards, and measures how often they are "
+        "found.",
         (
             ("cold_share", "A,B,...", "share of the test items that become unseen (0.05); each is a run of its own"),
             ("seeds", "A,B,...", "draws of unseen items, each with a run of its own; by default the run's seed"),
@@ -114,8 +124,8 @@ COMMANDS: dict[str, Command] = {
             ("epsilon", "SHARE", "the largest share of unseen items in a list, for the picture over K (0.1)"),
             ("epsilons", "A,B,...", "the same, for the picture over epsilon (0,0.05,0.1,0.2,0.3,0.5,1)"),
             ("epsilon_k", "K", "the length of the lists of that picture (10)"),
-            ("prefix_length", "A,B,...", "codewords that an unseen item shares with a predicted ID (id_length); each is a column of "
-             "its own, of the same trained run"),
+            ("prefix_length", "A,B,...", "codewords that an unseen item shares with a predicted ID (id_length); each "
+             "is a column of its own, of the same trained run"),
             ("checkpoint", "FILE", "take the settings of this run; it is trained anew, without the unseen items"),
             ("output_dir", "FOLDER", _FOLDER),
             _ANY,
@@ -124,12 +134,13 @@ COMMANDS: dict[str, Command] = {
     "diversity": Command(
         "diversity",
         "categories of recommendations sampled at several temperatures",
-        "Samples recommendations at several temperatures and measures the entropy of their categories, and Recall beside it.",
+        "Samples recommendations at several temperatures and measures the entropy of their categories, and Recall "
+        "beside it.",
         (
             _CHECKPOINT,
             ("temperatures", "A,B,...", "(1.0,1.5,2.0)"),
-            ("levels", "A,B,...", "the temperature holds for one level of the ID only, each of these in turn (1 is the first codeword); "
-             "0, the default, is for all levels together"),
+            ("levels", "A,B,...", "the temperature holds for one level of the ID only, each of these in turn (1 is the "
+             "first codeword); 0, the default, is for all levels together"),
             ("k", "A,B,...", "lengths of the lists (10,20,50)"),
             ("category", "COLUMN", "the column of the .item file (item_feature)"),
             ("category_depth", "N", "names of a category path that make up a category (2)"),
@@ -141,8 +152,8 @@ COMMANDS: dict[str, Command] = {
     "invalid-ids": Command(
         "invalid_ids",
         "how many IDs of unconstrained generation belong to no item",
-        "Lets a trained model generate semantic IDs without constraint and counts those that no item has, beside the constrained "
-        "search.",
+        "Lets a trained model generate semantic IDs without constraint and counts those that no item has, beside the "
+        "constrained search.",
         (
             _CHECKPOINT,
             ("k", "K", "the longest list (50)"),
@@ -157,7 +168,8 @@ COMMANDS: dict[str, Command] = {
         "Times TIGER beside SASRec with an exact inner product and with an ANN index, on synthetic catalogues.",
         (
             ("n_items", "A,B,...", "sizes of the catalogues (12000,100000,1000000)"),
-            ("beams", "A,B,...", "(50,10,20); the first of this and the next two is the base, the others vary one of them"),
+            ("beams", "A,B,...",
+             "(50,10,20); the first of this and the next two is the base, the others vary one of them"),
             ("id_lengths", "A,B,...", "learned codewords per item (3,4,6); the collision token comes on top"),
             ("codebook_sizes", "A,B,...", "(256,64)"),
             ("k", "K", "length of the lists (10)"),
@@ -166,7 +178,8 @@ COMMANDS: dict[str, Command] = {
             ("threads", "N", "of torch and of the ANN index (2)"),
             ("ann", "NAME", "faiss or hnswlib; by default the one that is installed (extra 'ann'), or neither"),
             ("output_dir", "FOLDER", _FOLDER),
-            ("any_key", "VALUE", "every setting of TIGER's tuned recipe: --d_model, --num_decoder_layers, --scoring, ..."),
+            ("any_key", "VALUE",
+             "every setting of TIGER's tuned recipe: --d_model, --num_decoder_layers, --scoring, ..."),
         ),
     ),
     "report": Command(
@@ -181,13 +194,14 @@ COMMANDS: dict[str, Command] = {
     "recommend": Command(
         "recommend",
         "recommendations from a trained checkpoint, for any history",
-        "Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint alone.",
+        "Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint "
+        "alone.",
         (
             ("checkpoint", "FILE", "best.pth of a run"),
             ("history", "A,B,...", "titles or item ids, in time order, as they are written in the data"),
             ("user", "ID", "the user, for models with user tokens"),
-            ("histories", "FILE", ".csv, .tsv, .inter or .parquet: one line per interaction with the columns of the user and the item, "
-             "in time order, or in any order with a column of the time"),
+            ("histories", "FILE", ".csv, .tsv, .inter or .parquet: one line per interaction with the columns of the "
+             "user and the item, in time order, or in any order with a column of the time"),
             ("output", "FILE", ".csv or .parquet, which must not exist"),
             ("k", "K", "items for each history (10)"),
             ("exclude_seen", "True", "leave out the items of the history"),
@@ -199,8 +213,9 @@ COMMANDS: dict[str, Command] = {
             ("unknown", "skip", "leave out items of a history that the model does not know, instead of stopping"),
         ),
     ),
-    "prepare": Command("prepare", "a dataset from raw files: Amazon, MovieLens, Steam, S3-Rec, any table; or a check of one",
-                       reads_words="run"),
+    "prepare": Command(
+        "prepare", "a dataset from raw files: Amazon, MovieLens, Steam, S3-Rec, any table; or a check of one",
+        reads_words="run"),
     "tune": Command("tune", "a hyper-parameter sweep on Ray Tune", reads_words="main"),
 }  # fmt: skip
 

@@ -125,8 +125,8 @@ def metrics_of_ranks(config, ranks: np.ndarray) -> OrderedDict:
 def expected_metrics(config, ranks: np.ndarray, ties: np.ndarray) -> OrderedDict:
     """RecBole's top-k metrics when tied items come in random order, in expectation, unrounded.
 
-    A held-out item that shares the places ``r .. r + t - 1`` with t - 1 others stands at each with probability 1 / t, and
-    a metric of one held-out item is a function of its place, so the mean over users is a sum over places.
+    A held-out item that shares the ranks ``r .. r + t - 1`` with t - 1 others stands at each with probability 1 / t,
+    and a metric of one held-out item is a function of its rank, so the mean over users is a sum over ranks.
 
     Args:
         ranks: [n] first place of each held-out item's group, from 0; -1 for a miss.

@@ -3,8 +3,8 @@
 Comes in: the rank of every user's held-out item under each model. Goes out: bootstrap intervals over users and paired
 tests against one row, corrected for the number of rows. Everything is deterministic.
 
-The users are the sample here: a row's seeds are averaged for each user first, so an interval speaks of these trained models
-on other users of the same kind. How much training itself varies is the standard deviation over seeds.
+The users are the sample here: a row's seeds are averaged for each user first, so an interval speaks of these trained
+models on other users of the same kind. How much training itself varies is the standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def load_ranks(path: str | Path, phase: str = "test") -> Ranks:
         raise
     except Exception as error:  # a damaged zip raises a dozen kinds
         raise ValueError(
-            f"'{path}' is damaged or holds no ranks of the {phase} items ({error}); delete the run's folder and run again"
+            f"'{path}' is damaged or holds no ranks of the {phase} items ({error}); "
+            "delete the run's folder and run again"
         ) from error
     return Ranks(users=np.cumsum(steps, dtype=np.int64), ranks=ranks, ties=ties)
 

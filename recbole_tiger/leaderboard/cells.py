@@ -13,7 +13,10 @@ from recbole_tiger.evaluation.significance import has_user_values
 from recbole_tiger.leaderboard.table import Leaderboard
 from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split
 
-SHARED_FUTURE = "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after them."
+SHARED_FUTURE = (
+    "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after "
+    "them."
+)
 #: How the best values are marked in cells.
 MARKS = "* best, + second best"
 
@@ -122,9 +125,9 @@ def notes(board: Leaderboard) -> list[str]:
         lines.append("Mean ± standard deviation over seeds.")
     if board.n_resamples:
         lines.append(
-            f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for each "
-            f"user; p: paired t-test against {board.reference}, then Holm's correction for {len(board.rows) - 1} "
-            "comparisons."
+            f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for "
+            f"each user; p: paired t-test against {board.reference}, then Holm's correction for "
+            f"{len(board.rows) - 1} comparisons."
         )
     split = board.protocol["eval_args"]["split"]
     if split == LEAVE_ONE_OUT:
@@ -175,7 +178,7 @@ def _periods(split: Mapping, target: str) -> str:
     ends, test = split["dates"], split["test"]
     history = "everything before it, within the period as well" if target == "last" else "what came before the period"
     return (
-        f"Models learn from the {split['training_interactions']:,} interactions before {ends[0]}, are selected on those "
-        f"before {ends[1]} and tested on the rest: each user's {target} item of a period, from {history}. Of the test "
-        f"targets {test['new_items']:,} are items without a training interaction."
+        f"Models learn from the {split['training_interactions']:,} interactions before {ends[0]}, are selected on "
+        f"those before {ends[1]} and tested on the rest: each user's {target} item of a period, from {history}. Of the "
+        f"test targets {test['new_items']:,} are items without a training interaction."
     )

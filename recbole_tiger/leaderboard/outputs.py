@@ -1,7 +1,7 @@
 """The files and the text of leaderboards.
 
-Input: runs and tables. Output: ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and ``.html`` in a folder, and what a command
-prints.
+Input: runs and tables. Output: ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and ``.html`` in a folder, and what a
+command prints.
 """
 
 from __future__ import annotations

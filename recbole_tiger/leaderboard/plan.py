@@ -1,7 +1,7 @@
 """The plan of a leaderboard: from rows, seeds and settings to the runs that make it.
 
-Input: ``--model=A,B[key=value],C --seeds=1,2`` and settings. Output: a :class:`Plan` with one :class:`Task` per run, each with a
-folder of its own named by everything that the run depends on.
+Input: ``--model=A,B[key=value],C --seeds=1,2`` and settings. Output: a :class:`Plan` with one :class:`Task` per run,
+each with a folder of its own named by everything that the run depends on.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
             if key.partition("[")[0] in models:  # blocks of rows that are not in this table are left out
                 if not isinstance(value, Mapping):
                     raise ConfigError(
-                        f"config_files: '{file}' has '{key}: {value!r}', but the block of a model has lines 'key: value'"
+                        f"config_files: '{file}' has '{key}: {value!r}', but the block of a model has lines "
+                        "'key: value'"
                     )
                 blocks.setdefault(key, {}).update(value)
             elif key not in OF_THE_TABLE:
@@ -238,8 +239,8 @@ def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
             )
     if shared.get("world_size") or shared.get("group_offset"):
         raise ConfigError(
-            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); "
-            "leave both out"
+            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each "
+            "(--nproc=…); leave both out"
         )
     for key, value in shared.items():
         if not any(key in known_keys_of(name.model) for name in names):

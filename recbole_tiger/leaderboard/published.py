@@ -17,13 +17,13 @@ _FROM_S3REC = "S3-Rec"
 _FROM_P5 = "P5's code"
 _FROM_PAPER = "paper"
 NOTE = (
-    'Copied from Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023. Leave-one-out; seen items '
-    "are masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec); the paper does not say "
-    "whether they are for P5, whose code its authors ran with random item numbers, and for TIGER. Other code, tuning and "
-    "seeds than those of the table above: not to be ranked with its rows."
+    'Copied from Rajput et al., "Recommender Systems with Generative Retrieval", NeurIPS 2023. Leave-one-out; seen '
+    "items are masked in the source of the baseline rows, S3-Rec's repository (aHuiWang/CIKM2020-S3Rec); the paper "
+    "does not say whether they are for P5, whose code its authors ran with random item numbers, and for TIGER. Other "
+    "code, tuning and seeds than those of the table above: not to be ranked with its rows."
 )
 
-#: Table 1: for each dataset, under RecBole's name, the rows in the order printed, with METRICS and where they come from.
+#: Table 1: for each dataset, under RecBole's name, the rows in the order printed, with METRICS and their source.
 TABLE_1: dict[str, tuple[tuple[str, tuple[float, float, float, float], str], ...]] = {
     "amazon-beauty": (
         ("P5", (0.0163, 0.0107, 0.0254, 0.0136), _FROM_P5),

@@ -1,7 +1,7 @@
 """Reevaluation: the best checkpoints of finished runs under other settings of evaluation.
 
-Input: stored runs, and settings such as ``mask_seen_items=True``. Output: a run folder for each with a result of its own, as
-the leaderboard reads it. Nothing is trained, and the runs themselves stay as they are.
+Input: stored runs, and settings such as ``mask_seen_items=True``. Output: a run folder for each with a result of its
+own, as the leaderboard reads it. Nothing is trained, and the runs themselves stay as they are.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         machine: keys of :data:`OF_THE_MACHINE`.
 
     Returns:
-        The result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its curve,
-        its ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of which run,
-        and the commit that evaluated.
+        The result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its
+        curve, its ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of
+        which run, and the commit that evaluated.
 
     Raises:
         ConfigError: for settings that cannot work, or other data than the run's.
@@ -156,6 +156,6 @@ def _checkpoint_key(folder: Path) -> str | None:
 def _check_data(config, stored: StoredRun, checksum: str) -> None:
     if checksum != stored.result["data_checksum"]:
         raise ConfigError(
-            f"data_path='{config['data_path']}' holds other data ({checksum}) than the run '{stored.folder}' was trained "
-            f"on ({stored.result['data_checksum']}); set --data_path to the folder of that data"
+            f"data_path='{config['data_path']}' holds other data ({checksum}) than the run '{stored.folder}' was "
+            f"trained on ({stored.result['data_checksum']}); set --data_path to the folder of that data"
         )

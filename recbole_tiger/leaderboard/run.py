@@ -1,6 +1,7 @@
 """The runs of a plan: made one after another or on Ray, resumed, and their failures recorded.
 
-Input: a :class:`~recbole_tiger.leaderboard.plan.Plan`. Output: one folder per run with ``result.json`` and ``ranks.npz``.
+Input: a :class:`~recbole_tiger.leaderboard.plan.Plan`. Output: one folder per run with ``result.json`` and
+``ranks.npz``.
 """
 
 from __future__ import annotations

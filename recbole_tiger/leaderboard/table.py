@@ -147,7 +147,7 @@ class Leaderboard:
         reference: label of the row that the others are tested against.
         failures: (row, reason) of runs that did not finish.
         n_resamples: of the bootstrap, 0 where there are no intervals.
-        published: the paper's numbers for this dataset, to be shown apart; None where they are not asked for, or not there.
+        published: the paper's numbers for this dataset, shown apart; None where they are not asked for or not there.
     """
 
     dataset: str

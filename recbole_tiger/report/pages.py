@@ -1,7 +1,7 @@
 """Pages that hold everything they need in one file.
 
-Input: sections of text, figures and tables. Output: one HTML page with plotly.js inside, which opens without a network, on a
-desk and on a phone. The pages' HTML, CSS and scripts are in ``templates/``.
+Input: sections of text, figures and tables. Output: one HTML page with plotly.js inside, which opens without a network,
+on a desk and on a phone. The pages' HTML, CSS and scripts are in ``templates/``.
 """
 
 from __future__ import annotations

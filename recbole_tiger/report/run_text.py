@@ -49,8 +49,8 @@ def _metrics_table(result: dict) -> str:
             rows.append(["popularity", phase, *[f"{popular[n]:.{digits}f}" if n in popular else "" for n in names]])
     seen = "masked" if result["config"]["mask_seen_items"] else "not masked"
     heading = (
-        f"{result['model']} on {result['dataset']}: {describe_split(result['config']['eval_args']['split'])}, full ranking, "
-        f"seen items {seen}, "
+        f"{result['model']} on {result['dataset']}: {describe_split(result['config']['eval_args']['split'])}, "
+        f"full ranking, seen items {seen}, "
         f"{result['parameters']:,} parameters, seed {result['config']['seed']}, data {result['data_checksum']}"
     )
     return heading + "\n" + tabulate(rows, headers=["model", "split", *names], disable_numparse=True)
@@ -72,6 +72,6 @@ def _semantic_id_table(report: dict) -> str:
         rows, headers=["level", "codebook", "used", "usage", "perplexity", "distinct prefixes"], disable_numparse=True
     )
     return (
-        f"Semantic IDs of {report['n_items']:,} items: {report['items_in_collisions']:,} items share an ID with another "
-        f"({report['collision_groups']:,} groups, the largest of {report['largest_group']})\n" + table
+        f"Semantic IDs of {report['n_items']:,} items: {report['items_in_collisions']:,} items share an ID with "
+        f"another ({report['collision_groups']:,} groups, the largest of {report['largest_group']})\n" + table
     )

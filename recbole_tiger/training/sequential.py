@@ -138,8 +138,8 @@ class SequentialTrainer(TimedTrainer, Trainer):
     def resume_checkpoint(self, resume_file):
         """Resume a run from a checkpoint, in the folder that the checkpoint lies in.
 
-        A run that has ended continues where `epochs`, `max_steps`, `max_seconds` or `stopping_step` are now larger; after
-        `max_steps` within an epoch, with the next one.
+        A run that has ended continues where `epochs`, `max_steps`, `max_seconds` or `stopping_step` are now larger;
+        after `max_steps` within an epoch, with the next one.
 
         Raises:
             CheckpointError: for a damaged or foreign file.
