@@ -6,7 +6,6 @@ each, and their tables.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.leaderboard.outputs import report
 from recbole_tiger.leaderboard.reevaluate import OF_EVALUATION, OF_THE_MACHINE, reevaluate_runs
 from recbole_tiger.leaderboard.table import read_runs
+from recbole_tiger.settings.validate import read_settings
 
 
 def run(settings: Mapping) -> tuple[str, int]:
@@ -32,8 +32,7 @@ def run(settings: Mapping) -> tuple[str, int]:
         raise ConfigError("evaluate needs --runs=DIR, a folder of finished runs")
     root = Path(str(settings.pop("runs")))
     output = settings.pop("output", None)
-    # 5,10 of the command line is a tuple, in the results it is a list.
-    changes = {key: json.loads(json.dumps(value)) for key, value in settings.items() if key in OF_EVALUATION}
+    changes = read_settings({key: value for key, value in settings.items() if key in OF_EVALUATION})
     machine = {key: value for key, value in settings.items() if key in OF_THE_MACHINE}
     for key, value in settings.items():
         if key not in changes and key not in machine:

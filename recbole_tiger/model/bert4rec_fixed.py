@@ -16,6 +16,7 @@ from recbole.model.sequential_recommender.bert4rec import BERT4Rec
 from torch import nn
 
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.settings.schema import FIELDS
 
 
 class BERT4RecFixed(BERT4Rec):
@@ -30,9 +31,8 @@ class BERT4RecFixed(BERT4Rec):
 
         # load parameters info
         self.ft_ratio = config["ft_ratio"]
-        for key, value in (("mask_ratio", self.mask_ratio), ("ft_ratio", self.ft_ratio)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ConfigError(f"{key}={value!r} must be a number from 0 to 1")
+        for key in ("mask_ratio", "ft_ratio"):
+            FIELDS[key].read(config[key])
         if self.loss_type != "CE":
             raise ConfigError(
                 f"loss_type={self.loss_type!r}: BERT4RecFixed is trained with CE; BERT4Rec has BPR as well"

@@ -13,7 +13,7 @@ from recbole.utils import InputType
 from torch import nn
 
 from recbole_tiger.distributed.collectives import from_main
-from recbole_tiger.errors import ConfigError
+from recbole_tiger.settings.schema import FIELDS
 from recbole_tiger.tokenization import item_content, scaler_of
 
 
@@ -29,13 +29,7 @@ class Semantic_KNN(SequentialRecommender):
         super().__init__(config, dataset)
 
         # load parameters info
-        self.knn_items = config["knn_items"]
-        self.knn_decay = config["knn_decay"]
-        if isinstance(self.knn_items, bool) or not isinstance(self.knn_items, int) or self.knn_items < 1:
-            raise ConfigError(f"knn_items={self.knn_items!r} must be a whole number of at least 1")
-        is_number = isinstance(self.knn_decay, (int, float)) and not isinstance(self.knn_decay, bool)
-        if not is_number or not 0 < self.knn_decay <= 1:
-            raise ConfigError(f"knn_decay={self.knn_decay!r} must be a number above 0, at most 1")
+        self.knn_items, self.knn_decay = (FIELDS[key].read(config[key]) for key in ("knn_items", "knn_decay"))
 
         # load dataset info
         items = [str(item) for item in dataset.field2id_token[dataset.iid_field][1:]]

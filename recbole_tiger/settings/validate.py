@@ -85,7 +85,7 @@ def read_settings(settings: Mapping) -> dict:
 def check_settings(config: Config) -> None:
     """Raise for a value, or a combination of values, that cannot work; what the user set gets the type of its key."""
     given = config.external_config_dict
-    for key, value in read_settings({key: config[key] for key in given if key not in keys_with("derived")}).items():
+    for key, value in read_settings({key: config[key] for key in given}).items():
         config[key] = value
     if given.get("device") is not None and str(given["device"]).partition(":")[0] != config["device"].type:
         raise ConfigError(
