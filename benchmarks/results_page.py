@@ -19,9 +19,9 @@ from recbole_tiger.report.figures import COLORS
 from recbole_tiger.report.pages import document
 
 _STYLE = """
-p, li { max-width: 92ch; }
-pre { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px;
-  overflow-x: auto; font-size: .82rem; line-height: 1.45; } h2 { margin-top: 34px; } h3 { margin-top: 20px; }
+p, li { max-width: 92ch; } pre { background: #fff; border: 1px solid var(--line); border-radius: 10px;
+  padding: 12px 14px; overflow-x: auto; font-size: .82rem; line-height: 1.45; }
+h2 { margin-top: 34px; } h3 { margin-top: 20px; }
 .scroll { background: #fff; border: 1px solid var(--line); border-radius: 10px; margin: 12px 0; padding: 4px 10px; }
 td:first-child { white-space: normal; min-width: 12ch; } svg { width: 100%; height: auto; max-width: 900px; }
 svg text { font-size: 13px; fill: var(--ink); } figure { margin: 12px 0; } u { text-decoration-color: var(--soft); }

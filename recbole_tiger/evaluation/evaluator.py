@@ -1,6 +1,6 @@
 """Full-sort evaluation on ranked lists, without a score matrix where a model does not make one.
 
-Comes in: the top items of each user and the held-out item. Goes out: RecBole's metrics, computed by RecBole's own
+Input: the top items of each user and the held-out item. Output: RecBole's metrics, computed by RecBole's own
 ``Evaluator``, unrounded, and the rank of every user's held-out item.
 """
 
@@ -32,8 +32,8 @@ class Ranks:
     Attributes:
         users: [n] internal user numbers, in evaluation order.
         ranks: [n] position of the held-out item in the list, from 0; -1 where it is not among the top K.
-        ties: [n] how many items share its place, from `ranks` on: any order of them is as good as another. None where
-            every item has a place of its own.
+        ties: [n] how many items share its rank, from `ranks` on: any order of them is as good as another. None where
+            every item has a rank of its own.
         id_ranks: with `ties`: [n] position of its Semantic ID among the IDs, -1 where it is not among the top K.
     """
 
@@ -46,7 +46,7 @@ class Ranks:
 def collect_topk(collector: Collector, items: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Hand one batch of ranked lists to RecBole's collector and return the ranks of the targets.
 
-    Fills what RecBole's ``eval_batch_collect`` fills (``rec.topk``: hits at each place and the number of positives,
+    Fills what RecBole's ``eval_batch_collect`` fills (``rec.topk``: hits at each rank and the number of positives,
     ``rec.items``: the lists) without its two ``[B, n_items]`` matrices.
 
     Args:
@@ -64,7 +64,7 @@ def collect_topk(collector: Collector, items: torch.Tensor, target: torch.Tensor
     return torch.where(hits.any(dim=1), hits.int().argmax(dim=1), -1)
 
 
-def tied_places(
+def tied_ranks(
     ids: torch.Tensor, counts: torch.Tensor, target: torch.Tensor, reachable: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where the held-out items stand when items share Semantic IDs.
@@ -77,17 +77,17 @@ def tied_places(
         k: length of the list of items.
 
     Returns:
-        [B] first place of the held-out item's ID in the list of items, -1 from k on; [B] items on that ID; [B] place of
+        [B] first rank of the held-out item's ID in the list of items, -1 from k on; [B] items on that ID; [B] rank of
         the ID in the list of IDs, -1 from k on.
     """
     match = (ids == target[:, None]) & reachable[:, None]
-    found, place = match.any(dim=1), match.int().argmax(dim=1)
-    first = (counts.cumsum(dim=1) - counts).gather(1, place[:, None])[:, 0]
-    ties = counts.gather(1, place[:, None])[:, 0]
+    found, rank = match.any(dim=1), match.int().argmax(dim=1)
+    first = (counts.cumsum(dim=1) - counts).gather(1, rank[:, None])[:, 0]
+    ties = counts.gather(1, rank[:, None])[:, 0]
     return (
         torch.where(found & (first < k), first, -1),
         torch.where(found, ties, 1),
-        torch.where(found & (place < k), place, -1),
+        torch.where(found & (rank < k), rank, -1),
     )
 
 
@@ -125,11 +125,11 @@ def metrics_of_ranks(config, ranks: np.ndarray) -> OrderedDict:
 def expected_metrics(config, ranks: np.ndarray, ties: np.ndarray) -> OrderedDict:
     """RecBole's top-k metrics when tied items come in random order, in expectation, unrounded.
 
-    A held-out item that shares the ranks ``r .. r + t - 1`` with t - 1 others stands at each with probability 1 / t,
-    and a metric of one held-out item is a function of its rank, so the mean over users is a sum over ranks.
+    A held-out item that shares the ranks ``r .. r + t - 1`` with t - 1 others has each with probability 1 / t, and a
+    metric of one held-out item is a function of its rank, so the mean over users is a sum over ranks.
 
     Args:
-        ranks: [n] first place of each held-out item's group, from 0; -1 for a miss.
+        ranks: [n] first rank of each held-out item's group, from 0; -1 for a miss.
         ties: [n] items of the group.
     """
     k = max(config["topk"])
@@ -138,10 +138,10 @@ def expected_metrics(config, ranks: np.ndarray, ties: np.ndarray) -> OrderedDict
     change = np.zeros(k + 1)
     np.add.at(change, first, each)
     np.add.at(change, np.minimum(first + np.asarray(ties)[hit], k), -each)
-    share = np.cumsum(change)[:k] / len(ranks)  # of users with the held-out item at each place
-    at_place = [metrics_of_ranks(config, np.array([place])) for place in (*range(k), -1)]
+    share = np.cumsum(change)[:k] / len(ranks)  # of users with the held-out item at each rank
+    at_rank = [metrics_of_ranks(config, np.array([rank])) for rank in (*range(k), -1)]
     weights = [*share, 1.0 - share.sum()]
     return OrderedDict(
-        (name, float(sum(weight * at[name] for weight, at in zip(weights, at_place, strict=True))))
-        for name in at_place[0]
+        (name, float(sum(weight * at[name] for weight, at in zip(weights, at_rank, strict=True))))
+        for name in at_rank[0]
     )

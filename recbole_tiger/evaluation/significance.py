@@ -1,6 +1,6 @@
 """Per-user results, and what they say about the differences between rows of a table.
 
-Comes in: the rank of every user's held-out item under each model. Goes out: bootstrap intervals over users and paired
+Input: the rank of every user's held-out item under each model. Output: bootstrap intervals over users and paired
 tests against one row, corrected for the number of rows. Everything is deterministic.
 
 The users are the sample here: a row's seeds are averaged for each user first, so an interval speaks of these trained
@@ -69,8 +69,8 @@ def load_ranks(path: str | Path, phase: str = "test") -> Ranks:
         raise
     except Exception as error:  # a damaged zip raises a dozen kinds
         raise ValueError(
-            f"'{path}' is damaged or holds no ranks of the {phase} items ({error}); "
-            "delete the run's folder and run again"
+            f"'{path}' is damaged or holds no ranks of the {phase} items ({error}); delete the run's folder and run it "
+            "again"
         ) from error
     return Ranks(users=np.cumsum(steps, dtype=np.int64), ranks=ranks, ties=ties)
 
@@ -84,17 +84,17 @@ def user_values(ranks: Ranks, metric: str) -> np.ndarray:
     """A metric of every user: [n] float32, whose mean is the metric; in expectation over the order of tied items.
 
     Args:
-        ranks: the held-out items' places.
+        ranks: of the held-out items.
         metric: for example ``ndcg@10``.
     """
     name, _, k = metric.lower().partition("@")
-    length, place = int(k), np.asarray(ranks.ranks)
+    length, rank = int(k), np.asarray(ranks.ranks)
     gains = _GAINS[name](np.arange(length, dtype=np.float64), length)
-    missed = (place < 0) | (place >= length)
+    missed = (rank < 0) | (rank >= length)
     if ranks.ties is None:
-        return np.append(gains, 0.0).astype(np.float32)[np.where(missed, length, place)]
-    total = np.concatenate([[0.0], np.cumsum(gains)])  # of the first places
-    first = np.where(missed, length, place)
+        return np.append(gains, 0.0).astype(np.float32)[np.where(missed, length, rank)]
+    total = np.concatenate([[0.0], np.cumsum(gains)])  # of the first ranks
+    first = np.where(missed, length, rank)
     return ((total[np.minimum(first + ranks.ties, length)] - total[first]) / ranks.ties).astype(np.float32)
 
 

@@ -126,8 +126,8 @@ def notes(board: Leaderboard) -> list[str]:
     if board.n_resamples:
         lines.append(
             f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for "
-            f"each user; p: paired t-test against {board.reference}, then Holm's correction for "
-            f"{len(board.rows) - 1} comparisons."
+            f"each user; p: paired t-test against {board.reference}, then Holm's correction for {len(board.rows) - 1} "
+            "comparisons."
         )
     split = board.protocol["eval_args"]["split"]
     if split == LEAVE_ONE_OUT:

@@ -15,7 +15,7 @@ from pathlib import Path
 from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.leaderboard.table import PLACES, PROTOCOL_KEYS
+from recbole_tiger.leaderboard.table import PLACE_KEYS, PROTOCOL_KEYS
 from recbole_tiger.models import POP, model_spec
 from recbole_tiger.settings.parse import parse_value, read_yaml
 from recbole_tiger.settings.plain import plain_settings
@@ -213,8 +213,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
             if key.partition("[")[0] in models:  # blocks of rows that are not in this table are left out
                 if not isinstance(value, Mapping):
                     raise ConfigError(
-                        f"config_files: '{file}' has '{key}: {value!r}', but the block of a model has lines "
-                        "'key: value'"
+                        f"config_files: '{file}' has '{key}: {value!r}', but a model's block has lines 'key: value'"
                     )
                 blocks.setdefault(key, {}).update(value)
             elif key not in OF_THE_TABLE:
@@ -223,7 +222,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
         for own in (blocks.get(name.model, {}), blocks.get(name.label, {}), name.tag):
             check_keys(own, carrier_of(name.model))
             for key in own:
-                if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACES, "model", "dataset"):
+                if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACE_KEYS, "model", "dataset"):
                     raise ConfigError(
                         f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set "
                         f"--{key}=…"
@@ -239,8 +238,8 @@ def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
             )
     if shared.get("world_size") or shared.get("group_offset"):
         raise ConfigError(
-            "world_size and group_offset: the runs of a leaderboard have the processes of one machine each "
-            "(--nproc=…); leave both out"
+            "world_size, group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); "
+            "leave both out"
         )
     for key, value in shared.items():
         if not any(key in known_keys_of(name.model) for name in names):
@@ -266,7 +265,7 @@ def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks:
 
 def _comparable(plain: Mapping) -> dict:
     """Settings that metrics depend on, files by their content."""
-    kept = {key: value for key, value in plain.items() if key not in PLACES}
+    kept = {key: value for key, value in plain.items() if key not in PLACE_KEYS}
     for key in keys_with("content"):
         if kept.get(key) and Path(kept[key]).is_file():
             kept[key] = Path(kept[key])

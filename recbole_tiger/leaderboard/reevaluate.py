@@ -83,7 +83,7 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         machine: keys of :data:`OF_THE_MACHINE`.
 
     Returns:
-        The result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its
+        the result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its
         curve, its ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of
         which run, and the commit that evaluated.
 

@@ -1,4 +1,4 @@
-"""Stored runs, and the tables that they may stand in.
+"""Stored runs, and the tables that may hold them.
 
 Input: folders with a ``result.json`` and a ``ranks.npz``. Output: one :class:`Leaderboard` for each dataset and
 protocol, its rows with means over seeds, intervals and tests.
@@ -21,7 +21,9 @@ from recbole_tiger.settings.schema import keys_with
 #: What all rows of a table share; the split stands in eval_args.
 PROTOCOL_KEYS = keys_with("protocol")
 #: Settings that no metric depends on.
-PLACES = frozenset(keys_with("place"))
+PLACE_KEYS = frozenset(keys_with("place"))
+#: Keys of a result, without which it is none of a run.
+_NEEDED = {"model", "dataset", "test_result", "data_checksum", "config"}
 #: More rows than this, and 1,000 resamples make the intervals instead of 10,000.
 _MANY_ROWS = 50
 
@@ -37,6 +39,16 @@ class StoredRun:
     row: str
     folder: Path
     result: dict
+
+    @property
+    def seed(self) -> int | None:
+        """None for a run without randomness."""
+        return self.result.get("seed", self.result["config"].get("seed"))
+
+    def finished_at(self) -> int:
+        """When the result was written, in nanoseconds; 0 if it is gone."""
+        file = self.folder / "result.json"
+        return file.stat().st_mtime_ns if file.is_file() else 0
 
 
 def read_run(folder: Path) -> StoredRun | None:
@@ -56,14 +68,9 @@ def read_run(folder: Path) -> StoredRun | None:
         raise ValueError(
             f"'{path}' or the run.json beside it is damaged ({error}); delete the folder and run again"
         ) from error
-    if not isinstance(result, dict) or not {"model", "dataset", "test_result", "data_checksum", "config"} <= set(
-        result
-    ):
+    if not isinstance(result, dict) or not _NEEDED <= result.keys() or not result["test_result"]:
         return None
-    if not result["test_result"]:
-        return None
-    ignored = {*PLACES, "pre_model_path"}
-    own = {key: value for key, value in result["config"].items() if key not in ignored}
+    own = {key: value for key, value in result["config"].items() if key not in PLACE_KEYS and key != "pre_model_path"}
     row = about.get("row") or json.dumps([result["data_checksum"], own], sort_keys=True)
     return StoredRun(about.get("label") or result["model"], row, folder, result)
 
@@ -77,9 +84,7 @@ def read_runs(root: str | Path) -> list[StoredRun]:
     found = [read_run(path.parent) for path in sorted(Path(root).rglob("result.json"))]
     runs = [run for run in found if run is not None]
     if not runs:
-        raise ValueError(
-            f"no finished run lies below '{root}'; name a folder that holds result.json files of tested runs"
-        )
+        raise ValueError(f"no finished run below '{root}'; name a folder that holds result.json files of tested runs")
     return runs
 
 
@@ -110,14 +115,16 @@ class BoardRow:
         return self.runs[0].result
 
     def seeds(self) -> str:
-        seeds = [run.result.get("seed", run.result["config"].get("seed")) for run in self.runs]
+        """The seeds of the runs as text, "none" for a model without training."""
+        seeds = [run.seed for run in self.runs]
         return ",".join(str(seed) for seed in seeds if seed is not None) if self.is_trained() else "none"
 
     def is_leaking(self) -> bool:
-        """Whether the model was told something of the test items (P5 with consecutive numbers)."""
+        """Whether the input of the model says something of the test items (P5 with consecutive numbers)."""
         return _is_leaking(self.first)
 
     def is_trained(self) -> bool:
+        """Whether the seed and the number of epochs change anything."""
         return self.model != POP and not model_spec(self.model).untrained
 
     def seconds(self, *stages: str) -> float:
@@ -132,14 +139,13 @@ class BoardRow:
     def commit(self) -> str:
         """Short commits, ``+`` where the tree differed from them."""
         states = {(run.result.get("commit"), run.result.get("dirty")) for run in self.runs}
-        return (
-            ",".join(sorted(f"{commit[:8]}{'+' if dirty else ''}" for commit, dirty in states if commit)) or "unknown"
-        )
+        short = sorted(f"{commit[:8]}{'+' if dirty else ''}" for commit, dirty in states if commit)
+        return ",".join(short) or "unknown"
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Rows that may stand in one table: same dataset, same data, same protocol.
+    """Rows that may share a table: same dataset, same data, same protocol.
 
     Attributes:
         main: the metric that models were selected on; rows are sorted by it, and intervals and tests are about it.
@@ -147,7 +153,8 @@ class Leaderboard:
         reference: label of the row that the others are tested against.
         failures: (row, reason) of runs that did not finish.
         n_resamples: of the bootstrap, 0 where there are no intervals.
-        published: the paper's numbers for this dataset, shown apart; None where they are not asked for or not there.
+        published: the paper's numbers for this dataset, to be shown apart; None where nobody asks for them or there are
+            none.
     """
 
     dataset: str
@@ -181,7 +188,7 @@ def make_leaderboards(
     for run in runs:
         protocol = json.dumps(protocol_of(run.result), sort_keys=True)
         groups.setdefault((run.result["dataset"], run.result["data_checksum"], protocol), []).append(run)
-    boards = [_leaderboard(group, () if place else failures) for place, group in enumerate(groups.values())]
+    boards = [_leaderboard(group, () if number else failures) for number, group in enumerate(groups.values())]
     if published:
         boards = [replace(board, published=published_table(board.dataset)) for board in boards]
     return sorted(boards, key=lambda board: board.dataset)
@@ -193,9 +200,9 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     main = str(first["config"]["valid_metric"]).lower()
     by_row: dict[str, dict] = {}
     for run in runs:  # of two runs with one seed the later one counts
-        seeded, seed = by_row.setdefault(run.row, {}), run.result.get("seed", run.result["config"].get("seed"))
-        if seed not in seeded or _finished_at(run) >= _finished_at(seeded[seed]):
-            seeded[seed] = run
+        seeded = by_row.setdefault(run.row, {})
+        if run.seed not in seeded or run.finished_at() >= seeded[run.seed].finished_at():
+            seeded[run.seed] = run
     rows = []
     for label, seeded in zip(_labels(by_row), by_row.values(), strict=True):
         values = {m: [run.result["test_result"].get(m, np.nan) for run in seeded.values()] for m in metrics}
@@ -209,7 +216,7 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
                 std={metric: float(np.std(value, ddof=1)) for metric, value in values.items()} if several else None,
             )
         )
-    reference = next((place for place, row in enumerate(rows) if row.model == "TIGER"), 0)
+    reference = next((index for index, row in enumerate(rows) if row.model == "TIGER"), 0)
     rows, n_resamples, n_users = _with_statistics(rows, reference, main)
     sign = -1 if first.get("valid_score_bigger", True) else 1
     ordered = sorted(rows, key=lambda row: sign * row.mean[main])
@@ -227,40 +234,35 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     )
 
 
-def _finished_at(run: StoredRun) -> int:
-    file = run.folder / "result.json"
-    return file.stat().st_mtime_ns if file.is_file() else 0
-
-
 def _is_leaking(result: Mapping) -> bool:
     return str(result.get("recipe")).endswith("_leaking")
 
 
 def _labels(by_row: Mapping[str, Mapping]) -> list[str]:
-    """A label for each row; rows of one label are told apart by the settings in which they differ."""
+    """A label for each row; those of rows with equal labels get the settings in which they differ."""
     runs = [next(iter(seeded.values())) for seeded in by_row.values()]
     labels = [run.label + (" (leaking)" if _is_leaking(run.result) else "") for run in runs]
     for label in {label for label in labels if labels.count(label) > 1}:
-        same = [place for place, other in enumerate(labels) if other == label]
-        settings = [{k: v for k, v in runs[p].result["config"].items() if k not in PLACES} for p in same]
-        keys = sorted(set().union(*settings))
-        chosen = _telling_keys(keys, settings)
-        for place, own in zip(same, settings, strict=True):
-            told = ",".join(f"{key}={own.get(key)}" for key in chosen)
-            labels[place] = f"{label}[{told}]" if told else f"{label} ({runs[place].folder.name})"
+        same = [index for index, other in enumerate(labels) if other == label]
+        settings = [{k: v for k, v in runs[index].result["config"].items() if k not in PLACE_KEYS} for index in same]
+        chosen = _distinguishing_keys(settings)
+        for index, own in zip(same, settings, strict=True):
+            pairs = ",".join(f"{key}={own.get(key)}" for key in chosen)
+            labels[index] = f"{label}[{pairs}]" if pairs else f"{label} ({runs[index].folder.name})"
     return labels
 
 
-def _telling_keys(keys: Sequence[str], settings: Sequence[Mapping]) -> list[str]:
-    """Few keys whose values tell all `settings` apart: each is the one that tells most of what is still alike."""
+def _distinguishing_keys(settings: Sequence[Mapping]) -> list[str]:
+    """Few keys whose values distinguish all `settings`, found greedily: each splits most of what is still alike."""
+    keys = sorted(set().union(*settings))
 
-    def n_told(chosen: Sequence[str]) -> int:
+    def n_different(chosen: Sequence[str]) -> int:
         return len({tuple(repr(own.get(key)) for key in chosen) for own in settings})
 
     chosen: list[str] = []
-    while n_told(chosen) < len(settings):
-        best = max(keys, key=lambda key: n_told([*chosen, key]))
-        if n_told([*chosen, best]) == n_told(chosen):
+    while n_different(chosen) < len(settings):
+        best = max(keys, key=lambda key: n_different([*chosen, key]))
+        if n_different([*chosen, best]) == n_different(chosen):
             break
         chosen.append(best)
     return chosen
@@ -271,7 +273,7 @@ def _with_statistics(rows: list[BoardRow], reference: int, main: str) -> tuple[l
     if not has_user_values(main) or not all((run.folder / "ranks.npz").is_file() for row in rows for run in row.runs):
         return rows, 0, None
     users, values = None, None
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         for run in row.runs:
             ranks = load_ranks(run.folder / "ranks.npz")
             if users is None:
@@ -280,8 +282,8 @@ def _with_statistics(rows: list[BoardRow], reference: int, main: str) -> tuple[l
                 raise ValueError(
                     f"'{run.folder}' was tested on other users than the other runs of its table; run it again"
                 )
-            values[place] += user_values(ranks, main)
-        values[place] /= len(row.runs)
+            values[index] += user_values(ranks, main)
+        values[index] /= len(row.runs)
     n_resamples = 10_000 if len(rows) <= _MANY_ROWS else 1_000
     found = compare(values, reference, n_resamples=n_resamples)
     return [replace(row, comparison=own) for row, own in zip(rows, found, strict=True)], n_resamples, len(users)
@@ -291,7 +293,7 @@ def _with_gain(rows: list[BoardRow], main: str) -> list[BoardRow]:
     """Rows, best first, with their gain over the best other one."""
     if len(rows) < 2:
         return rows
-    others = [rows[1].mean[main] if place == 0 else rows[0].mean[main] for place in range(len(rows))]
+    others = [rows[1].mean[main] if index == 0 else rows[0].mean[main] for index in range(len(rows))]
     return [
         replace(row, gain=row.mean[main] / other - 1 if other else None)
         for row, other in zip(rows, others, strict=True)

@@ -1,7 +1,7 @@
 """The one table writer: text, Markdown, LaTeX and CSV that stay whole whatever stands in a cell.
 
-Input: header and cells. Output: text. ``columns`` has a letter for each column, as in LaTeX: ``l`` for left, ``r`` for
-right.
+Input: header and cells. Output: text. ``columns`` has a letter for each column, as in LaTeX: ``l`` for left,
+``r`` for right.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ def latex_text(text: str) -> str:
 def csv_table(records: Sequence[Mapping[str, Any]]) -> str:
     """Records as CSV, with a column for each key of any of them.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it, which spreadsheets do not show;
-    numbers stay.
+    Text that a spreadsheet would run as a formula gets an apostrophe before it; numbers stay.
     """
     sheet = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))

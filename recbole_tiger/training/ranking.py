@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
-from recbole_tiger.evaluation.evaluator import Ranks, collect_topk, tied_places
+from recbole_tiger.evaluation.evaluator import Ranks, collect_topk, tied_ranks
 from recbole_tiger.training.finite import check_scores, check_weights
 
 #: (batch, length of the lists, items to exclude [B, S] or None, RecBole's history index or None) -> the best items
@@ -110,7 +110,7 @@ def rank_loader(
             reachable = torch.ones_like(target, dtype=torch.bool)
             if seen is not None:
                 reachable = (seen != target[:, None]).all(1)
-            parts[1:] = tied_places(found.ids, found.id_counts, model.trie.leaf_of(target), reachable, k)
+            parts[1:] = tied_ranks(found.ids, found.id_counts, model.trie.leaf_of(target), reachable, k)
         columns.append(torch.stack(parts, 1).cpu())
     table = collectives.assemble(torch.cat(columns), positions, loader.sample_size)
     collector.model_collect(model)

@@ -30,17 +30,15 @@ def test_masked_once_more_is_as_if_masked_from_the_start(trained, toy, capsys):
     assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True"]) == 0
     printed = capsys.readouterr()
     assert "seen items masked" in printed.out and "[4/4]" in printed.err
-    assert (
-        "All rows: reevaluated with mask_seen_items=True; training and the choice of the epoch used mask_seen_items=False"
-        in printed.out
-    )
+    used = "training and the choice of the epoch used mask_seen_items=False"
+    assert f"All rows: reevaluated with mask_seen_items=True; {used}" in printed.out
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
     folder = trained.with_name("board-mask_seen_items=True")
     masked, unmasked = results(folder), results(trained)
     assert masked.keys() == unmasked.keys() == {"TIGER", "TIGERTree", "SASRec", "Pop"}
 
-    # The oracle: the same training under the mask, which changes nothing but evaluation. (With one validation there is no
-    # choice of an epoch.)
+    # The oracle: the same training under the mask, which changes nothing but evaluation. (With one validation there is
+    # no choice of an epoch.)
     settings = settings_of("TIGER", toy, epochs=2, eval_step=2, seed=1)
     once = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "mask_seen_items": True})
     plain = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "run_dir": str(trained.parent / "one" / "run")})

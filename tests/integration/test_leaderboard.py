@@ -1,4 +1,4 @@
-"""Leaderboards as a user makes them: to the end, killed and resumed, with a model that fails; and the models of their rows."""
+"""Leaderboards as a user makes them: to the end, killed and resumed, with a failing model; the models of their rows."""
 
 import json
 import re
@@ -249,9 +249,9 @@ def test_a_temporal_split_holds_for_all_rows(toy, workplace, monkeypatch):
 
 
 def test_models_without_cross_entropy_start_by_name(toy, workplace):
-    """FPMC and TransRec (BPR), DIN (binary cross-entropy, and a score for one pair at a time), each with its sampler."""
-    settings = {"dataset": "toy", "data_path": toy["data_path"], "epochs": 1, "show_progress": False, "state": "WARNING",
-                "embedding_size": 8, "mlp_hidden_size": [8], "seeds": 1}  # fmt: skip
+    """FPMC and TransRec (BPR), DIN (binary cross-entropy, and a score of one pair at a time), each with its sampler."""
+    settings = {"dataset": "toy", "data_path": toy["data_path"], "epochs": 1, "show_progress": False,
+                "state": "WARNING", "embedding_size": 8, "mlp_hidden_size": [8], "seeds": 1}  # fmt: skip
     text, _ = leaderboard.make({**settings, "model": "FPMC,TransRec,DIN"})
     assert "has no result" not in text
     runs = {run.label: run.result for run in leaderboard_table.read_runs(workplace / "saved")}

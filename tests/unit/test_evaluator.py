@@ -9,7 +9,7 @@ from recbole_tiger.evaluation.evaluator import (
     collect_topk,
     expected_metrics,
     metrics_of_ranks,
-    tied_places,
+    tied_ranks,
     topk_of_scores,
     unrounded_evaluator,
 )
@@ -84,7 +84,7 @@ def test_places_of_items_that_share_an_id():
     counts = torch.tensor([[2, 3, 1, 0], [4, 3, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
     target = torch.tensor([3, 9, 6, 3])
     reachable = torch.tensor([True, True, True, False])
-    first, ties, place = tied_places(ids, counts, target, reachable, k=5)
+    first, ties, place = tied_ranks(ids, counts, target, reachable, k=5)
     assert first.tolist() == [
         2,
         -1,

@@ -77,7 +77,7 @@ def test_a_run_is_named_by_all_that_it_depends_on(data, workplace):
         ("SASRec", 1), ("SASRec", 2), ("Pop", None), ("SASRec[hidden_size=32]", 1), ("SASRec[hidden_size=32]", 2),
     ]  # fmt: skip
     assert len(set(keys(first).values())) == 5
-    # Another set of rows and seeds, or another place for logs, finds the same runs in the same folder.
+    # Another set of rows and seeds, or other settings of the log, finds the same runs in the same folder.
     more = make_plan("GRU4Rec,SASRec", "toy", [2, 3], settings={**data, "state": "WARNING", "show_progress": False})
     assert more.folder == first.folder and keys(more)["SASRec", 2] == keys(first)["SASRec", 2]
     # A setting that metrics depend on makes other runs; a protocol setting or other data another folder as well.
@@ -346,7 +346,7 @@ def test_a_dirty_tree_is_marked(tmp_path):
 
 # ------------------------------------------------------------------------------------------------- published numbers
 
-#: What the paper prints below its Table 1: TIGER's gain over the best baseline, in percent, rounded before it was divided.
+#: What the paper prints below its Table 1: TIGER's gain over the best baseline in percent, divided after rounding.
 GAINS = {
     "amazon-sports-outdoors": (5.22, 12.55, 3.90, 10.29),
     "amazon-beauty": (17.31, 29.04, 0.15, 17.43),
@@ -403,7 +403,7 @@ def test_published_numbers_are_refused_where_there_are_none(data, runs):
     assert [board.published for board in make_leaderboards(read_runs(runs), published=True)] == [None]
 
 
-# ------------------------------------------------------------------------------------------------------------- the split
+# ------------------------------------------------------------------------------------------------------------ the split
 
 
 def test_a_temporal_table_says_what_it_is(runs, tmp_path):

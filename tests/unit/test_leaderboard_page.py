@@ -57,11 +57,11 @@ def test_names_cannot_break_out_of_the_page(tmp_path):
 
 def test_many_rows_are_all_in_the_table_and_the_best_in_the_figures(tmp_path):
     rng = np.random.default_rng(1)
-    for place in range(DRAWN_ROWS + 4):
-        store(tmp_path, f"M{place}", 1, rng.integers(-1, 10, 50))
+    for number in range(DRAWN_ROWS + 4):
+        store(tmp_path, f"M{number}", 1, rng.integers(-1, 10, 50))
     page = format_page(make_leaderboards(read_runs(tmp_path)))
     assert f"The best {DRAWN_ROWS} of {DRAWN_ROWS + 4} rows." in page
-    assert all(f"<td>M{place}</td>" in page for place in range(DRAWN_ROWS + 4))
+    assert all(f"<td>M{number}</td>" in page for number in range(DRAWN_ROWS + 4))
 
 
 def test_published_numbers_have_a_table_of_their_own_on_the_page(tmp_path):
@@ -117,9 +117,9 @@ window.addEventListener("load", () => {
   const cells = name => [...first.tBodies[0].rows].map(row => row.cells[column(name)].textContent);
   const click = name => first.tHead.rows[0].cells[column(name)].click();
   const visible = () => [...document.querySelectorAll("section")].filter(s => s.offsetHeight > 0).map(s => s.id);
-  const choose = (name, place) => {
+  const choose = (name, index) => {
     const menu = document.getElementById("filter-" + name);
-    menu.selectedIndex = place;
+    menu.selectedIndex = index;
     menu.dispatchEvent(new Event("change"));
   };
   seen.plots = document.querySelectorAll(".js-plotly-plot .main-svg").length;

@@ -52,13 +52,11 @@ class Words(HTMLParser):
 def test_a_page_has_the_cells_and_draws_intervals_to_scale(script):
     page = script.results_page(TEXT)
     read = Words(page)
-    assert (
-        read.words
-        == (
-            "Two & more Some code here. model ndcg@10 95% interval p A[x=1] 0.0400 0.0300 to 0.0500 0.5 Pop 0.0100 0.0080 to 0.0120 "
-            "model recall@10 A 0.0500"
-        ).split()
+    words = (
+        "Two & more Some code here. model ndcg@10 95% interval p A[x=1] 0.0400 0.0300 to 0.0500 0.5 Pop 0.0100 0.0080 "
+        "to 0.0120 model recall@10 A 0.0500"
     )
+    assert read.words == words.split()
     assert not read.fetched and "<script" not in page and "<title>Two &amp; more</title>" in page
     assert page.count("<svg") == 1
     drawn = [
