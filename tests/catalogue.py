@@ -1,4 +1,4 @@
-"""A small catalogue with a known next-item rule, as RecBole atomic files, and settings small enough to train on it in a test."""
+"""A small catalogue with a known next-item rule, as RecBole atomic files, and settings small enough for a test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def write_catalogue(
         for step in range(N_CYCLE):
             kind, maker = kinds[step % 3], makers[step % 4]
             rows.append(
-                f"i{cycle}_{step}\t{maker} {kind} number {step} line {cycle}\tBeauty Care_{cycle} {kind.title()}\t{maker}"
+                f"i{cycle}_{step}\t{maker} {kind} number {step} line {cycle}\t"
+                f"Beauty Care_{cycle} {kind.title()}\t{maker}"
             )
     (folder / f"{name}.item").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""The oracle of the softmax over the children of a prefix: a softmax over all codewords of a level, one row at a time."""
+"""The oracle of the softmax over the children of a prefix: one over all codewords of a level, one row at a time."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=N
 
 
 def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, known=None, seen=None, repeat=None):
-    """Cross-entropy of the Semantic ID of each of `items` `[N]`: at each level a softmax over all codewords of the level,
-    those that lead to no item masked (`over="legal"`) or not (`over="level"`).
+    """Cross-entropy of the Semantic ID of each of `items` `[N]`.
+
+    At each level a softmax over all codewords of the level, those that lead to no item masked (`over="legal"`) or not
+    (`over="level"`).
 
     Args:
         hidden: per level `[N, d]`.

@@ -1,4 +1,4 @@
-"""Several processes of a run inside a test: forked, so that nothing is imported again and patches of the test hold in them."""
+"""Several processes of a run inside a test: forked, so that nothing is imported again and the test's patches hold."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_all_models_see_the_same_rows(toy):
 @pytest.mark.parametrize("interval", [None, "[8,inf)"])
 @pytest.mark.parametrize("model", ["FDSA", "S3Rec"])
 def test_feature_models_see_the_same_rows_where_items_lack_features_or_buyers(tmp_path, model, interval):
-    """RecBole leaves out interactions with an item that has no row in the .item file, and lists items without interactions."""
+    """RecBole drops interactions with items without a row in the .item file, and lists items without interactions."""
     folder = write_catalogue(tmp_path)
     head, *rows = (folder / "toy.item").read_text(encoding="utf-8").splitlines()
     lacking = [row for row in rows if not row.startswith(("i0_3\t", "i1_5\t"))]

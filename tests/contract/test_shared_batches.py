@@ -1,4 +1,4 @@
-"""Every model that several processes may train: the loss of a batch is the mean of its shares' losses, gradients included."""
+"""Every model that several processes may train: a batch's loss is the mean of its shares' losses, also in gradients."""
 
 import pytest
 import torch

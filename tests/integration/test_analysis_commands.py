@@ -1,4 +1,4 @@
-"""The analysis commands as a user types them: a table on the screen, a JSON file and a page, and nothing overwritten."""
+"""The analysis commands as a user types them: a table on the screen, a JSON file, a page, and nothing overwritten."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run whose dataset is not there yet: fetched whole before anything else, compared with the paper, or one clear sentence."""
+"""A run whose dataset is not there yet: fetched whole first, compared with the paper, or one clear sentence."""
 
 import hashlib
 import io

@@ -145,7 +145,7 @@ run_trial(settings, folder, lambda record: None)
     assert len(list((workplace / "cache").glob("*.npz"))) == 2  # embeddings and Semantic IDs
 
 
-# ------------------------------------------------------------------------------------------------ before the first trial
+# ----------------------------------------------------------------------------------------------- before the first trial
 
 
 @pytest.fixture()
@@ -214,7 +214,7 @@ def test_optuna_is_asked_for_by_name(toy, workplace, no_trial, capsys, monkeypat
     assert "search=optuna needs Optuna" in capsys.readouterr().err
 
 
-# -------------------------------------------------------------------------------------- schedulers and searchers, no cluster
+# --------------------------------------------------------------------------------- schedulers and searchers, no cluster
 
 
 def planned(toy, workplace, space, **options):
@@ -332,8 +332,8 @@ def test_a_sweep_is_killed_continued_and_tested_once(tmp_path):
         ],
     )
     command = [sys.executable, str(ROOT / "hpo" / "run_tune.py"), "--space=space.yaml", "--dataset=toy", "--trials=3",
-               "--data_path=../data", "--epochs=6", "--eval_step=1", "--grace_period=3", "--reduction_factor=2", "--cpus=1",
-               "--max_failures=0"]  # fmt: skip
+               "--data_path=../data", "--epochs=6", "--eval_step=1", "--grace_period=3", "--reduction_factor=2",
+               "--cpus=1", "--max_failures=0"]  # fmt: skip
     folder = here / "saved" / "tune" / "TIGER-toy-space"
     first = subprocess.Popen(command, cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -411,8 +411,8 @@ def test_a_lost_node_costs_no_finished_trial(tmp_path):
         initialize_head=True, head_node_args={**node, "include_dashboard": False, "_system_config": health}
     )
     folder = here / "saved" / "tune" / "TIGER-toy-space"
-    command = [sys.executable, str(ROOT / "hpo" / "run_tune.py"), "--space=space.yaml", "--dataset=toy", "--data_path=../data",
-               f"--address={cluster.address}", "--epochs=40", "--scheduler=none"]  # fmt: skip
+    command = [sys.executable, str(ROOT / "hpo" / "run_tune.py"), "--space=space.yaml", "--dataset=toy",
+               "--data_path=../data", f"--address={cluster.address}", "--epochs=40", "--scheduler=none"]  # fmt: skip
     running = None
     try:
         with open(here / "output", "w") as output:

@@ -42,7 +42,10 @@ def test_the_wheel_trains_a_step_from_another_folder(tmp_path):
             "data_path": str(tmp_path / "data"),
         }.items()
     ]
-    program = "import recbole_tiger, recbole_tiger.cli as c, sys; print(recbole_tiger.__file__); sys.exit(c.main(sys.argv[1:]))"
+    program = (
+        "import recbole_tiger, recbole_tiger.cli as c, sys; "
+        "print(recbole_tiger.__file__); sys.exit(c.main(sys.argv[1:]))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = run(sys.executable, "-c", program, "--dataset=toy", *flags, cwd=tmp_path / "here", env=environment)
     assert str(tmp_path / "site") in done.stdout and "TIGER (tiny)" in done.stdout

@@ -171,7 +171,7 @@ def test_sigterm_to_the_command_stops_all(odd, monkeypatch, model):
     assert load_checkpoint(last)["epoch"] >= 0
 
 
-# ------------------------------------------------------------------------------------------------------------- the doors
+# --------------------------------------------------------------------------------------------------------- entry points
 
 
 def test_a_leaderboard_of_two_processes(odd):

@@ -233,7 +233,7 @@ def test_killed_while_writing_leaves_the_last_checkpoint_whole(toy, monkeypatch)
     ],
 )
 def test_a_run_goes_on_under_its_own_settings_only(toy, workplace, model, changed, told):
-    """Otherwise a result would name settings that its weights were not trained under, or a split whose test they have seen."""
+    """A result would name settings that its weights were not trained under, or a split whose test they have seen."""
     write_catalogue(workplace / "data", clock=True)
     settings = settings_of(model, {**toy, "data_path": str(workplace / "data")}, learning_rate=0.01)
     done = run_recbole_tiger(model, "toy", config_dict=settings)

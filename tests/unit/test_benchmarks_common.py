@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: sides take turns, goals that are not met are said to be so, the floor is what it says."""
+"""What the benchmark scripts share: sides take turns, goals that are not met are reported, the floor is right."""
 
 import json
 

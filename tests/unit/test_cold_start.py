@@ -15,7 +15,8 @@ from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import embed_new_items, item_content, item_table, sentences_of_new_items
 
-# Seen items 1..4; 1 and 2 share their learned codewords. Unseen: 5 joins 1 and 2, 6 joins 3, 7 and 8 are alone together.
+# Seen items 1..4; 1 and 2 share their learned codewords. Unseen: 5 joins 1 and 2, 6 joins 3, 7 and 8 are alone
+# together.
 SEEN = SemanticIDTable.from_codes(np.array([[0, 0], [0, 0], [0, 1], [1, 2]]), list("abcd"), [2, 4])
 ALL = with_unseen_items(SEEN, np.array([[0, 0], [0, 1], [1, 3], [1, 3]]), list("wxyz"))
 
@@ -127,7 +128,7 @@ def test_nothing_of_an_unseen_item_is_in_the_data(cold, workplace):
 
 
 def test_a_planted_word_reaches_nobody(workplace, toy):
-    """The words of an unseen item change neither embeddings nor IDs of the seen ones: everything is bit for bit the same."""
+    """The words of an unseen item change neither embeddings nor IDs of the seen ones: all is bit for bit the same."""
     found = []
     for name, word in (("plain", "soap"), ("planted", "zzyzx zzyzx")):
         folder = write_catalogue(workplace / "data", name)

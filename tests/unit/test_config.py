@@ -83,7 +83,8 @@ def test_recipes_choose_their_files(workplace):
     )
     paper_words = dict(
         num_encoder_layers=4, num_decoder_layers=4, num_heads=6, d_kv=64, d_ff=1024, dropout_rate=0.1,
-        user_buckets=2000, train_batch_size=256, learning_rate=0.01, warmup_steps=10000, max_steps=200000, lr_scheduler="inverse_sqrt",
+        user_buckets=2000, train_batch_size=256, learning_rate=0.01, warmup_steps=10000, max_steps=200000,
+        lr_scheduler="inverse_sqrt",
         id_length=3, codebook_size=256, rqvae_learner="adagrad", rqvae_learning_rate=0.4, rqvae_batch_size=1024,
         rqvae_epochs=20000, rqvae_beta=0.25,
     )  # fmt: skip

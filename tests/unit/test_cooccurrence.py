@@ -1,4 +1,4 @@
-"""Item co-occurrence: counts and vectors as ten slow lines have them, from training interactions alone, beside the text."""
+"""Item co-occurrence: counts and vectors as a slow loop has them, from training interactions alone, beside the text."""
 
 import io
 from pathlib import Path

@@ -43,8 +43,8 @@ def sweep(tmp_path):
         record(4, [0.9], id_length=2, codebook_size=64, status="running"),
     ]
     sweep = Sweep(
-        tmp_path / "sweep", "TIGER", "toy", space_from_dict(SPACE), {"epochs": 4}, {}, "ndcg@10", True, 4, Options(), None, 5,
-        {entry["number"]: entry for entry in records},
+        tmp_path / "sweep", "TIGER", "toy", space_from_dict(SPACE), {"epochs": 4}, {}, "ndcg@10", True, 4, Options(),
+        None, 5, {entry["number"]: entry for entry in records},
     )  # fmt: skip
     sweep.trials_folder.mkdir(parents=True)
     return sweep

@@ -351,7 +351,7 @@ def test_consecutive_numbers_are_named_in_the_result(ring):
 
 
 def write_t5(folder, *, words=None, **more):
-    """A tiny T5 in Hugging Face's layout, with a SentencePiece-like tokenizer over the digits and the prompts' words."""
+    """A tiny T5 in Hugging Face's layout, with a SentencePiece-like tokenizer over digits and the prompts' words."""
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
     words = words_of_templates() if words is None else words

@@ -70,7 +70,8 @@ table = SemanticIDTable.from_codes(codes, [str(i) for i in range(40)], [4, 4])
 trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
 ends = np.cumsum([1, *table.level_sizes])
 levels = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:])]
-t5 = T5Config(vocab_size=int(ends[-1]), d_model=16, d_kv=8, d_ff=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1)
+layers = {{"num_encoder_layers": 1, "num_decoder_layers": 1}}
+t5 = T5Config(vocab_size=int(ends[-1]), d_model=16, d_kv=8, d_ff=32, num_heads=2, **layers)
 model = Seq2Seq(t5).eval()
 tokens = torch.randint(1, int(ends[-1]), (3, 6))
 with torch.no_grad():
@@ -100,7 +101,8 @@ import importlib, os, sys, warnings
 import pandas, scipy.sparse, sklearn.cluster, torch, torch.utils.tensorboard  # once for all of the forks below
 
 warnings.simplefilter("ignore")
-for order in [(name, None) for name in {FIRST}] + [("recbole.config", "recbole_tiger"), ("recbole.quick_start", "recbole_tiger")]:
+recbole_first = [("recbole.config", "recbole_tiger"), ("recbole.quick_start", "recbole_tiger")]
+for order in [(name, None) for name in {FIRST}] + recbole_first:
     child = os.fork()
     if child:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, order
@@ -115,7 +117,8 @@ for order in [(name, None) for name in {FIRST}] + [("recbole.config", "recbole_t
         import recbole_tiger
         from recbole.utils import ModelType, get_model, get_trainer
         for name in ("TIGER", "TIGERTree", "P5", "Semantic_KNN", "BERT4RecFixed"):
-            assert get_model(name).__module__ == f"recbole_tiger.model.{{name.lower() if name[0] == 'P' else get_model(name).__module__.split('.')[-1]}}"
+            module = get_model(name).__module__
+            assert module == f"recbole_tiger.model.{{name.lower() if name[0] == 'P' else module.split('.')[-1]}}"
             assert get_trainer(ModelType.SEQUENTIAL, name).__module__.startswith("recbole_tiger.training."), name
         assert get_model("SASRec").__module__.startswith("recbole.model.")
         assert get_trainer(ModelType.SEQUENTIAL, "SASRec") is recbole.trainer.Trainer

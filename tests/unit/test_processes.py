@@ -206,7 +206,7 @@ def test_a_process_by_itself_agrees_with_itself():
         collectives.assemble(torch.tensor([[1]]), [1], 2)
 
 
-# ------------------------------------------------------------------------------------------- processes that fail or stop
+# ------------------------------------------------------------------------------------------ processes that fail or stop
 
 
 def fail(how):
@@ -264,7 +264,7 @@ def test_only_what_torch_raises_is_a_lost_process(raised, expected):
         raise raised
 
 
-# ---------------------------------------------------------------------------------------------------------- the settings
+# --------------------------------------------------------------------------------------------------------- the settings
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from recbole_tiger.experiment.result import ABSENT, RunResult
 
 #: In the order in which results were written from the first version on.
 KEYS = (
-    "model dataset table2 best_valid_score valid_score_bigger best_valid_result test_result id_level_test_result popularity "
-    "semantic_ids seconds files cached parameters examples_seen examples_per_second history peak_memory_mb data_checksum "
-    "split environment recipe loss seed commit dirty run_dir config"
+    "model dataset table2 best_valid_score valid_score_bigger best_valid_result test_result id_level_test_result "
+    "popularity semantic_ids seconds files cached parameters examples_seen examples_per_second history peak_memory_mb "
+    "data_checksum split environment recipe loss seed commit dirty run_dir config"
 ).split()
 NOT_OF_POPULARITY = (
     "table2 id_level_test_result popularity semantic_ids files cached examples_seen peak_memory_mb".split()

@@ -147,7 +147,7 @@ def test_leave_one_out_is_what_recbole_makes(workplace, model):
     assert sorted(trained + firsts) == sorted(sequences.training_items().tolist())
 
 
-#: Two users of ml-100k, in time order (equal times in the file's order); cuts at the beginning of March and of April 1998.
+#: Two users of ml-100k, in time order (equal times in the file's order); cuts at the start of March and of April 1998.
 USER_810 = [294, 288, 321, 323, 243, 881, 873, 289, 678, 878, 313, 304, 328, 333, 876,  # before
             301, 879, 300, 902, 342, 269, 286, 339,  # in March
             338, 331, 326]  # fmt: skip
@@ -294,7 +294,7 @@ def test_impossible_settings_are_named(workplace, model, given, words):
         build_config(model, "ml-100k", config_dict=given)
 
 
-# ------------------------------------------------------------------------------------------------- data that cannot be cut
+# ---------------------------------------------------------------------------------------------- data that cannot be cut
 
 
 def sequences_of(*users):

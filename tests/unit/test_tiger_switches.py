@@ -80,7 +80,7 @@ def prefixes_and_windows(config, data):
     )
 
 
-# ----------------------------------------------------------------------------------------------------- the paper's model
+# ---------------------------------------------------------------------------------------------------- the paper's model
 
 
 @pytest.mark.parametrize("encoder_mask", ["bidirectional", "block_causal"])

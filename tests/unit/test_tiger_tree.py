@@ -1,4 +1,4 @@
-"""TIGERTree: the ragged softmax is the dense masked one, probabilities sum to 1, and new items count by their codewords."""
+"""TIGERTree: the ragged softmax is the dense masked one, probabilities sum to 1, new items count by their codewords."""
 
 import copy
 import dataclasses
@@ -51,10 +51,10 @@ def network_of(table, **changes):
 
 
 def dense_losses_of(network, table, states, items, smoothing=0.0, known=None, histories=None, seen=None):
-    """The oracle's losses for a network; `known`: the table that it was made with, whose prefixes alone have embeddings.
+    """The oracle's losses for a network.
 
-    `histories`: with head attention, the states that each row has seen, `[n, d]` each. `seen`: with `repeat_bias`, the
-    items that each row has seen.
+    `known`: the table that it was made with, whose prefixes alone have embeddings. `histories`: with head attention,
+    the states that each row has seen, `[n, d]` each. `seen`: with `repeat_bias`, the items that each row has seen.
     """
     known = table if known is None else known
     codes = torch.tensor(table.codes)[items]
@@ -83,7 +83,7 @@ def attended(network, x, histories):
     return module.out(torch.stack(rows))
 
 
-# ------------------------------------------------------------------------------------------------------ the ragged parts
+# ----------------------------------------------------------------------------------------------------- the ragged parts
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=20))
@@ -127,7 +127,7 @@ def test_segment_log_sum_exp_and_its_gradient():
     assert torch.allclose(*gradients)
 
 
-# --------------------------------------------------------------------------------------------------- the output, exactly
+# -------------------------------------------------------------------------------------------------- the output, exactly
 
 SWITCHES = [
     {},
@@ -348,7 +348,7 @@ def test_item_loss_is_a_softmax_over_the_input_embeddings_of_all_items(switches)
     assert torch.equal(network.log_likelihood(states, items), plain.log_likelihood(states, items))
 
 
-# ------------------------------------------------------------------------------------------------------------- the input
+# ------------------------------------------------------------------------------------------------------------ the input
 
 
 @pytest.mark.parametrize("switches", [{}, {"item_embeddings": False}, {"tied": True}], ids=str)
@@ -396,7 +396,7 @@ def test_tied_item_embedding_is_the_sum_over_its_path():
     assert torch.allclose(network.item_embedding(torch.arange(1, 61)), expected)
 
 
-# -------------------------------------------------------------------------------------------------------------- new items
+# ------------------------------------------------------------------------------------------------------------ new items
 
 
 def test_new_items_count_by_their_codewords_alone():

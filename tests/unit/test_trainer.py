@@ -40,7 +40,7 @@ def trained(toy, n_steps, model="TIGER", **more):
 
 @pytest.mark.parametrize("encoder_mask", ["bidirectional", "block_causal"])
 def test_the_compiled_loss_is_one_graph_of_any_shape_with_the_same_losses(toy, monkeypatch, encoder_mask):
-    """The traced graph is run as it is: the compiler behind it takes minutes, so `benchmarks/training.py` checks that one."""
+    """The traced graph runs as it is: the compiler behind it takes minutes, so `benchmarks/training.py` checks that."""
     graphs = []
 
     def compiler(function, **options):
