@@ -387,7 +387,7 @@ def test_fixed_bert4rec_masks_as_often_as_asked(bert):
     _, _, model = loaded("BERT4RecFixed", bert, mask_ratio=0.3, ft_ratio=0.5, MAX_ITEM_LIST_LENGTH=20)
     torch.manual_seed(0)
     lengths = torch.full((20_000,), 15)
-    masked = model.masked_places(lengths, 21)
+    masked = model.masked_positions(lengths, 21)
     assert not masked[:, 15:].any() and masked.any(dim=1).all()
     assert masked[:, :14].float().mean() == pytest.approx(0.15, abs=0.005)
     assert masked[:, 14].float().mean() == pytest.approx(0.65, abs=0.015)
