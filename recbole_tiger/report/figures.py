@@ -24,6 +24,7 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, s
 HEIGHT = 320
 _INK = "#1d2433"
 _GRID = "#e6e9ef"
+_CHANCE = "shuffled"
 _CHANCE_LINE = {"color": "#4a5263", "width": 1}
 
 
@@ -50,11 +51,9 @@ def bars(
     y_title: str = "",
     stacked: bool = False,
     percent: bool = False,
-    log: bool = False,
     horizontal: bool = False,
     colors: Sequence[str] | None = None,
     chance: Mapping[str, Sequence[float | None]] | None = None,
-    chance_name: str = "shuffled",
     height: int | None = None,
 ) -> go.Figure:
     """Bars of one or several series over the same categories.
@@ -65,11 +64,9 @@ def bars(
         x_title, y_title: of the axes (of the categories and of the values, also where the bars are horizontal).
         stacked: on top of each other instead of side by side.
         percent: values are fractions and shown as percentages.
-        log: logarithmic values.
         horizontal: for long category names.
         colors: one for each series.
         chance: for each series what chance gives, drawn in grey over its bars.
-        chance_name: its name in the legend.
         height: in pixels; by default `HEIGHT`, or as many as horizontal bars need.
     """
     names = [str(entry) for entry in x]
@@ -80,17 +77,17 @@ def bars(
         marker = {"color": colors[index] if colors else color(index)}
         plot.add_trace(_bar(names, name, values, horizontal, form, marker=marker, **group))
     for name, values in (chance or {}).items():
-        shown = f"{name}, {chance_name}" if len(chance) > 1 else chance_name
+        shown = f"{name}, {_CHANCE}" if len(chance) > 1 else _CHANCE
         more = {"offsetgroup": str(list(series).index(name)), "showlegend": False}
         marker = {"color": "rgba(255,255,255,0.62)", "line": _CHANCE_LINE}
         plot.add_trace(_bar(names, shown, values, horizontal, form, marker=marker, **more))
     if chance:  # one entry in the legend for all of them
-        plot.add_bar(x=[None], y=[None], name=label(chance_name), marker={"color": "#ffffff", "line": _CHANCE_LINE})
+        plot.add_bar(x=[None], y=[None], name=_CHANCE, marker={"color": "#ffffff", "line": _CHANCE_LINE})
     height = height or (60 + 36 * len(names) if horizontal else HEIGHT)
     titles = (y_title, x_title) if horizontal else (x_title, y_title)
     style(plot, x_title=titles[0], y_title=titles[1], height=height)
     plot.update_layout(barmode="stack" if stacked else "group", bargap=0.22, bargroupgap=0.06)
-    _bar_axes(plot, names, horizontal=horizontal, percent=percent, log=log)
+    _bar_axes(plot, names, horizontal=horizontal, percent=percent)
     return plot
 
 
@@ -107,7 +104,7 @@ def _bar(names: Sequence[str], name: str, values: Sequence, horizontal: bool, fo
     )
 
 
-def _bar_axes(plot: go.Figure, names: Sequence[str], *, horizontal: bool, percent: bool, log: bool) -> None:
+def _bar_axes(plot: go.Figure, names: Sequence[str], *, horizontal: bool, percent: bool) -> None:
     categories: dict[str, Any] = {"type": "category", "showgrid": False, "dtick": 1}
     values: dict[str, Any] = {"rangemode": "tozero"}
     if horizontal:
@@ -116,8 +113,6 @@ def _bar_axes(plot: go.Figure, names: Sequence[str], *, horizontal: bool, percen
         categories["tickfont"] = {"size": 11}
     if percent:
         values["tickformat"] = ".1~%"
-    if log:
-        values |= {"type": "log", "dtick": 1}
     plot.update_layout({"yaxis": categories, "xaxis": values} if horizontal else {"xaxis": categories, "yaxis": values})
 
 
