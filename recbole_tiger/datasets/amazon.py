@@ -1,9 +1,8 @@
 """Amazon review data of 2014, 2018 and 2023 as sources: the column names of each release.
 
-- 2014: `reviews_*_5.json.gz` (JSON lines, or Python literals in old copies), `meta_*.json.gz` (Python
-  literals); `categories` is a list of paths, `price` a number.
-- 2018: JSON lines; `category` is one path, `price` text such as `"$5.99 - $12.00"`, text full of entities and
-  tags.
+- 2014: `reviews_*_5.json.gz` (JSON lines, or Python literals in old copies), `meta_*.json.gz` (Python literals);
+  `categories` is a list of paths, `price` a number.
+- 2018: JSON lines; `category` is one path, `price` text such as `"$5.99 - $12.00"`, text full of entities and tags.
 - 2023: JSON lines or Parquet; items are `parent_asin`, times milliseconds, the brand is called `store`.
 """
 
@@ -16,27 +15,17 @@ from recbole_tiger.datasets.bad_rows import check_choice
 from recbole_tiger.datasets.record_reader import TextFormat
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 
+_REVIEWS_2014 = InteractionColumns(user="reviewerID", item="asin", time="unixReviewTime", rating="overall")
 REVIEW_COLUMNS = {
-    "2014": InteractionColumns(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),
-    "2018": InteractionColumns(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),
+    "2014": _REVIEWS_2014,
+    "2018": _REVIEWS_2014,
     "2023": InteractionColumns(user="user_id", item="parent_asin", time="timestamp", rating="rating"),
 }
+#: Columns of the item, its categories and its brand; title and price are called so in every release.
 METADATA_COLUMNS = {
-    "2014": {
-        "item": "asin",
-        "title": "title",
-        "categories": "categories",
-        "brand": "brand",
-        "price": "price",
-    },
-    "2018": {"item": "asin", "title": "title", "categories": "category", "brand": "brand", "price": "price"},
-    "2023": {
-        "item": "parent_asin",
-        "title": "title",
-        "categories": "categories",
-        "brand": "store",
-        "price": "price",
-    },
+    "2014": ("asin", "categories", "brand"),
+    "2018": ("asin", "category", "brand"),
+    "2023": ("parent_asin", "categories", "store"),
 }
 
 
@@ -62,20 +51,23 @@ def amazon_source(
         PreparationError: an unknown version.
     """
     check_choice("version", version, tuple(REVIEW_COLUMNS))
-    text = TextFormat(encodings=encodings, progress=progress)
+    item, categories, brand = METADATA_COLUMNS[version]
+    columns = ItemColumns(
+        item=item,
+        title="title",
+        categories=categories,
+        brand=brand,
+        price="price",
+        text=("description",) if description else (),
+        category_separator="",
+        category_paths=category_paths,
+    )
     return TableSource(
         interaction_files=reviews,
         columns=REVIEW_COLUMNS[version],
         item_files=metadata,
-        item_columns=ItemColumns(
-            **METADATA_COLUMNS[version],
-            text=("description",) if description else (),
-            category_separator="",
-            category_paths=category_paths,
-        )
-        if metadata
-        else None,
-        text=text,
+        item_columns=columns if metadata else None,
+        text=TextFormat(encodings=encodings, progress=progress),
         item_text=TextFormat(encodings=encodings, progress=progress),
         name_columns_strictly=False,
     )

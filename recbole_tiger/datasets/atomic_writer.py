@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.datasets.arrays import FloatArray, IntArray
 from recbole_tiger.datasets.atomic_fields import ITEM, RATING, TIME, USER, header
 from recbole_tiger.datasets.interactions import Interactions
 from recbole_tiger.errors import PreparationError
@@ -23,42 +24,35 @@ ROWS_AT_ONCE = 1 << 17
 
 
 def check_dataset_name(dataset: str) -> None:
-    """A dataset's name is the name of one folder."""
+    """Raise a `PreparationError` unless a dataset's name is the name of one folder."""
     if not dataset or dataset.startswith(".") or Path(dataset).name != dataset or "\\" in dataset:
         raise PreparationError(f"dataset={dataset!r} must be the name of one folder, such as my-shop.")
 
 
 def refuse_existing(output: str | Path, dataset: str, overwrite: bool) -> None:
-    """Say before any work is done that a dataset of this name is already there.
-
-    Raises:
-        PreparationError: it is, and `overwrite` is false.
-    """
+    """Raise a `PreparationError` if there is a dataset of this name and `overwrite` is false."""
     check_dataset_name(dataset)
-    place = Path(output) / dataset / f"{dataset}.inter"
-    if place.exists() and not overwrite:
-        raise PreparationError(f"{place} exists: choose another dataset name or output folder, or set overwrite.")
+    path = Path(output) / dataset / f"{dataset}.inter"
+    if path.exists() and not overwrite:
+        raise PreparationError(f"{path} exists: choose another dataset name or output folder, or set overwrite.")
 
 
 @contextmanager
 def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder whose files become those of `<output>/<dataset>/` when the block ends without an
-    error.
+    """A temporary folder whose files become those of `<output>/<dataset>/` when the block ends without an error.
 
-    A dataset that is not there yet appears whole or not at all. In one that is overwritten each file is
-    replaced whole, `.inter` last; other files in the folder stay. After an error nothing has changed.
+    A dataset that is not there yet appears whole or not at all. In one that is overwritten each file is replaced whole,
+    `.inter` last; other files in the folder stay. After an error nothing has changed.
 
     Raises:
         PreparationError: the dataset exists and `overwrite` is false.
     """
     refuse_existing(output, dataset, overwrite)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{dataset}.", suffix=".partial", dir=output))
+    target = Path(output) / dataset
+    temporary = target.with_name(f".{dataset}.{uuid.uuid4().hex[:12]}.partial")
+    temporary.mkdir(parents=True)
     try:
         yield temporary
-        target = output / dataset
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp's folders are private
         if target.is_dir() and any(target.iterdir()):
             for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".inter"):
                 os.replace(path, target / path.name)
@@ -70,18 +64,8 @@ def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) ->
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_interactions(
-    path: Path,
-    interactions: Interactions,
-    user_names: Sequence[str],
-    item_names: Sequence[str],
-    order: np.ndarray,
+    path: Path, interactions: Interactions, user_names: Sequence[str], item_names: Sequence[str], order: IntArray
 ) -> None:
     """Write an `.inter` file: `user_id item_id [rating] timestamp`, the rows in the given order [n]."""
     fields = [USER, ITEM, *([RATING] if interactions.ratings is not None else []), TIME]
@@ -91,17 +75,16 @@ def write_interactions(
         stream.write(header(fields))
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
-            columns: list = [
+            columns: list[Iterable[str]] = [
                 map(user_names.__getitem__, interactions.users[rows].tolist()),
                 map(item_names.__getitem__, interactions.items[rows].tolist()),
             ]
             for column, integral in zip(numbers, whole, strict=True):
-                values = column[rows]
-                columns.append(map(str, (values.astype(np.int64) if integral else values).tolist()))
+                columns.append(map(str, (column[rows].astype(np.int64) if integral else column[rows]).tolist()))
             stream.write("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n")
 
 
-def _are_whole(values: np.ndarray) -> bool:
+def _are_whole(values: FloatArray) -> bool:
     """Whether a float column can be written without decimals and read back the same."""
     return bool(np.all((values == np.rint(values)) & (np.abs(values) < 2**53)))
 

@@ -1,4 +1,7 @@
-"""What happens to input that cannot be used: an error with file and line, or a count on request."""
+"""What happens to rows that cannot be used: an error with file and line, or a count on request.
+
+Input: the error of a row and its position. Output: a `PreparationError`, or counts and examples.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,14 @@ def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
         raise PreparationError(f"{key}={value!r} is unknown: use one of {', '.join(choices)}.")
 
 
+def shorten(value: object, length: int = 60) -> str:
+    """The `repr` of a value, cut to `length` characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 class BadRows:
-    """Rows that cannot be used: raise at the first (`policy="error"`), or skip and count them
-    (`policy="skip"`).
+    """Rows that cannot be used: raise at the first (`policy="error"`), or skip and count them (`policy="skip"`).
 
     `counts` holds the number of skipped rows by reason, `examples` the first few in words.
     """
@@ -32,20 +40,10 @@ class BadRows:
         self.examples: list[str] = []
 
     def report(self, path: str | Path, line: int, error: RowError) -> None:
-        """Count row `line` (1-based) of `path` as unusable.
-
-        Raises:
-            PreparationError: the policy is `error`.
-        """
+        """Count row `line` (1-based) of `path` as unusable; a `PreparationError` where the policy is `error`."""
         message = f"{path}, line {line}: {error}"
         if self.policy == "error":
             raise PreparationError(f"{message}. Fix the line, or skip and count such lines with bad_rows=skip.")
         self.counts[error.reason] += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(message)
-
-
-def shorten(value: object, length: int = 60) -> str:
-    """The `repr` of a value, cut to `length` characters, for a message."""
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,8 +1,7 @@
 """RecBole's dataset zips: fetched whole or not at all.
 
-Comes in: a dataset's name. Goes out: its folder with the atomic files under that name and a checksum beside
-each. RecBole's own downloader leaves half-written folders behind and crashes after the download (RecBole
-#1989, #2050).
+Input: a dataset's name. Output: its folder with the atomic files under that name and a checksum beside each. RecBole's
+own downloader leaves half-written folders behind and crashes after the download (RecBole #1989, #2050).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -31,7 +31,7 @@ from recbole_tiger.errors import DownloadError, PreparationError
 BLOCK_BYTES = 1 << 16
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
 MOST_ATTEMPTS_WITHOUT_PROGRESS = 6
-FIRST_BYTE = 8.0  # seconds for the first byte: a missing network is told within 15 seconds, Python's start included
+FIRST_BYTE = 8.0  # seconds for the first byte: a missing network is reported within 15 seconds, Python's start included
 RETRIED_STATUS = (408, 425, 429, 500, 502, 503, 504)
 RANGE_NOT_SATISFIABLE = 416
 ATOMIC_SUFFIXES = (".inter", ".item", ".user", ".kg", ".link", ".net")
@@ -49,7 +49,7 @@ def recbole_urls() -> dict[str, str]:
     if spec is None or spec.origin is None:
         raise PreparationError("RecBole is not installed, so that its list of downloads is missing: give a url.")
     listing = Path(spec.origin).parent / "properties" / "dataset" / "url.yaml"
-    return yaml.safe_load(listing.read_text(encoding="utf-8"))
+    return dict(yaml.safe_load(listing.read_text(encoding="utf-8")))
 
 
 def find_url(dataset: str) -> str:
@@ -79,9 +79,8 @@ def ensure_dataset(
 ) -> Path:
     """The folder of a dataset, downloaded first if it is not there.
 
-    What arrived of a download that was cut off is kept in `<data_path>/.<dataset>.download/` and continued
-    where the server allows it, also by a later call. Several processes may ask at once: one downloads, the
-    others wait.
+    What arrived of a download that was cut off is kept in `<data_path>/.<dataset>.download/` and continued where the
+    server allows it, also by a later call. Several processes may ask at once: one downloads, the others wait.
 
     Args:
         dataset: a name of RecBole's list (`amazon-beauty`, …), or any name together with a url.
@@ -139,7 +138,8 @@ def fetch(url: str, target: Path, timeout: float, progress: bool = True) -> None
     """Download an address to a file, continuing what `<target>.part` holds of the same version.
 
     Raises:
-        OSError: no new byte for `timeout` seconds (`FIRST_BYTE` at most for the first), or the connection kept breaking.
+        OSError: no new byte for `timeout` seconds (for the first, `FIRST_BYTE` at most), or a connection that keeps
+            breaking.
         _Rejected: an answer that will not change, such as 404.
     """
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
@@ -188,7 +188,7 @@ class _Clock:
         return self._last + self.allowed - time.monotonic()
 
 
-def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm) -> None:
+def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm[Any]) -> None:
     """One request; appends to `part` what the server sends beyond it."""
     have = part.stat().st_size if part.exists() else 0
     version = _read_note(note)
@@ -204,7 +204,7 @@ def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm) -> None
             start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
             if start != str(have):
                 part.unlink(missing_ok=True)
-                raise OSError("the server continues at another place than was asked for")
+                raise OSError("the server continues at another position than was asked for")
         else:
             have = 0
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
@@ -227,14 +227,15 @@ def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm) -> None
 def _read_note(note: Path) -> dict[str, str]:
     """Address and version tag of a part; nothing if there is no note, or only half of one."""
     try:
-        return json.loads(note.read_text())
+        content = json.loads(note.read_text())
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _open(request: urllib.request.Request, clock: _Clock):
+def _open(request: urllib.request.Request, clock: _Clock) -> http.client.HTTPResponse:
     """`urlopen` in a thread: looking up a name may hang for longer than any timeout that one can set."""
-    results: queue.Queue = queue.Queue()
+    results: queue.Queue[http.client.HTTPResponse | BaseException] = queue.Queue()
     left = max(clock.left(), 0.1)
 
     def work() -> None:

@@ -1,8 +1,6 @@
-"""Interactions in compact form: ids become integer codes, columns are numpy arrays; duplicates, ties and
-order.
+"""Interactions in compact form: ids become integer codes, columns are numpy arrays; duplicates, ties and order.
 
-Comes in: chunks of a source. Goes out: `Interactions`, some 20 bytes a row, and the vocabularies of users and
-items.
+Input: chunks of a source. Output: `Interactions`, some 20 bytes per row, and the vocabularies of users and items.
 """
 
 from __future__ import annotations
@@ -10,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from recbole_tiger.datasets.arrays import BoolArray, FloatArray, IntArray
 from recbole_tiger.datasets.bad_rows import BadRows, check_choice
 from recbole_tiger.datasets.normalize import check_identifier
 from recbole_tiger.datasets.sources import InteractionChunk
@@ -38,13 +39,12 @@ class Vocabulary:
         """The code of an id, -1 for one that never appeared."""
         return self._codes.get(name, _UNUSABLE)
 
-    def encode(self, names: list[str]) -> np.ndarray:
+    def encode(self, names: list[str]) -> IntArray:
         """Codes int32 [n] of ids, new ones added; -1 for an id that cannot be written."""
         codes = np.fromiter(map(self._codes.get, names, repeat(_UNUSABLE)), dtype=np.int32, count=len(names))
-        known = self._codes
         for row in np.flatnonzero(codes == _UNUSABLE).tolist():
-            name = names[row]
-            codes[row] = known[name] if name in known else self._add(name)  # it may be new since a moment only
+            name = names[row]  # which an earlier row of these may have added
+            codes[row] = self._codes[name] if name in self._codes else self._add(name)
         return codes
 
     def _add(self, raw: str) -> int:
@@ -52,12 +52,10 @@ class Vocabulary:
             name = check_identifier(raw)
         except RowError:
             return _UNUSABLE
-        code = self._codes.get(name)
-        if code is None:
-            code = self._codes[name] = len(self.names)
+        code = self._codes.setdefault(name, len(self.names))
+        if code == len(self.names):
             self.names.append(name)
-        if raw != name:
-            self._codes[raw] = code
+        self._codes[raw] = code
         return code
 
 
@@ -65,15 +63,15 @@ class Vocabulary:
 class Interactions:
     """Columns of n interactions: `users`, `items` int32 codes, `times` float64, `ratings` float64 or None."""
 
-    users: np.ndarray
-    items: np.ndarray
-    times: np.ndarray
-    ratings: np.ndarray | None
+    users: IntArray
+    items: IntArray
+    times: FloatArray
+    ratings: FloatArray | None
 
     def __len__(self) -> int:
         return len(self.users)
 
-    def take(self, rows: np.ndarray) -> Interactions:
+    def take(self, rows: BoolArray | IntArray) -> Interactions:
         """The interactions of a boolean mask or of row numbers, in that order; all of them are not copied."""
         if rows.dtype == bool and rows.all():
             return self
@@ -92,8 +90,8 @@ class InteractionLog:
     def __init__(self) -> None:
         self.users, self.items = Vocabulary(), Vocabulary()
         self.rows_read = 0
-        self._first_lines: list[tuple[Path, np.ndarray]] = []  # by chunk: where its new items stand
-        self._columns: dict[str, list[np.ndarray]] = {"users": [], "items": [], "times": [], "ratings": []}
+        self._first_lines: list[tuple[Path, IntArray]] = []  # by chunk: the lines of its new items
+        self._columns: dict[str, list[NDArray[Any]]] = {"users": [], "items": [], "times": [], "ratings": []}
 
     def add(self, chunk: InteractionChunk, bad: BadRows) -> None:
         """Take a chunk over; rows with an id that cannot be written go to `bad`."""
@@ -125,19 +123,21 @@ class InteractionLog:
 
     def finish(self) -> Interactions:
         """All rows; the log is empty afterwards. Without times, each user's rows are numbered 1, 2, 3, …"""
-        columns = {}
+        columns: dict[str, Any] = {}
         for name in list(self._columns):
             parts = self._columns.pop(name)  # freed column by column: the peak is one column above the result
             columns[name] = np.concatenate(parts) if parts else None
             del parts
         if columns["users"] is None or not len(columns["users"]):
-            raise PreparationError("The source holds no usable interaction.")
+            raise PreparationError(
+                "The source holds no usable interaction: check its files and the names of its columns."
+            )
         if columns["times"] is None:
             columns["times"] = positions_in_groups(columns["users"]).astype(np.float64) + 1
         return Interactions(**columns)
 
 
-def positions_in_groups(groups: np.ndarray) -> np.ndarray:
+def positions_in_groups(groups: IntArray) -> IntArray:
     """For each row the number of earlier rows of its group: `[7, 7, 2, 7]` -> `[0, 1, 0, 2]`."""
     order = np.argsort(groups, kind="stable")
     ordered = groups[order]
@@ -147,7 +147,7 @@ def positions_in_groups(groups: np.ndarray) -> np.ndarray:
     return positions
 
 
-def duplicate_mask(interactions: Interactions, keep: str) -> np.ndarray:
+def duplicate_mask(interactions: Interactions, keep: str) -> BoolArray:
     """Boolean [n]: which rows stay when a user's repeated interactions with an item are reduced to one.
 
     Args:
@@ -165,46 +165,46 @@ def duplicate_mask(interactions: Interactions, keep: str) -> np.ndarray:
     return mask
 
 
-def count_duplicates(users: np.ndarray, items: np.ndarray) -> int:
+def count_duplicates(users: IntArray, items: IntArray) -> int:
     """Rows beyond the first of their user-item pair."""
     if not len(users):
         return 0
     pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
-    pairs.sort()
-    return int((pairs[1:] == pairs[:-1]).sum())
+    return len(pairs) - len(np.unique(pairs))
 
 
-def user_time_order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+def user_time_order(users: IntArray, times: NDArray[np.floating[Any]]) -> IntArray:
     """Row numbers [n] by user, then time; rows of equal time stay in their order."""
-    return np.lexsort((times, users))
+    order: IntArray = np.lexsort((times, users))
+    return order
 
 
-def count_ties(users: np.ndarray, times: np.ndarray) -> int:
+def count_ties(users: IntArray, times: FloatArray) -> int:
     """Neighbours in a user's sequence that have the same time, so that time alone does not order them."""
     order = user_time_order(users, times)
     users, times = users[order], times[order]
     return int(((users[1:] == users[:-1]) & (times[1:] == times[:-1])).sum())
 
 
-def output_order(interactions: Interactions, order: str, ties: str, seed: int) -> np.ndarray:
+def output_order(interactions: Interactions, order: str, ties: str, seed: int) -> IntArray:
     """Row numbers [n] in the order in which the rows are written.
 
     Args:
-        order: `time` sorts all rows by time, `source` leaves them as they came. RecBole sorts by a float32
-            time that cannot tell moments within 128 seconds apart, but its sort is stable: rows that are
-            written in time order are read in time order.
-        ties: `file` leaves rows of one user and time in the source's order; `shuffle` puts them in a random
-            order, so that the order of the file tells nothing that the times do not tell.
+        order: `time` sorts all rows by time, `source` leaves them as they came. RecBole sorts by a float32 time that
+            cannot tell moments within 128 seconds apart, but its sort is stable: rows written in time order are read in
+            time order.
+        ties: `file` leaves rows of one user and time in the source's order; `shuffle` puts them in a random order, so
+            that the order of the file tells nothing that the times do not tell.
         seed: of the shuffle.
     """
     check_choice("order", order, ORDERS)
     check_choice("ties", ties, TIES)
     rows = np.arange(len(interactions))
     if ties == "shuffle":
-        # The places that a user's rows of one time take stay the same; which row takes which place is random.
-        places = user_time_order(interactions.users, interactions.times)
+        # The positions that a user's rows of one time have stay the same; which row has which position is random.
+        positions = user_time_order(interactions.users, interactions.times)
         random_keys = np.random.default_rng(seed).random(len(interactions))
-        rows[places] = np.lexsort((random_keys, interactions.times, interactions.users))
+        rows[positions] = np.lexsort((random_keys, interactions.times, interactions.users))
     if order == "time":
         rows = rows[np.argsort(interactions.times[rows], kind="stable")]
     return rows

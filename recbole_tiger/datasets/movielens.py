@@ -1,7 +1,7 @@
 """MovieLens 100k, 1M, 10M, 20M, 25M and 32M as a source: titles, years and genres from the unpacked folder.
 
-The `.item` columns have the names that RecBole's own `ml-100k` uses (`movie_title`, `release_year`, `class`),
-so one dataset YAML fits all sizes.
+The `.item` columns have the names that RecBole's own `ml-100k` uses (`movie_title`, `release_year`, `class`), so one
+dataset YAML fits all sizes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from pathlib import Path
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.datasets.normalize import category_tokens, check_identifier, sequence_cell, split_title_year
-from recbole_tiger.datasets.record_reader import TextFormat, read_rows
+from recbole_tiger.datasets.record_reader import Record, TextFormat, read_records
 from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError, RowError
 
-# The files of 100k and 1M are Latin-1, those of 10M UTF-8: UTF-8 first, since Latin-1 text is almost never
-# valid UTF-8.
+# The files of 100k and 1M are Latin-1, those of 10M UTF-8: UTF-8 first, since Latin-1 text is almost never valid UTF-8.
 ENCODINGS = ("utf-8", "latin-1")
 LAYOUTS = {
     "u.data, u.item (100k)": ("u.data", "u.item"),
@@ -49,21 +48,18 @@ class MovieLensSource(Source):
             raise PreparationError(f"{folder} holds none of the MovieLens layouts: {'; '.join(LAYOUTS)}.")
         self.ratings_file, self.movies_file = (folder / name for name in found[0])
         self.has_ratings = True
-        self.item_fields = (
-            Field("movie_title", "token_seq"),
-            Field("release_year", "token"),
-            Field("class", "token_seq"),
-        )
+        types = {"movie_title": "token_seq", "release_year": "token", "class": "token_seq"}
+        self.item_fields = tuple(Field(name, type_) for name, type_ in types.items())
 
     def interactions(self, bad: BadRows) -> Iterator[InteractionChunk]:
         if self.ratings_file.suffix == ".csv":
             text = TextFormat(progress=self.progress, notes=self.notes)
-            rows = read_rows(self.ratings_file, NAMES, bad, text)
+            rows = read_records(self.ratings_file, NAMES, bad, text)
         else:
             rows = self._separated_rows(bad)
         yield from interaction_chunks(self.ratings_file, rows, NAMES, None, bad)
 
-    def _separated_rows(self, bad: BadRows) -> Iterator[tuple[int, tuple]]:
+    def _separated_rows(self, bad: BadRows) -> Iterator[Record]:
         separator = "::" if self.ratings_file.suffix == ".dat" else "\t"
         for line, text in read_lines(self.ratings_file, bad, ENCODINGS, self.notes, self.progress):
             cells = text.split(separator)
@@ -93,7 +89,9 @@ class MovieLensSource(Source):
     def _movies(self, bad: BadRows) -> Iterator[tuple[int, tuple[str, str, list[str]] | str]]:
         if self.movies_file.suffix == ".csv":
             text = TextFormat(progress=self.progress, notes=self.notes)
-            for line, (item, title, genres) in read_rows(self.movies_file, ("movieId", "title", "genres"), bad, text):
+            for line, (item, title, genres) in read_records(
+                self.movies_file, ("movieId", "title", "genres"), bad, text
+            ):
                 yield line, (item, title, genres.split("|"))
         else:
             yield from read_lines(self.movies_file, bad, ENCODINGS, self.notes, self.progress)

@@ -1,9 +1,8 @@
-"""From raw values to cells of an atomic file: plain text, prices, years, category paths, identifiers,
-numbers.
+"""From raw values to cells of an atomic file: plain text, prices, years, category paths, identifiers, numbers.
 
-A cell has no tab, line break or control character, so that every reader sees the same columns. A straight
-double quote at the start of a cell is written as a typographic one (and so is its partner): RecBole's reader
-would otherwise take it for the start of a quoted cell and swallow what follows, up to several rows.
+Input: a value of any type. Output: a cell without tab, line break or control character, so that every reader sees the
+same columns. A straight double quote at the start of a cell is written as a typographic one (and so is its partner):
+RecBole's reader would otherwise take it for the start of a quoted cell and swallow what follows, up to several rows.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ _TITLE_YEAR = re.compile(r"^(.*?)\s*\((\d{4})(?:\s*[-–]\s*(?:\d{4})?)?\s*\)$")
 def clean_text(value: object) -> str:
     """Any raw value as one line of plain text; `""` for a missing one.
 
-    Entities are resolved (also doubly escaped ones), scripts, tags and control characters removed, every run
-    of blanks becomes one space, lists are joined by spaces, a leading straight quote becomes typographic.
+    Entities are resolved (also doubly escaped ones), scripts, tags and control characters removed, every run of blanks
+    becomes one space, lists are joined by spaces, a leading straight quote becomes typographic.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -58,28 +57,21 @@ def clean_text(value: object) -> str:
 
 
 def category_tokens(value: object, separator: str = "|", paths: str = "all") -> list[str]:
-    """A category path, coarse to fine, as tokens without blanks: `["Beauty", "Nail Polish"]` -> `Beauty`,
-    `Nail_Polish`.
+    """A category path, coarse to fine, as tokens without blanks: `["Hair", "Dry Oil"]` -> `["Hair", "Dry_Oil"]`.
 
     Args:
-        value: a list of names, a list of such paths (Amazon 2014), or text in which `separator` divides the
-            names.
+        value: a list of names, a list of such paths (Amazon 2014), or text in which `separator` divides the names.
         separator: only for text; empty takes the text as one name.
-        paths: `all` gives the first path and then, of the others, the names that have not yet been given;
-            `first` gives the first path only. Either way the position of a token of the first path is its
-            depth.
+        paths: `all` gives the first path and then, of the others, the names that have not yet been given; `first` gives
+            the first path only. Either way the position of a token of the first path is its depth.
     """
     if isinstance(value, str):
         value = value.split(separator) if separator else [value]
     if not isinstance(value, (list, tuple)):
         return []
     nested = [path for path in value if isinstance(path, (list, tuple))] or [value]
-    tokens = (_token(name) for path in (nested if paths == "all" else nested[:1]) for name in path)
-    return list(dict.fromkeys(token for token in tokens if token))
-
-
-def _token(name: object) -> str:
-    return clean_text(name).replace(" ", "_")
+    names = (clean_text(name) for path in (nested if paths == "all" else nested[:1]) for name in path)
+    return list(dict.fromkeys(name.replace(" ", "_") for name in names if name))
 
 
 def sequence_cell(tokens: Iterable[str]) -> str:
@@ -105,7 +97,8 @@ def parse_price(value: object) -> float | None:
     if match is None:
         return None
     amounts = [_amount(part) for part in match.groups() if part is not None]
-    return None if None in amounts else min(amounts)
+    known = [amount for amount in amounts if amount is not None]
+    return min(known) if len(known) == len(amounts) else None
 
 
 def _amount(digits: str) -> float | None:
@@ -131,8 +124,7 @@ def split_title_year(value: object) -> tuple[str, str]:
 
 
 def identifier(value: object, what: str) -> str:
-    """A raw user or item id as text; integers, also those that a table turned into `12.0`, are written as
-    such.
+    """A raw user or item id as text; integers, also those that a table turned into `12.0`, are written as such.
 
     Raises:
         RowError: no id, or not a text or whole number.

@@ -1,11 +1,17 @@
-"""The counts of the paper's three datasets (Table 2), to compare a prepared dataset with."""
+"""The counts of the paper's three datasets (Table 2), to compare a dataset with.
+
+Input: a dataset's name and its counts. Output: the paper's counts, the comparison as plain values or in words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from recbole_tiger.datasets.arrays import IntArray
 
 
 @dataclass(frozen=True)
@@ -25,28 +31,24 @@ TABLE_2 = {
 }
 
 
-def table2_counts(dataset_name: str) -> DatasetCounts | None:
-    """The paper's counts for a dataset under RecBole's name; None for any other dataset."""
-    return TABLE_2.get(dataset_name)
-
-
-def count_lengths(lengths: np.ndarray, n_items: int) -> DatasetCounts:
+def count_lengths(lengths: IntArray, n_items: int) -> DatasetCounts:
     """The numbers of Table 2 from the sequence lengths of the users, int [n_users]."""
     return DatasetCounts(len(lengths), n_items, float(lengths.mean()), float(np.median(lengths)))
 
 
-def against_table2(dataset_name: str, count: Callable[[], DatasetCounts]) -> dict | None:
+def against_table2(dataset_name: str, count: Callable[[], DatasetCounts]) -> dict[str, Any] | None:
     """Our counts and the paper's as plain values; None for a dataset that the paper does not use.
 
     Means agree when they differ by less than 0.01: the paper's has two decimals, cut for Beauty (8.876).
 
     Args:
-        count: gives our counts; asked only for a dataset of the paper.
+        dataset_name: RecBole's name.
+        count: gives our counts; called only for a dataset of the paper.
 
     Returns:
         `ours`, `paper` (the fields of `DatasetCounts`) and `different`, the names of those that differ.
     """
-    paper = table2_counts(dataset_name)
+    paper = TABLE_2.get(dataset_name)
     if paper is None:
         return None
     ours, theirs = vars(count()), vars(paper)
@@ -55,14 +57,13 @@ def against_table2(dataset_name: str, count: Callable[[], DatasetCounts]) -> dic
     return {"ours": dict(ours), "paper": dict(theirs), "different": different}
 
 
-def table2_text(dataset_name: str, comparison: dict, what: str = "after filtering") -> str:
+def table2_text(dataset_name: str, comparison: dict[str, Any], what: str = "after filtering") -> str:
     """The result of `against_table2` in words, one line for each number; a last line where they differ."""
     lines = [f"{dataset_name}, {what}, against the paper's Table 2:"]
     for name, theirs in comparison["paper"].items():
         verdict = "DIFFERENT" if name in comparison["different"] else "the same"
-        lines.append(
-            f"  {name.replace('_', ' ')}: {_number(comparison['ours'][name])}, paper {_number(theirs)}: {verdict}"
-        )
+        ours = _number(comparison["ours"][name])
+        lines.append(f"  {name.replace('_', ' ')}: {ours}, paper {_number(theirs)}: {verdict}")
     if comparison["different"]:
         lines.append(
             "  This is NOT the paper's data: take RecBole's download of that name and its 5-core "

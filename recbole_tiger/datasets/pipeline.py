@@ -1,16 +1,21 @@
-"""The one way from a source to a dataset: collect, reduce, match metadata, order, write, count."""
+"""The one way from a source to a dataset: collect, reduce, match metadata, order, write, count.
+
+Input: a source and options. Output: the atomic files and a summary of what was left out on the way.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from recbole_tiger.datasets.atomic_fields import ITEM, Field, header
+from recbole_tiger.datasets.arrays import BoolArray, IntArray
+from recbole_tiger.datasets.atomic_fields import ITEM, header
 from recbole_tiger.datasets.atomic_writer import dataset_folder, refuse_existing, write_interactions
 from recbole_tiger.datasets.bad_rows import BAD_ROW_POLICIES, BadRows, check_choice
 from recbole_tiger.datasets.interactions import (
@@ -40,8 +45,8 @@ class PrepareOptions:
         user_core, item_core: see `kcore.k_core`; 5 and 5 are the paper's.
         duplicates: `keep`, `first` or `last`, see `interactions.duplicate_mask`; before the core is taken.
         ties, order, seed: see `interactions.output_order`.
-        missing_items: items without metadata: `error`, `drop` (their interactions too, the core is taken
-            again) or `keep` (with empty cells).
+        missing_items: items without metadata: `error`, `drop` (their interactions too, the core is taken again) or
+            `keep` (with empty cells).
         required_fields: an item in which one of these fields is empty counts as one without metadata.
         bad_rows: rows that cannot be used: `error` or `skip` (and count).
         overwrite: replace a dataset of the same name.
@@ -103,12 +108,12 @@ class PrepareSummary:
 def prepare(source: Source, output: str | Path, dataset: str, options: PrepareOptions | None = None) -> PrepareSummary:
     """Write `<output>/<dataset>/<dataset>.inter`, `.item` and a `.summary.json` from a source.
 
-    The dataset appears whole or not at all. Memory is some 50 bytes an interaction plus the ids, however long
-    the source's lines are.
+    The dataset appears whole or not at all. Memory is some 50 bytes per interaction plus the ids, however long the
+    source's lines are.
 
     Raises:
-        PreparationError: unusable rows or items without metadata (unless the options say otherwise), nothing
-            left after filtering, an existing dataset.
+        PreparationError: unusable rows or items without metadata (unless the options say otherwise), nothing left after
+            filtering, an existing dataset.
     """
     options = options or PrepareOptions()
     refuse_existing(output, dataset, options.overwrite)
@@ -203,11 +208,9 @@ class _ItemRows:
         self.complete = np.zeros(len(log.items), dtype=bool)
         self.notes: Counter[str] = source.notes
 
-    def collect(self, items: np.ndarray, bad: BadRows) -> None:
+    def collect(self, items: IntArray, bad: BadRows) -> None:
         """Read the metadata of the given item codes; of several rows for one item the first counts."""
-        wanted = np.zeros(len(self.log.items), dtype=bool)
-        wanted[items] = True
-        code: Callable[[str], int] = self.log.items.code
+        wanted, code = self._mask(items), self.log.items.code
         seen_values: set[str] = set()
         with self.path.open("w", encoding="utf-8", newline="\n") as stream:
             for row in self.source.items(bad, lambda item: (c := code(item)) >= 0 and bool(wanted[c])):
@@ -226,32 +229,34 @@ class _ItemRows:
                 f"No item has a value for {', '.join(empty)}: check the column's name and its separator."
             )
 
-    def write(self, path: Path, items: np.ndarray, summary: PrepareSummary) -> None:
-        """Write the `.item` file of the given item codes, in the order of the metadata; items without any row
-        last.
+    def write(self, path: Path, items: IntArray, summary: PrepareSummary) -> None:
+        """Write the `.item` file of the given item codes, in the order of the metadata; items without any row last.
 
-        A column in which no item has a value is left out. An empty token_seq cell becomes `UNKNOWN_TOKEN`:
-        RecBole crashes on it under pandas 3.
+        A column in which no item has a value is left out. An empty token_seq cell becomes `UNKNOWN_TOKEN`: RecBole
+        crashes on it under pandas 3.
         """
-        wanted = np.zeros(len(self.log.items), dtype=bool)
-        wanted[items] = True
+        wanted = self._mask(items)
+        fields = self.source.item_fields
         filled: Counter[int] = Counter()
         for _, cells in self._rows(wanted):
             filled.update(i for i, cell in enumerate(cells) if cell)
-        columns: list[tuple[int, Field]] = [(i, f) for i, f in enumerate(self.source.item_fields) if filled[i]]
-        without_row = np.flatnonzero(wanted & ~self.present).tolist()
+        columns = [(i, column) for i, column in enumerate(fields) if filled[i]]
+        without_row = ((item, [""] * len(fields)) for item in np.flatnonzero(wanted & ~self.present).tolist())
         with path.open("w", encoding="utf-8", newline="\n") as stream:
             stream.write(header([ITEM, *(column for _, column in columns)]))
-            rows = [*((item, [""] * len(self.source.item_fields)) for item in without_row)]
-            for source in (self._rows(wanted), rows):
-                for item, cells in source:
-                    texts = [cells[i] or (UNKNOWN_TOKEN if f.type == "token_seq" else "") for i, f in columns]
-                    stream.write("\t".join([self.log.items.names[item], *texts]) + "\n")
+            for item, cells in chain(self._rows(wanted), without_row):
+                texts = [cells[i] or (UNKNOWN_TOKEN if c.type == "token_seq" else "") for i, c in columns]
+                stream.write("\t".join([self.log.items.names[item], *texts]) + "\n")
         self.path.unlink()
-        total = int(wanted.sum())
-        summary.filled = {column.name: filled[i] / total for i, column in enumerate(self.source.item_fields)}
+        summary.filled = {column.name: filled[i] / int(wanted.sum()) for i, column in enumerate(fields)}
 
-    def _rows(self, wanted: np.ndarray):
+    def _mask(self, items: IntArray) -> BoolArray:
+        """Boolean [number of item codes], true for the given codes."""
+        mask = np.zeros(len(self.log.items), dtype=bool)
+        mask[items] = True
+        return mask
+
+    def _rows(self, wanted: BoolArray) -> Iterator[tuple[int, list[str]]]:
         with self.path.open(encoding="utf-8", newline="\n") as stream:
             for line in stream:
                 item, *cells = line[:-1].split("\t")

@@ -1,8 +1,7 @@
-"""From a file of records to rows of named values: JSON or Python-literal lines, CSV, TSV, Parquet.
+"""From a file to records of named values: JSON or Python-literal lines, CSV, TSV, Parquet.
 
-Comes in: a path and the names of the wanted columns. Goes out: `(line number, values in the order of the
-names)`. The file's name says what it holds (`.json`, `.jsonl`, `.csv`, `.tsv`, `.txt`, `.parquet`; text may
-end in `.gz`).
+Input: a path and the names of the wanted columns. Output: `(line number, values in the order of the names)`. The file's
+name says what it holds (`.json`, `.jsonl`, `.csv`, `.tsv`, `.txt`, `.parquet`; text may end in `.gz`).
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import csv
 import json
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
@@ -25,6 +25,7 @@ from recbole_tiger.datasets.text_reader import PARQUET_MAGIC, first_bytes, read_
 from recbole_tiger.errors import PreparationError, RowError
 
 PARQUET_BATCH_ROWS = 1 << 16
+Record: TypeAlias = "tuple[int, tuple[Any, ...]]"  # the line and the values of the wanted columns
 FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "tsv"}
 
 
@@ -34,11 +35,9 @@ class TextFormat:
 
     Attributes:
         encodings: tried in turn for every line.
-        separator: one character between the columns; None takes `,` for `.csv` and a tab for `.tsv` and
-            `.txt`.
+        separator: one character between the columns; None takes `,` for `.csv` and a tab for `.tsv` and `.txt`.
         header: the first line names the columns; without one they are called `0`, `1`, …
-        quoting: `minimal` (quotes enclose a cell), `none` (a quote is a character), None: none for tabs, else
-            minimal.
+        quoting: `minimal` (quotes enclose a cell), `none` (a quote is a character), None: none for tabs, else minimal.
         progress: show bars.
     """
 
@@ -75,27 +74,27 @@ def file_format(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
-def read_rows(
+def read_records(
     path: str | Path, columns: Sequence[str], bad: BadRows, text: TextFormat | None = None
-) -> Iterator[tuple[int, tuple]]:
+) -> Iterator[Record]:
     """Yield `(line, values)` for each row of a file; `values` has one entry per name in `columns`.
 
-    A column that a JSON record lacks gives None; CSV, TSV and Parquet name their columns once, so there a
-    missing one is an error. CSV cells are strings; the line of a Parquet row is its number, from 1.
+    A column that a JSON record lacks gives None; CSV, TSV and Parquet name their columns once, so there a missing one
+    is an error. CSV cells are strings; the line of a Parquet row is its number, from 1.
 
     Raises:
-        PreparationError: no such file, a file that is not what its name says, an unknown column, or a row
-            that cannot be read while `bad` has the policy `error`.
+        PreparationError: no such file, a file that is not what its name says, an unknown column, or a row that cannot
+            be read while `bad` has the policy `error`.
     """
     path, kind, text = Path(path), file_format(path), text or TextFormat()
     if kind == "parquet":
-        return _parquet_rows(path, columns, text.progress)
+        return _parquet_records(path, columns, text.progress)
     if kind == "json":
-        return _json_rows(path, columns, bad, text)
-    return _csv_rows(path, kind, columns, bad, text)
+        return _json_records(path, columns, bad, text)
+    return _csv_records(path, kind, columns, bad, text)
 
 
-def parse_record(line: str) -> dict:
+def parse_record(line: str) -> dict[str, Any]:
     """One line, strict JSON or a Python literal (the `meta_*.json.gz` of Amazon 2014), as a dictionary.
 
     Literals are parsed, never executed. A literal without double quotes and backslashes is turned into JSON
@@ -132,7 +131,7 @@ def _not_a_literal(name: str) -> object:
     raise ValueError(f"{name} is no Python literal")
 
 
-def _json_rows(path: Path, columns: Sequence[str], bad: BadRows, text: TextFormat) -> Iterator[tuple[int, tuple]]:
+def _json_records(path: Path, columns: Sequence[str], bad: BadRows, text: TextFormat) -> Iterator[Record]:
     for number, line in read_lines(path, bad, text.encodings, text.notes, text.progress):
         try:
             record = parse_record(line)
@@ -142,19 +141,16 @@ def _json_rows(path: Path, columns: Sequence[str], bad: BadRows, text: TextForma
         yield number, tuple(map(record.get, columns))
 
 
-def _csv_rows(
-    path: Path, kind: str, columns: Sequence[str], bad: BadRows, text: TextFormat
-) -> Iterator[tuple[int, tuple]]:
+def _csv_records(path: Path, kind: str, columns: Sequence[str], bad: BadRows, text: TextFormat) -> Iterator[Record]:
     separator = text.separator or ("," if kind == "csv" else "\t")
     quoted = text.quoting == "minimal" or (text.quoting is None and separator != "\t")
     numbered = read_lines(path, bad, text.encodings, text.notes, text.progress)
-    names: list[str] | None = None
-    pick = None
-    for number, cells in _records(path, numbered, separator, quoted, bad):
-        if names is None:
+    names: list[str] = []
+    pick: Callable[[list[str]], tuple[Any, ...]] = tuple
+    for number, cells in _split_rows(path, numbered, separator, quoted, bad):
+        if not names:
             names = [name.strip() for name in cells] if text.header else [str(i) for i in range(len(cells))]
-            positions = _column_positions(path, names, columns)
-            pick = itemgetter(*positions) if len(positions) > 1 else lambda row, i=positions[0]: (row[i],)
+            pick = _picker(_column_positions(path, names, columns))
             if text.header:
                 continue
         if len(cells) != len(names):
@@ -164,13 +160,18 @@ def _csv_rows(
         yield number, pick(cells)
 
 
-def _records(
+def _picker(positions: Sequence[int]) -> Callable[[list[str]], tuple[Any, ...]]:
+    first, *others = positions
+    return itemgetter(first, *others) if others else lambda cells: (cells[first],)
+
+
+def _split_rows(
     path: Path, numbered: Iterator[tuple[int, str]], separator: str, quoted: bool, bad: BadRows
 ) -> Iterator[tuple[int, list[str]]]:
-    """Records `(line on which it begins, cells)`; only those with a quote need the csv module.
+    """Rows `(line on which it begins, cells)`; only those with a quote need the csv module.
 
-    A quoted cell may run over several lines. Where that goes wrong, only the line with the quote is given up: the
-    lines after it are read again as records of their own.
+    A quoted cell may run over several lines. Where that goes wrong, only the line with the quote is given up: the lines
+    after it are read again as rows of their own.
     """
     waiting: deque[tuple[int, str]] = deque()
 
@@ -201,10 +202,10 @@ def _column_positions(path: Path, names: Sequence[str], wanted: Sequence[str]) -
     missing = [name for name in wanted if name not in names]
     if missing:
         raise PreparationError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(names)}.")
-    return [list(names).index(name) for name in wanted]
+    return [names.index(name) for name in wanted]
 
 
-def _parquet_rows(path: Path, columns: Sequence[str], progress: bool) -> Iterator[tuple[int, tuple]]:
+def _parquet_records(path: Path, columns: Sequence[str], progress: bool) -> Iterator[Record]:
     start = first_bytes(path)
     if not start.startswith(PARQUET_MAGIC):
         raise PreparationError(f"{path} is named .parquet but begins with {shorten(start)}: it is no Parquet file.")

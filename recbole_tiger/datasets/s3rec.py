@@ -1,8 +1,7 @@
-"""The sequence files of the S3-Rec repository (`user item item …`, one user a line) with a metadata file as a
-source.
+"""The sequence files of the S3-Rec repository (`user item item …`, one user per line) with metadata as a source.
 
-The position in the sequence is the time. Item numbers can be turned back into the raw ids with a map, so that
-the metadata of the original catalogue fits.
+The position in the sequence is the time. Item numbers can be turned back into the raw ids with a map, so that the
+metadata of the original catalogue fits.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +31,10 @@ class S3RecSource(Source):
     Attributes:
         sequences: the `user item item …` file.
         item_files, item_columns: a metadata table, as for `TableSource`; or
-        attributes: the repository's `*_item2attributes.json`, one object `{item: [attribute number, …]}`,
-            which becomes the column `attributes`.
-        item_map: JSON `{number in the sequences: raw id}`; an object that holds such a map under `id2item`
-            (P5's `datamaps.json`) does too.
+        attributes: the repository's `*_item2attributes.json`, one object `{item: [attribute number, …]}`, which becomes
+            the column `attributes`.
+        item_map: JSON `{number in the sequences: raw id}`; an object that holds such a map under `id2item` (P5's
+            `datamaps.json`) does too.
     """
 
     sequences: str | Path
@@ -99,7 +99,7 @@ class S3RecSource(Source):
                 yield ItemRow(item, {"attributes": sequence_cell(category_tokens(attributes))}, path, row)
 
 
-def _read_object(path: str | Path) -> dict:
+def _read_object(path: str | Path) -> dict[str, Any]:
     """A JSON file that is one object."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""The one form into which every source is brought: chunks of interactions and rows of item cells.
+"""The common form of every source: chunks of interactions and rows of item cells.
 
-A source yields both in the order of its files; `pipeline.prepare` does the rest, the same for all.
+Input: records of a file. Output: chunks and rows in the order of the files; `pipeline.prepare` does the rest for all.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from recbole_tiger.datasets.arrays import FloatArray, IntArray
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.bad_rows import BadRows
 from recbole_tiger.datasets.normalize import identifier, number, timestamp
+from recbole_tiger.datasets.record_reader import Record
 from recbole_tiger.errors import RowError
 
+Names: TypeAlias = (
+    "tuple[str, str, str | None, str | None]"  # of user, item, time and rating in the file; None: not there
+)
 CHUNK_ROWS = 1 << 11  # small enough that a chunk's rows stay in the cache: with 1 << 16 tables take a third longer
 
 
@@ -29,22 +35,22 @@ class InteractionChunk:
     Attributes:
         path: the file they come from.
         lines: int64 [n], the line of each.
-        users, items: n ids as they stand in the file.
+        users, items: n ids as they are in the file.
         times: float64 [n], or None: the position in the file's order of each user's rows is the time.
         ratings: float64 [n], or None where the source has none.
     """
 
     path: Path
-    lines: np.ndarray
+    lines: IntArray
     users: list[str]
     items: list[str]
-    times: np.ndarray | None
-    ratings: np.ndarray | None
+    times: FloatArray | None
+    ratings: FloatArray | None
 
 
 @dataclass(frozen=True)
 class ItemRow:
-    """One row of item metadata: the cells by field name, already clean, and where it stood."""
+    """One row of item metadata: the normalized cells by field name, and the file and line they come from."""
 
     item: str
     cells: dict[str, str]
@@ -59,8 +65,7 @@ class Source(ABC):
     Attributes:
         item_fields: the columns of the `.item` file after `item_id`; empty when the source has no metadata.
         has_ratings: whether the chunks carry ratings.
-        strict_fields: an item column that has no value in any row is an error (the user named it), not a
-            note.
+        strict_fields: an item column that has no value in any row is an error (the user named it), not a note.
         notes: counts of what was met on the way and is no fault, by description.
     """
 
@@ -79,34 +84,26 @@ class Source(ABC):
 
 
 def interaction_chunks(
-    path: Path,
-    rows: Iterable[tuple[int, tuple]],
-    names: tuple[str, str, str | None, str | None],
-    time_format: str | None,
-    bad: BadRows,
+    path: Path, records: Iterable[Record], names: Names, time_format: str | None, bad: BadRows
 ) -> Iterator[InteractionChunk]:
-    """Collect rows into chunks; rows that cannot be used go to `bad`.
+    """Collect records into chunks; rows that cannot be used go to `bad`.
 
     Args:
-        rows: `(line, values)`, the values user, item, time, rating as far as `names` has them.
-        names: what these four are called in the file; None for a time or rating that the file does not have.
+        records: `(line, values)`, the values user, item, time, rating as far as `names` has them.
         time_format: see `normalize.timestamp`.
     """
-    _, _, time_name, rating_name = names
-    rows = iter(rows)
-    while batch := list(islice(rows, CHUNK_ROWS)):
-        chunk = None if time_format else _chunk_at_once(path, batch, time_name is not None, rating_name is not None)
+    records = iter(records)
+    while batch := list(islice(records, CHUNK_ROWS)):
+        chunk = None if time_format else _chunk_at_once(path, batch, names)
         chunk = chunk or _chunk_row_by_row(path, batch, names, time_format, bad)
         if chunk is not None:
             yield chunk
 
 
-def _chunk_at_once(
-    path: Path, batch: list[tuple[int, tuple]], has_times: bool, has_ratings: bool
-) -> InteractionChunk | None:
+def _chunk_at_once(path: Path, batch: list[Record], names: Names) -> InteractionChunk | None:
     """A chunk whose ids are all texts and whose numbers are all numbers; else None. Only for speed."""
     # Not zip(*batch): with so many arguments it is several times slower.
-    users, items, *rest = ([values[k] for _, values in batch] for k in range(2 + has_times + has_ratings))
+    users, items, *rest = ([values[k] for _, values in batch] for k in range(4 - names.count(None)))
     numbers = [_plain_numbers(column) for column in rest]
     if not set(map(type, users)) == set(map(type, items)) == {str} or any(column is None for column in numbers):
         return None
@@ -115,12 +112,12 @@ def _chunk_at_once(
         lines=np.array([line for line, _ in batch]),
         users=users,
         items=items,
-        times=numbers[0] if has_times else None,
-        ratings=numbers[-1] if has_ratings else None,
+        times=numbers[0] if names[2] is not None else None,
+        ratings=numbers[-1] if names[3] is not None else None,
     )
 
 
-def _plain_numbers(values: list) -> np.ndarray | None:
+def _plain_numbers(values: list[Any]) -> FloatArray | None:
     """The values as float64 [n] if all of them are finite numbers or their texts; else None."""
     types = set(map(type, values))
     if not types <= {int, float} and (types != {str} or "_" in "".join(values)):  # float() takes "1_000"
@@ -133,11 +130,7 @@ def _plain_numbers(values: list) -> np.ndarray | None:
 
 
 def _chunk_row_by_row(
-    path: Path,
-    batch: list[tuple[int, tuple]],
-    names: tuple[str, str, str | None, str | None],
-    time_format: str | None,
-    bad: BadRows,
+    path: Path, batch: list[Record], names: Names, time_format: str | None, bad: BadRows
 ) -> InteractionChunk | None:
     """A chunk of the usable rows, each with its own conversion and error; None if there is none."""
     user_name, item_name, time_name, rating_name = names

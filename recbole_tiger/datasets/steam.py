@@ -1,7 +1,7 @@
-"""Steam reviews and games (one Python literal or JSON object a line) as a source: the column names.
+"""Steam reviews and games (one Python literal or JSON object per line) as a source: the column names.
 
-The reviews name a user and a product and give the day (`"2017-06-17"`), so ties are frequent; developers
-stand in the column `brand`, genres in `categories`.
+The reviews name a user and a product and give the day (`"2017-06-17"`), so ties are frequent; developers are in the
+column `brand`, genres in `categories`.
 """
 
 from __future__ import annotations

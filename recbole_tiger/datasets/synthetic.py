@@ -1,19 +1,18 @@
-"""A made-up catalogue and its users, of any size, of which the right answers are known.
+"""A synthetic catalogue and its users, of any size, of which the right answers are known.
 
-**Hierarchy.** Items are the leaves' members of a category tree: item position p (0, 1, …, n-1) lies in leaf
-`p % L` of the L leaves and has rank `p // L` in it; leaf numbers in mixed radix are the path from the coarse
-to the fine category. Title, category path, brand and price are built from that path, so items that are near
-in the tree have similar text. The tokens (`i17`) are numbered at random: they tell nothing.
+**Hierarchy.** Items are the members of the leaves of a category tree: item position p (0, 1, …, n-1) is in leaf
+`p % L` of L and has rank `p // L` in it; leaf numbers in mixed radix are the path from the coarse to the fine category.
+Title, category path, brand and price are built from that path, so items that are near in the tree have similar text.
+The tokens (`i17`) are numbered at random: they say nothing.
 
-**Next-item rule.** After the item at position p, with probability `rule_strength` the user follows the rule,
-else jumps:
+**Next-item rule.** After the item at position p the user follows the rule with probability `rule_strength`, else jumps:
 - rule, with probability `item_share`: position p + 1 (mod n), the *successor*: same rank in the next leaf;
 - rule, otherwise: an item of the successor's leaf, by popularity;
 - jump (and first item): any leaf with equal probability, an item of it by popularity.
 Popularity falls with the rank as (rank + 1) ** -popularity_skew (the continuous law, rounded down).
 
-So a model that knows the last item finds the next one at rank 1 in at least `rule_strength * item_share` of
-the cases, and its leaf in at least `rule_strength`. A user may meet an item twice.
+So a model that knows the last item finds the next one at rank 1 in at least `rule_strength * item_share` of the cases,
+and its leaf in at least `rule_strength`. A user may meet an item twice.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from recbole_tiger.datasets.arrays import IntArray
 from recbole_tiger.datasets.atomic_fields import ITEM, TIME, USER, Field, header
 from recbole_tiger.datasets.atomic_writer import dataset_folder
 from recbole_tiger.errors import PreparationError
@@ -59,22 +59,27 @@ class SyntheticCatalogue:
     branching: tuple[int, ...]
     seed: int = 2024
 
+    def __post_init__(self) -> None:
+        _refuse(self, ("n_items", self.n_items >= 2, "at least 2"))
+        children = bool(self.branching) and min(self.branching) >= 1
+        _refuse(self, ("branching", children, "at least one child on each level"))
+
     @property
     def n_leaves(self) -> int:
         """Number of finest categories."""
         return int(np.prod(self.branching))
 
     @cached_property
-    def token_numbers(self) -> np.ndarray:
+    def token_numbers(self) -> IntArray:
         """int64 [n_items]: position p is written `i<number>`, the numbers 1 … n_items at random."""
         return np.random.default_rng([self.seed, 0]).permutation(self.n_items) + 1
 
-    def leaf(self, positions: np.ndarray) -> np.ndarray:
+    def leaf(self, positions: IntArray) -> IntArray:
         """Number of the leaf of each position."""
         return positions % self.n_leaves
 
-    def successor(self, positions: np.ndarray) -> np.ndarray:
-        """The position that the rule puts after each position."""
+    def successor(self, positions: IntArray) -> IntArray:
+        """The position that the rule names after each position."""
         return (positions + 1) % self.n_items
 
     def path(self, leaf: int) -> tuple[str, ...]:
@@ -132,14 +137,27 @@ class SyntheticUsers:
     popularity_skew: float = 1.0
     seed: int = 2024
 
-    def lengths(self) -> np.ndarray:
+    def __post_init__(self) -> None:
+        _refuse(
+            self,
+            ("n_users", self.n_users >= 1, "at least 1"),
+            ("min_length", self.min_length >= 1, "at least 1"),
+            ("rule_strength", 0 <= self.rule_strength <= 1, "between 0 and 1"),
+            ("item_share", 0 <= self.item_share <= 1, "between 0 and 1"),
+            ("popularity_skew", self.popularity_skew >= 0, "0 or more"),
+        )
+        least = self.min_length * self.n_users
+        rule = f"at least {least}, min_length={self.min_length} for each of {self.n_users} users"
+        _refuse(self, ("n_interactions", self.n_interactions >= least, rule))
+
+    def lengths(self) -> IntArray:
         """Sequence lengths int64 [n_users]: `min_length` plus a share that is log-normal over the users."""
         random = np.random.default_rng([self.seed, 1])
         weights = random.lognormal(sigma=0.8, size=self.n_users)
         extra = self.n_interactions - self.min_length * self.n_users
         return self.min_length + random.multinomial(extra, weights / weights.sum())
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
         """`(user numbers from 1, item positions, times)` of some users at a time; each int64, in order."""
         lengths = self.lengths()
         for block, start in enumerate(range(0, self.n_users, USERS_AT_ONCE)):
@@ -148,7 +166,7 @@ class SyntheticUsers:
             users = np.repeat(np.arange(start, start + len(part)) + 1, part)
             yield users, self._walk(part, random), _times(part, random)
 
-    def _walk(self, lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _walk(self, lengths: IntArray, random: np.random.Generator) -> IntArray:
         """Item positions of the users' sequences, one after another; all users take a step at once."""
         longest_first = np.argsort(-lengths, kind="stable")
         starts = (np.cumsum(lengths) - lengths)[longest_first]
@@ -162,7 +180,7 @@ class SyntheticUsers:
             result[starts[:active] + step] = current
         return result
 
-    def _next(self, current: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _next(self, current: IntArray, random: np.random.Generator) -> IntArray:
         choice = random.random(len(current))
         following = self.catalogue.successor(current)
         same_leaf = self._draw_in_leaf(self.catalogue.leaf(following), random)
@@ -170,11 +188,11 @@ class SyntheticUsers:
         exact = self.rule_strength * self.item_share
         return np.where(choice < exact, following, np.where(choice < self.rule_strength, same_leaf, jump))
 
-    def _jump(self, count: int, random: np.random.Generator) -> np.ndarray:
+    def _jump(self, count: int, random: np.random.Generator) -> IntArray:
         n_leaves = min(self.catalogue.n_leaves, self.catalogue.n_items)
         return self._draw_in_leaf(random.integers(n_leaves, size=count), random)
 
-    def _draw_in_leaf(self, leaves: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _draw_in_leaf(self, leaves: IntArray, random: np.random.Generator) -> IntArray:
         """One position of each leaf, by popularity: a power law on [1, size + 1), rounded down."""
         n_leaves = self.catalogue.n_leaves
         sizes = (self.catalogue.n_items - 1 - leaves) // n_leaves + 1
@@ -183,17 +201,25 @@ class SyntheticUsers:
             draws = np.exp(uniform * np.log(sizes + 1))
         else:
             draws = (uniform * ((sizes + 1.0) ** (1 - skew) - 1) + 1) ** (1 / (1 - skew))
-        ranks = np.clip(draws.astype(np.int64) - 1, 0, sizes - 1)
+        ranks: IntArray = np.clip(draws.astype(np.int64) - 1, 0, sizes - 1)
         return ranks * n_leaves + leaves
 
 
-def _times(lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _refuse(numbers: SyntheticCatalogue | SyntheticUsers, *rules: tuple[str, bool, str]) -> None:
+    """Raise a `PreparationError` for the first rule `(attribute, whether it holds, what it asks for)` that fails."""
+    for key, holds, rule in rules:
+        if not holds:
+            raise PreparationError(f"{key}={getattr(numbers, key)} must be {rule}.")
+
+
+def _times(lengths: IntArray, random: np.random.Generator) -> IntArray:
     """Strictly rising times of the users' sequences, whole seconds."""
     starts = np.cumsum(lengths) - lengths
     steps = LEAST_GAP + random.exponential(MEAN_EXTRA_GAP, int(lengths.sum())).astype(np.int64)
     total = np.cumsum(steps)
     first = FIRST_TIME + random.integers(START_SPREAD, size=len(lengths))
-    return total - np.repeat(total[starts] - first, lengths)
+    times: IntArray = total - np.repeat(total[starts] - first, lengths)
+    return times
 
 
 def word(index: int) -> str:
@@ -229,14 +255,13 @@ def write_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> SyntheticCatalogue:
-    """Write `<folder>/<name>/<name>.inter` and `.item` of a made-up dataset, in bounded memory at any size.
+    """Write `<folder>/<name>/<name>.inter` and `.item` of a synthetic dataset, in bounded memory at any size.
 
     Args:
         folder, name: as RecBole's `data_path` and `dataset`.
         n_users, n_items, n_interactions: numbers of the dataset; some items may have no interaction.
         branching: children of a node of the category tree, by level; None for `default_branching`.
-        min_length, rule_strength, item_share, popularity_skew: see the module.
-        seed: same seed, same files.
+        min_length, rule_strength, item_share, popularity_skew, seed: see `SyntheticUsers`.
 
     Returns:
         The catalogue: paths, successors and tokens by position.
@@ -244,37 +269,14 @@ def write_dataset(
     Raises:
         PreparationError: numbers that cannot be met, or an existing dataset.
     """
-    for key, value, least in (
-        ("n_users", n_users, 1),
-        ("n_items", n_items, 2),
-        ("min_length", min_length, 1),
-    ):
-        if value < least:
-            raise PreparationError(f"{key}={value} must be at least {least}.")
-    if n_interactions < min_length * n_users:
-        raise PreparationError(
-            f"n_interactions={n_interactions} is less than min_length={min_length} for each of {n_users} users."
-        )
-    for key, share in (("rule_strength", rule_strength), ("item_share", item_share)):
-        if not 0 <= share <= 1:
-            raise PreparationError(f"{key}={share} must lie between 0 and 1.")
-    if popularity_skew < 0:
-        raise PreparationError(f"popularity_skew={popularity_skew} must not be negative.")
-    if branching is not None and (not branching or min(branching) < 1):
-        raise PreparationError(f"branching={branching} must name at least one child on each level.")
-    catalogue = SyntheticCatalogue(n_items, tuple(branching or default_branching(n_items)), seed)
+    catalogue = SyntheticCatalogue(n_items, default_branching(n_items) if branching is None else branching, seed)
     users = SyntheticUsers(
         catalogue, n_users, n_interactions, min_length, rule_strength, item_share, popularity_skew, seed
     )
+    total, hidden = n_interactions + n_items, None if progress else True
     with (
         dataset_folder(folder, name, overwrite) as target,
-        tqdm(
-            total=n_interactions + n_items,
-            unit=" rows",
-            desc=name,
-            leave=False,
-            disable=None if progress else True,
-        ) as bar,
+        tqdm(total=total, unit=" rows", desc=name, leave=False, disable=hidden) as bar,
     ):
         with (target / f"{name}.item").open("w", encoding="utf-8", newline="\n") as stream:
             stream.write(header([ITEM, *ITEM_FIELDS]))

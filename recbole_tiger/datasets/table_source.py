@@ -1,6 +1,7 @@
 """Any CSV, TSV, Parquet or JSON-lines file as a source, by the names of its columns.
 
-Amazon and Steam are this source with the column names filled in (see `amazon.py`, `steam.py`).
+Input: paths and column names. Output: the common form of `sources`. Amazon and Steam are this source with the column
+names filled in.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.bad_rows import BadRows, check_choice
@@ -21,7 +23,7 @@ from recbole_tiger.datasets.normalize import (
     price_cell,
     sequence_cell,
 )
-from recbole_tiger.datasets.record_reader import TextFormat, parse_literal, read_rows
+from recbole_tiger.datasets.record_reader import TextFormat, parse_literal, read_records
 from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.errors import PreparationError, RowError
 
@@ -37,8 +39,7 @@ class InteractionColumns:
         time: numbers (seconds, milliseconds, positions: any unit, they are only compared), or None to number
             each user's rows 1, 2, 3, … in the order of the file.
         rating: a number, or None.
-        time_format: `strptime` format when the times are texts, such as `%Y-%m-%d`; they become seconds
-            (UTC).
+        time_format: `strptime` format when the times are texts, such as `%Y-%m-%d`; they become seconds (UTC).
     """
 
     user: str
@@ -128,7 +129,7 @@ class TableSource(Source):
         names = (self.columns.user, self.columns.item, self.columns.time, self.columns.rating)
         present = [name for name in names if name is not None]
         for path in expand(self.interaction_files):
-            rows = read_rows(path, present, bad, self.text)
+            rows = read_records(path, present, bad, self.text)
             yield from interaction_chunks(path, rows, names, self.columns.time_format, bad)
         self.notes.update(self.text.notes)
 
@@ -138,7 +139,7 @@ class TableSource(Source):
         outputs = self.item_columns.outputs()
         source_columns = [self.item_columns.item, *(name for _, _, columns in outputs for name in columns)]
         for path in expand(self.item_files):
-            for line, (item, *values) in read_rows(path, source_columns, bad, self.item_text):
+            for line, (item, *values) in read_records(path, source_columns, bad, self.item_text):
                 try:
                     item = check_identifier(identifier(item, self.item_columns.item))
                     if not wanted(item):
@@ -153,7 +154,7 @@ class TableSource(Source):
                 yield ItemRow(item, cells, path, line)
         self.notes.update(self.item_text.notes)
 
-    def _cell(self, name: str, type_: str, candidates: list) -> str:
+    def _cell(self, name: str, type_: str, candidates: list[Any]) -> str:
         if name == "price":
             cell = price_cell(candidates[0])
             if not cell and clean_text(candidates[0]):

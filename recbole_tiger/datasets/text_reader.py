@@ -1,7 +1,7 @@
 """From a raw text file, gzipped or not, to numbered lines of text.
 
-Comes in: a path. Goes out: `(line number, text)` for every line that is not empty, in bounded memory, with a
-progress bar over the bytes of the file. Damage (a cut gzip stream, bytes that are no text) has a line number.
+Input: a path. Output: `(line number, text)` for every line that is not empty, in bounded memory, with a progress bar
+over the bytes of the file. Damage (a cut gzip stream, bytes that are not text) has a line number.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -69,29 +69,22 @@ def read_lines(
 
     Args:
         path: the file; a name ending in `.gz` is read as gzip.
-        bad: takes lines that cannot be decoded and the place where a damaged gzip stream ends.
-        encodings: tried in turn for each line, for files of mixed encodings; the use of any but the first is
-            counted.
+        bad: takes lines that cannot be decoded and the line at which a damaged gzip stream ends.
+        encodings: tried in turn for each line, for files of mixed encodings; the use of any but the first is counted.
         notes: counts what was met and is no fault: empty lines, lines in a second encoding.
         progress: show a bar (quiet without a terminal).
 
-    Lines end at `\\n`; a `\\r` before it is dropped, and so is a byte-order mark. Empty lines are left out,
-    the numbers of the others stay true.
+    Lines end at `\\n`; a `\\r` before it is dropped, and so is a byte-order mark. Empty lines are left out, the numbers
+    of the others stay true.
     """
     path = Path(path)
     notes = Counter() if notes is None else notes
     gzipped = check_is_text(path)
     number = 0
+    size, hidden = path.stat().st_size, None if progress else True
     with (
         path.open("rb") as raw,
-        tqdm(
-            total=path.stat().st_size,
-            unit="B",
-            unit_scale=True,
-            desc=path.name,
-            leave=False,
-            disable=None if progress else True,
-        ) as bar,
+        tqdm(total=size, unit="B", unit_scale=True, desc=path.name, leave=False, disable=hidden) as bar,
     ):
         try:
             for number, line in enumerate(_split(_blocks(raw, gzipped, bar), path), start=1):
@@ -101,20 +94,22 @@ def read_lines(
                 if not line or line.isspace():
                     notes["empty lines"] += 1
                     continue
-                try:
-                    text = line.decode(encodings[0])
-                except UnicodeDecodeError:
+                for encoding in encodings:
                     try:
-                        text = _decode_otherwise(line, encodings, notes)
-                    except RowError as error:
-                        bad.report(path, number, error)
+                        text = line.decode(encoding)
+                    except UnicodeDecodeError:
                         continue
-                yield number, text
+                    if encoding != encodings[0]:
+                        notes[f"lines in {encoding}"] += 1
+                    yield number, text
+                    break
+                else:
+                    bad.report(path, number, RowError(f"not {' or '.join(encodings)} text", shorten(line)))
         except (EOFError, zlib.error) as error:
             bad.report(path, number + 1, RowError("damaged gzip stream, the rest cannot be read", str(error)))
 
 
-def _blocks(raw: BinaryIO, gzipped: bool, bar: tqdm) -> Iterator[bytes]:
+def _blocks(raw: BinaryIO, gzipped: bool, bar: tqdm[Any]) -> Iterator[bytes]:
     """Blocks of at most BLOCK_BYTES, unzipped; `EOFError` or `zlib.error` where the stream is damaged."""
     decoder = zlib.decompressobj(wbits=31)
     inside_member = False
@@ -151,14 +146,3 @@ def _split(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
             raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it a text of lines?")
     if rest:
         yield rest
-
-
-def _decode_otherwise(line: bytes, encodings: Sequence[str], notes: Counter[str]) -> str:
-    for encoding in encodings[1:]:
-        try:
-            text = line.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        notes[f"lines in {encoding}"] += 1
-        return text
-    raise RowError(f"not {' or '.join(encodings)} text", shorten(line))

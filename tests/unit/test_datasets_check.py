@@ -8,7 +8,7 @@ import pytest
 
 from recbole_tiger.datasets import paper_counts
 from recbole_tiger.datasets.check import check_dataset, core_counts, first_appearance, leak_check
-from recbole_tiger.datasets.paper_counts import DatasetCounts, against_table2, table2_counts, table2_text
+from recbole_tiger.datasets.paper_counts import TABLE_2, DatasetCounts, against_table2, table2_text
 from recbole_tiger.datasets.validation_text import report_text
 from recbole_tiger.errors import PreparationError
 from recbole_tiger.report.dataset_check import write_html
@@ -255,12 +255,12 @@ def test_the_page_is_self_contained_and_escapes(tmp_path):
 
 
 def test_counts_of_the_papers_table_2(tmp_path, monkeypatch):
-    assert table2_counts("amazon-beauty") == DatasetCounts(22_363, 12_101, 8.87, 6)
-    assert (table2_counts("amazon-sports-outdoors").users, table2_counts("amazon-toys-games").items) == (
+    assert TABLE_2["amazon-beauty"] == DatasetCounts(22_363, 12_101, 8.87, 6)
+    assert (TABLE_2["amazon-sports-outdoors"].users, TABLE_2["amazon-toys-games"].items) == (
         35_598,
         11_924,
     )
-    assert table2_counts("ml-100k") is None
+    assert "ml-100k" not in TABLE_2
     assert against_table2("ml-100k", lambda: pytest.fail("counted for nothing")) is None
     comparison = against_table2("amazon-beauty", lambda: DatasetCounts(22_363, 12_100, 8.876, 6))
     assert comparison["different"] == ["items"]

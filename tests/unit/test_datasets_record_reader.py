@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_tiger.datasets.bad_rows import BadRows
-from recbole_tiger.datasets.record_reader import TextFormat, file_format, parse_literal, parse_record, read_rows
+from recbole_tiger.datasets.record_reader import TextFormat, file_format, parse_literal, parse_record, read_records
 from recbole_tiger.errors import PreparationError, RowError
 
 QUIET = TextFormat(progress=False)
@@ -79,14 +79,14 @@ def test_what_is_no_record_is_no_record_and_is_not_executed(text):
 def test_json_lines_give_the_named_values_and_none_for_missing_ones(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"b": 1, "a": "x"}\n\n{"a": [1]}\n')
-    assert list(read_rows(path, ["a", "b"], BadRows(), QUIET)) == [(1, ("x", 1)), (3, ([1], None))]
+    assert list(read_records(path, ["a", "b"], BadRows(), QUIET)) == [(1, ("x", 1)), (3, ([1], None))]
 
 
 def test_a_json_array_is_not_json_lines(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}, {"a": 2}]\n')
     with pytest.raises(PreparationError, match=r"a.json, line 1: not one object a line"):
-        list(read_rows(path, ["a"], BadRows(), QUIET))
+        list(read_records(path, ["a"], BadRows(), QUIET))
 
 
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\ufeff", exclude_categories=["Cc"]), max_size=8)
@@ -99,7 +99,7 @@ def test_csv_reads_what_the_csv_module_writes(tmp_path_factory, rows):
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([("x", "y", "z"), *rows])
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     path.write_text(text.getvalue(), encoding="utf-8", newline="\n")
-    found = list(read_rows(path, ["z", "x", "y"], BadRows(), QUIET))
+    found = list(read_records(path, ["z", "x", "y"], BadRows(), QUIET))
     assert [values for _, values in found] == [(z, x, y) for x, y, z in rows]
     # A record's line is the one on which it begins.
     begins = 2
@@ -112,9 +112,9 @@ def test_csv_rows_that_cannot_be_read_are_named_or_counted(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('u,i,t\n1,2,3\n1,2\n"a"b,2,3\n1,2,3,4\n5,"6\n6",7\n')
     with pytest.raises(PreparationError, match=r"a.csv, line 3: wrong number of columns: 2 instead of 3"):
-        list(read_rows(path, ["u"], BadRows(), QUIET))
+        list(read_records(path, ["u"], BadRows(), QUIET))
     bad = BadRows("skip")
-    assert list(read_rows(path, ["u", "i"], bad, QUIET)) == [(2, ("1", "2")), (6, ("5", "6\n6"))]
+    assert list(read_records(path, ["u", "i"], bad, QUIET)) == [(2, ("1", "2")), (6, ("5", "6\n6"))]
     assert bad.counts == {"wrong number of columns": 2, "not a row of separated cells": 1}
     assert any("line 4" in example for example in bad.examples)
 
@@ -124,7 +124,7 @@ def test_an_unbalanced_quote_costs_its_own_line_only(tmp_path):
     lines = ["u,i", "1,2", '3,"4', "5,6", '7,"8"', '9,"a', "b,c"]
     path.write_text("\n".join(lines) + "\n")
     bad = BadRows("skip")
-    found = list(read_rows(path, ["u", "i"], bad, QUIET))
+    found = list(read_records(path, ["u", "i"], bad, QUIET))
     # Line 3 is closed by the quote of line 5, which makes no row of it; then line 5 has its chance.
     assert found == [(2, ("1", "2")), (4, ("5", "6")), (5, ("7", "8")), (7, ("b", "c"))]
     assert bad.counts == {"not a row of separated cells": 2}
@@ -134,17 +134,17 @@ def test_an_unbalanced_quote_at_the_end_is_an_error(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('u,i\n1,2\n3,"4\n')
     with pytest.raises(PreparationError, match="line 3: not a row of separated cells"):
-        list(read_rows(path, ["u"], BadRows(), QUIET))
+        list(read_records(path, ["u"], BadRows(), QUIET))
 
 
 def test_separators_headers_and_quoting(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text('1\t"7 inch\n2\tb\n')
     text = TextFormat(header=False, progress=False)
-    assert list(read_rows(path, ["1", "0"], BadRows(), text)) == [(1, ('"7 inch', "1")), (2, ("b", "2"))]
+    assert list(read_records(path, ["1", "0"], BadRows(), text)) == [(1, ('"7 inch', "1")), (2, ("b", "2"))]
     path.write_text('u;i\n1;"a;b"\n')
     text = TextFormat(separator=";", progress=False)
-    assert list(read_rows(path, ["i"], BadRows(), text)) == [(2, ("a;b",))]
+    assert list(read_records(path, ["i"], BadRows(), text)) == [(2, ("a;b",))]
     for options, message in (
         ({"separator": "::"}, "one character"),
         ({"quoting": "all"}, "quoting='all'"),
@@ -158,7 +158,7 @@ def test_unknown_column_and_unknown_ending(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("user,item\n1,2\n")
     with pytest.raises(PreparationError, match="no column time; its columns are user, item"):
-        list(read_rows(path, ["user", "time"], BadRows(), QUIET))
+        list(read_records(path, ["user", "time"], BadRows(), QUIET))
     with pytest.raises(PreparationError, match="'.xlsx' does not say what the file holds"):
         file_format("a.xlsx")
     assert file_format("a.json.gz") == "json"
@@ -169,15 +169,15 @@ def test_parquet(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"u": ["a", "b"], "t": [1, None], "c": [["x", "y"], []]}), path)
-    assert list(read_rows(path, ["c", "u", "t", "u"], BadRows(), QUIET)) == [
+    assert list(read_records(path, ["c", "u", "t", "u"], BadRows(), QUIET)) == [
         (1, (["x", "y"], "a", 1, "a")),
         (2, ([], "b", None, "b")),
     ]
     with pytest.raises(PreparationError, match="no column x; its columns are u, t, c"):
-        list(read_rows(path, ["x"], BadRows(), QUIET))
+        list(read_records(path, ["x"], BadRows(), QUIET))
     (tmp_path / "b.parquet").write_bytes(b"u,t\n1,2\n")
     with pytest.raises(PreparationError, match="it is no Parquet file"):
-        list(read_rows(tmp_path / "b.parquet", ["u"], BadRows(), QUIET))
+        list(read_records(tmp_path / "b.parquet", ["u"], BadRows(), QUIET))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PreparationError, match="damaged Parquet file"):
-        list(read_rows(path, ["u"], BadRows(), QUIET))
+        list(read_records(path, ["u"], BadRows(), QUIET))

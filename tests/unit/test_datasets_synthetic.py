@@ -143,7 +143,7 @@ def test_trees_grow_with_the_catalogue_up_to_a_limit():
     [
         ({"n_users": 0}, "n_users=0"),
         ({"n_items": 1}, "n_items=1"),
-        ({"n_interactions": 99}, "n_interactions=99 is less than min_length=5 for each of 20 users"),
+        ({"n_interactions": 99}, "n_interactions=99 must be at least 100, min_length=5 for each of 20 users"),
         ({"min_length": 0}, "min_length=0"),
         ({"rule_strength": 1.5}, "rule_strength=1.5"),
         ({"item_share": -0.1}, "item_share=-0.1"),
