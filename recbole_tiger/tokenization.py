@@ -178,7 +178,7 @@ def item_content(config, items: list[str]) -> Content:
     key = content_key(CACHE_VERSION, "embeddings", sentences, items, encoder.fingerprint())
 
     def compute() -> dict[str, np.ndarray]:
-        return {"embeddings": encoder.encode(sentences, items, progress=bool(config["show_progress"]))}
+        return {"embeddings": encoder.encode(sentences, items, bool(config["show_progress"]))}
 
     value, path, hit = ArrayCache(config["cache_dir"]).get_or_compute(
         f"{config['dataset']}-embeddings", key, compute, describe="content embeddings"
@@ -375,4 +375,4 @@ def embed_new_items(
     Raises:
         ValueError: if the encoder cannot be had, or has no embedding for an item.
     """
-    return encoder_of(config).encode_new(sentences, items, known_sentences, progress=bool(config["show_progress"]))
+    return encoder_of(config).encode_new(sentences, items, known_sentences, bool(config["show_progress"]))

@@ -1,31 +1,35 @@
-"""Items by the company they keep: the users' training sequences come in, a vector for each item goes out.
+"""Item co-occurrence: the users' training sequences in, a vector for each item out.
 
-A vector is a row of the factorised matrix of positive pointwise mutual information of items in one history (Levy & Goldberg,
-"Neural Word Embedding as Implicit Matrix Factorization", 2014), with the smoothed context distribution of Levy, Goldberg &
-Dagan (2015).
+A vector is a row of the factorised matrix of positive pointwise mutual information of items in one history (Levy &
+Goldberg, "Neural Word Embedding as Implicit Matrix Factorization", 2014), with the smoothed context distribution of Levy,
+Goldberg & Dagan (2015).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from scipy.sparse import csr_matrix, diags
-from scipy.sparse.linalg import svds
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 DIMENSIONS = 128
-#: Items of a history that are so many places apart, or fewer, are company; counted by one over the root of the distance.
+#: Items of a history that are so many positions apart, or fewer, co-occur; counted by one over the root of the distance.
 WINDOW = 20
 _LEAST_VALUE = 1e-6  # singular values, and lengths, below this share of the largest are rounding
 _SMOOTHING = 0.75  # exponent of the context distribution
 
 
-def cooccurrence_counts(items: np.ndarray, user: np.ndarray, n_items: int) -> csr_matrix:
-    """How often items are near each other, nearer ones counting for more: symmetric, [n_items, n_items], diagonal 0.
+def cooccurrence_counts(items: NDArray[np.int64], user: NDArray[np.int64], n_items: int) -> Any:
+    """How often items are near each other, nearer ones counting for more: symmetric, sparse [n_items, n_items].
 
     Args:
         items: [n] item of each interaction, from 0 on, in the order of user and time.
         user: [n] its user.
+        n_items: number of items.
     """
+    from scipy.sparse import csr_matrix  # here: a run whose Semantic IDs are cached needs no scipy
+
     counts = csr_matrix((n_items, n_items))
     for distance in range(1, min(WINDOW, len(items) - 1) + 1):
         one, other = items[:-distance], items[distance:]
@@ -37,12 +41,15 @@ def cooccurrence_counts(items: np.ndarray, user: np.ndarray, n_items: int) -> cs
     return counts + counts.T
 
 
-def cooccurrence_vectors(items: np.ndarray, user: np.ndarray, n_items: int) -> np.ndarray:
-    """A unit vector for each item, float32 [n_items, k] with k at most `DIMENSIONS`; zero for an item without company.
+def cooccurrence_vectors(items: NDArray[np.int64], user: NDArray[np.int64], n_items: int) -> NDArray[np.float32]:
+    """A unit vector for each item, float32 [n_items, k] with k at most `DIMENSIONS`; zero for one that co-occurs with none.
 
-    The tenth of the items with the shortest vectors, of whose company the least is known, keep their difference in length.
+    The tenth of the items with the shortest vectors, about which the least is known, keep their difference in length.
     Arguments as for `cooccurrence_counts`. The result does not depend on the number of threads.
     """
+    from scipy.sparse import diags  # here, as above
+    from scipy.sparse.linalg import svds
+
     counts = cooccurrence_counts(items, user, n_items)
     k = min(DIMENSIONS, n_items - 1)
     total = np.asarray(counts.sum(1)).ravel()

@@ -23,30 +23,27 @@ LevelCosts = Callable[[Integers], NDArray[np.floating[Any]]]
 # ------------------------------------------------------------------------------------------------ grouping by ID
 
 
-def row_keys(codes: Integers, sizes: Sequence[int]) -> Integers:
+def _row_keys(codes: Integers, sizes: Sequence[int]) -> Integers:
     """One int64 per row of `codes` `[n, m]` that compares as the row does; `[n]`."""
     keys = np.zeros(len(codes), dtype=np.int64)
     span = 1
     for column, size in zip(codes.T, sizes, strict=True):
         if span > np.iinfo(np.int64).max // int(size):  # the product would not fit: number the prefixes instead
-            keys = dense(keys)
+            keys = _dense(keys)
             span = int(keys.max(initial=0)) + 1
         keys = keys * int(size) + column
         span *= int(size)
     return keys
 
 
-def dense(keys: Integers) -> Integers:
-    """Keys renumbered 0, 1, 2, ... in the same order."""
-    order, groups, _ = _sorted_groups(keys)
-    renumbered = np.empty(len(keys), dtype=np.int64)
-    renumbered[order] = groups
-    return renumbered
+def prefix_groups(codes: Integers, sizes: Sequence[int]) -> Integers:
+    """Number of the group of rows with the same codes, `[n]`, numbered from 0 in the order of the codes."""
+    return _dense(_row_keys(codes, sizes))
 
 
 def ranks(codes: Integers, sizes: Sequence[int]) -> Integers:
     """Position of every item among the items with the same codes, in the order of the items; `[n]`."""
-    order, groups, starts = _sorted_groups(row_keys(codes, sizes))
+    order, groups, starts = _sorted_groups(_row_keys(codes, sizes))
     positions = np.empty(len(codes), dtype=np.int64)
     positions[order] = np.arange(len(codes)) - starts[groups]
     return positions
@@ -55,6 +52,14 @@ def ranks(codes: Integers, sizes: Sequence[int]) -> Integers:
 def any_shared(codes: Integers, sizes: Sequence[int]) -> bool:
     """Whether two items have the same codes."""
     return bool((ranks(codes, sizes) > 0).any())
+
+
+def _dense(keys: Integers) -> Integers:
+    """Keys renumbered 0, 1, 2, ... in the same order."""
+    order, groups, _ = _sorted_groups(keys)
+    renumbered = np.empty(len(keys), dtype=np.int64)
+    renumbered[order] = groups
+    return renumbered
 
 
 def _sorted_groups(keys: Integers) -> tuple[Integers, Integers, Integers]:
@@ -106,7 +111,7 @@ def reassign(
     """
     size = int(sizes[-1])
     codes = codes.copy()
-    prefixes = dense(row_keys(codes[:, :-1], sizes[:-1]))
+    prefixes = prefix_groups(codes[:, :-1], sizes[:-1])
     slots = prefixes * size + codes[:, -1]  # one per prefix and last code
     order, groups, starts = _sorted_groups(slots)
     taken = slots[order[starts]]  # slots that an item holds, ascending

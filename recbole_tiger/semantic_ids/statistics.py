@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_tiger.semantic_ids.collisions import dense, row_keys
+from recbole_tiger.semantic_ids.collisions import prefix_groups
 
 
 def level_usage(codes: NDArray[np.int64], sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -23,11 +23,6 @@ def level_usage(codes: NDArray[np.int64], sizes: Sequence[int]) -> list[dict[str
             {"size": size, "used": used, "usage": used / size, "perplexity": 2.0**entropy, "entropy": entropy}
         )
     return levels
-
-
-def prefix_groups(codes: NDArray[np.int64], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Number of the group of items with the same codes, `[n_items]`, numbered from 0 in the order of the codes."""
-    return dense(row_keys(codes, sizes))
 
 
 def collision_counts(codes: NDArray[np.int64], sizes: Sequence[int]) -> dict[str, Any]:

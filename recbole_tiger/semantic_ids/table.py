@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,60 +16,51 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recbole_tiger.semantic_ids.collisions import LevelCosts, any_shared, cost_function, ranks, reassign
+from recbole_tiger.semantic_ids.collisions import LevelCosts, any_shared, cost_function, prefix_groups, ranks, reassign
 from recbole_tiger.semantic_ids.files import read_codes, write_codes
-from recbole_tiger.semantic_ids.statistics import collision_counts, level_usage, prefix_groups
+from recbole_tiger.semantic_ids.statistics import collision_counts, level_usage
 
 COLLISIONS = ("append", "reassign", "none")
 PADDING_ITEM = "[PAD]"
 PADDING_CODE = -1
 
 
+@dataclass(eq=False, repr=False)
 class SemanticIDTable:
-    """Semantic IDs of all items.
-
-    Make one with `from_codes` or `from_file`.
+    """Semantic IDs of all items. Make one with `from_codes` or `from_file`.
 
     Attributes:
         codes: int64 `[n_items + 1, length]`; row i is the item with internal number i, row 0 is -1 throughout.
         items: str `[n_items + 1]`, external item ids; `items[0]` is "[PAD]".
         level_sizes: vocabulary of every column, the collision column's last when there is one.
         id_length: learned codewords per item.
-        length: columns, `id_length` or one more.
-        n_items: items, without padding.
         collision: how collisions were to be handled, `append`, `reassign` or `none`.
         n_reassigned: items that `reassign` moved to another code of the last level.
         n_unresolved: items that `reassign` found no free code for; if any, there is a collision column.
     """
 
-    def __init__(
-        self,
-        codes: NDArray[np.int64],
-        items: NDArray[np.str_],
-        level_sizes: Sequence[int],
-        id_length: int,
-        collision: str,
-        *,
-        n_reassigned: int = 0,
-        n_unresolved: int = 0,
-    ) -> None:
-        self.codes = codes
-        self.items = items
-        self.level_sizes = tuple(int(size) for size in level_sizes)
-        self.id_length = id_length
-        self.collision = collision
-        self.n_reassigned = n_reassigned
-        self.n_unresolved = n_unresolved
+    codes: NDArray[np.int64]
+    items: NDArray[np.str_]
+    level_sizes: tuple[int, ...]
+    id_length: int
+    collision: str
+    n_reassigned: int = 0
+    n_unresolved: int = 0
+
+    def __post_init__(self) -> None:
+        self.level_sizes = tuple(int(size) for size in self.level_sizes)
         self.codes.setflags(write=False)
         self.items.setflags(write=False)
         self._order: NDArray[np.int64] | None = None
 
     @property
     def length(self) -> int:
+        """Columns, `id_length` or one more."""
         return self.codes.shape[1]
 
     @property
     def n_items(self) -> int:
+        """Items, without padding."""
         return len(self.codes) - 1
 
     @property
@@ -158,7 +150,7 @@ class SemanticIDTable:
         table = np.full((len(codes) + 1, codes.shape[1]), PADDING_CODE, dtype=np.int64)
         table[1:] = codes
         items = np.concatenate([np.array([PADDING_ITEM]), names])
-        return cls(table, items, sizes, id_length, collision, n_reassigned=n_reassigned, n_unresolved=n_unresolved)
+        return cls(table, items, tuple(sizes), id_length, collision, n_reassigned, n_unresolved)
 
     def add_items(
         self, codes: NDArray[np.int64], items: Sequence[str], *, level_costs: LevelCosts | NDArray[Any] | None = None
@@ -260,15 +252,8 @@ class SemanticIDTable:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> SemanticIDTable:
         """The table that `state_dict` came from."""
-        return cls(
-            state["codes"].numpy().copy(),
-            np.array(state["items"], dtype=np.str_),
-            state["level_sizes"],
-            state["id_length"],
-            state["collision"],
-            n_reassigned=state["n_reassigned"],
-            n_unresolved=state["n_unresolved"],
-        )
+        codes, items = state["codes"].numpy().copy(), np.array(state["items"], dtype=np.str_)
+        return cls(**{**state, "codes": codes, "items": items})
 
     # ------------------------------------------------------------------ looking up
 

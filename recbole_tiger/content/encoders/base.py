@@ -19,9 +19,7 @@ class Encoder(ABC):
 
     name: ClassVar[str]
 
-    def encode(
-        self, sentences: Sequence[str], item_ids: Sequence[str], *, progress: bool = False
-    ) -> NDArray[np.float32]:
+    def encode(self, sentences: Sequence[str], item_ids: Sequence[str], progress: bool = False) -> NDArray[np.float32]:
         """Embeddings of a catalogue.
 
         Args:
@@ -43,33 +41,19 @@ class Encoder(ABC):
         return self._encode(list(sentences), [str(item) for item in item_ids], progress)
 
     def encode_new(
-        self,
-        sentences: Sequence[str],
-        item_ids: Sequence[str],
-        known_sentences: Sequence[str] | None,
-        *,
-        progress: bool = False,
+        self, sentences: Sequence[str], item_ids: Sequence[str], known: Sequence[str] | None, progress: bool = False
     ) -> NDArray[np.float32]:
-        """Embeddings of unseen items in the space of the catalogue's.
-
-        Args:
-            sentences, item_ids, progress: as for `encode`.
-            known_sentences: the catalogue's, for an encoder that learns from them (`tfidf_svd`).
-
-        Raises:
-            ValueError: the encoder cannot embed these items.
+        """Embeddings of unseen items in the space of the catalogue, whose sentences `known` are for an encoder that
+        learns from them (`tfidf_svd`); otherwise as `encode`.
         """
-        return self.encode(sentences, item_ids, progress=progress)
+        return self.encode(sentences, item_ids, progress)
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """All that embeddings depend on beside the sentences and ids, as plain values for a cache key.
 
-        A folder or file counts by its content, a model from the hub by its name and commit. Batch size and device
-        change the last digits of what a sentence encoder computes.
-
-        Raises:
-            HubUnreachableError, ValueError: as `encode` would, before any work is done.
+        A folder or file counts by its content, a model from the hub by its name and commit; batch size and device
+        count, since they change the last digits. Raises as `encode` would, before any work is done.
         """
 
     @abstractmethod

@@ -33,22 +33,6 @@ class Precomputed(Encoder):
         rows = content_key(list(self.item_file_ids or [])) if path.suffix == ".npy" else None
         return {"encoder": self.name, "file": content_key(path), "rows": rows}
 
-    def encode_new(
-        self,
-        sentences: Sequence[str],
-        item_ids: Sequence[str],
-        known_sentences: Sequence[str] | None,
-        *,
-        progress: bool = False,
-    ) -> NDArray[np.float32]:
-        """Rows of the new items, which only a file with ids can tell."""
-        if str(self.file).endswith(".npy"):
-            raise ValueError(
-                f"content_file='{self.file}' holds rows without item ids, so that new items cannot be found in it; "
-                "use an .npz or .parquet file with ids"
-            )
-        return self.encode(sentences, item_ids)
-
     def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
         return read_embeddings(self.file, item_ids, self.item_file_ids)
 
@@ -131,8 +115,8 @@ def _read(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]:
 def _ids_of_rows(n_rows: int, item_file_ids: Sequence[str] | None, wrong: str) -> list[str]:
     if item_file_ids is None:
         raise ValueError(
-            f"{wrong} holds no item ids and the order of the item file is not known here: write a .npz "
-            "with the arrays item_id and embedding"
+            f"{wrong} holds no item ids and the order of the item file is not known here, so that no item can be "
+            "found in it: write a .npz with the arrays item_id and embedding"
         )
     if n_rows != len(item_file_ids):
         raise ValueError(

@@ -43,22 +43,17 @@ class TfidfSVD(Encoder):
         }
 
     def encode_new(
-        self,
-        sentences: Sequence[str],
-        item_ids: Sequence[str],
-        known_sentences: Sequence[str] | None,
-        *,
-        progress: bool = False,
+        self, sentences: Sequence[str], item_ids: Sequence[str], known: Sequence[str] | None, progress: bool = False
     ) -> NDArray[np.float32]:
         """New sentences projected onto the directions of the known ones."""
-        if known_sentences is None:
+        if known is None:
             raise ValueError(
                 "content_encoder=tfidf_svd needs the catalogue's sentences, which this checkpoint does not hold; "
                 "train again"
             )
-        known = self._encode(list(known_sentences), [], progress).astype(np.float64)  # [n, dim], U S of X = U S V^T
-        vectorizer, matrix = _vectorized(known_sentences)
-        directions = (matrix.T @ known) / np.square(known).sum(0)  # V = X^T U / S
+        left = self._encode(list(known), [], progress).astype(np.float64)  # [n, dim], U S of X = U S V^T
+        vectorizer, matrix = _vectorized(known)
+        directions = (matrix.T @ left) / np.square(left).sum(0)  # V = X^T U / S
         return np.ascontiguousarray(vectorizer.transform(sentences) @ directions, dtype=np.float32)
 
     def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
