@@ -31,11 +31,8 @@ _META = "meta.json"
 _CHUNK = 1 << 20
 
 
-# ------------------------------------------------------------------------------------------------------- keys
-
-
 def content_key(*parts: Any) -> str:
-    """Name a result by all that it depends on.
+    """Name a result by all that it depends on: 32 hexadecimal digits (the first half of a SHA-256).
 
     The key is the same in every process and under every version of numpy and pandas: it is made of types,
     shapes and bytes, never of `hash()`, `repr()` or pickles.
@@ -45,9 +42,6 @@ def content_key(*parts: Any) -> str:
             arrays of strings count as the strings they hold), `Path` (the *content* of the file, or of all
             files of the folder with their relative names), and lists, tuples (same as lists) and dicts (in
             any order) of these.
-
-    Returns:
-        32 hexadecimal digits (the first half of a SHA-256).
 
     Raises:
         TypeError: for anything else, since its bytes might differ from one process to the next.
@@ -135,9 +129,6 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-# ------------------------------------------------------------------------------------------------------ cache
-
-
 class ArrayCache:
     """A folder of results, one `<name>-<key>.npz` each, that several processes may share; made when first written."""
 
@@ -153,10 +144,9 @@ class ArrayCache:
     def get_or_compute(
         self, name: str, key: str, compute: Callable[[], dict[str, Any]], *, describe: str | None = None
     ) -> tuple[dict[str, Any], Path, bool]:
-        """Read a result, or compute and keep it.
+        """Read a result, or compute and keep it; of processes that ask at once the first computes for all.
 
-        Two processes that ask at once share one computation: the second waits and reads. A process that is
-        killed meanwhile leaves neither a lock nor half a file behind.
+        A process that is killed meanwhile leaves neither a lock nor half a file behind.
 
         Args:
             name: for the file's name (anything but letters, digits, `.`, `_`, `-` becomes `_`).

@@ -64,13 +64,9 @@ class TokenizedCatalogue:
 
     def state_dict(self) -> dict[str, Any]:
         """All that says what an item's ID is and what a new item's would be, as plain values and tensors."""
-        return {
-            "table": self.table.state_dict(),
-            "quantizer": None if self.quantizer is None else self.quantizer.state_dict(),
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "titles": self.titles,
-            "sentences": self.sentences,
-        }
+        parts = {"table": self.table, "quantizer": self.quantizer, "scaler": self.scaler}
+        state = {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        return {**state, "titles": self.titles, "sentences": self.sentences}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> TokenizedCatalogue:
@@ -94,9 +90,6 @@ class Content:
     seconds: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
-
-
-# ------------------------------------------------------------------------------------------------------ item text
 
 
 def item_file(config) -> Path:
@@ -148,9 +141,6 @@ def _sentences(config, table: pd.DataFrame, items: Sequence[str], fields: Sequen
     return build_sentences(table, items, id_field, fields, template, seq_separator=config["seq_separator"])
 
 
-# ----------------------------------------------------------------------------------------------------- embeddings
-
-
 def encoder_of(config, item_file_ids: Sequence[str] | None = None) -> Encoder:
     """The encoder that the settings describe; `item_file_ids` as for `Precomputed`."""
     return build_encoder(
@@ -193,9 +183,6 @@ def item_content(config, items: list[str]) -> Content:
     )
 
 
-# --------------------------------------------------------------------------------------------------- Semantic IDs
-
-
 def scaler_of(config) -> Scaler:
     """What `content_standardize` asks for: True is the z-score of each dimension."""
     mode = config["content_standardize"]
@@ -220,8 +207,8 @@ def quantizer_of(config) -> Quantizer:
 def quantizer_input(
     config, scaler: Scaler, embeddings: np.ndarray, interactions: TrainingInteractions | None
 ) -> np.ndarray:
-    """What the quantizer is fitted on: embeddings as a scaler that is fitted on them here scales them, and, for
-    `content_cooccurrence`, vectors of the items' co-occurrence in the training sequences beside them.
+    """What the quantizer is fitted on, `[n, width]`: embeddings as `scaler`, fitted here, scales them, and for
+    `content_cooccurrence` vectors of item co-occurrence in the training sequences beside them.
 
     Raises:
         ConfigError: where no items co-occur.
@@ -243,11 +230,6 @@ def prepare_semantic_ids(
     config, items: list[str], interactions: TrainingInteractions | None = None
 ) -> TokenizedCatalogue:
     """Semantic IDs for the items of a dataset, in internal order; of several processes the first makes them for all.
-
-    Args:
-        config: the run's settings.
-        items: item ids.
-        interactions: the training interactions, for `content_cooccurrence`.
 
     Raises:
         ValueError: for anything in the settings, the item text or the cache that cannot work; the message says what.
@@ -324,9 +306,6 @@ def _ids_from_content(config, items: list[str], interactions: TrainingInteractio
     )
 
 
-# ------------------------------------------------------------------------------------------------------ new items
-
-
 def read_new_items(path: str | Path, config) -> tuple[pd.DataFrame, list[str]]:
     """The table and the item ids of an `.item` file with items that came after training.
 
@@ -366,13 +345,6 @@ def embed_new_items(
 ) -> np.ndarray:
     """Embeddings of new items, from an encoder that has not seen their text: float32 `[n, dim]`.
 
-    Args:
-        config: the run's settings.
-        sentences: of the new items.
-        items: their ids.
-        known_sentences: of the catalogue, for `tfidf_svd`.
-
-    Raises:
-        ValueError: if the encoder cannot be had, or has no embedding for an item.
+    `known_sentences` are the catalogue's, for `tfidf_svd`. Raises as `Encoder.encode_new`.
     """
     return encoder_of(config).encode_new(sentences, items, known_sentences, bool(config["show_progress"]))

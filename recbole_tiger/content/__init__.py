@@ -1,6 +1,6 @@
-"""Item text to content embeddings: `item_table` reads it, `sentences` writes one sentence per item, `encoders` embed it.
+"""Item text to content embeddings: `item_table` reads, `sentences` writes one sentence per item, `encoders` embed them.
 
-`cooccurrence` makes vectors from the training sequences instead. Plain numpy and pandas, no RecBole.
+`cooccurrence` makes vectors of the training sequences instead. Plain numpy and pandas, no RecBole.
 """
 
 from recbole_tiger.content.cooccurrence import cooccurrence_vectors

@@ -97,7 +97,7 @@ def column_text(table: pd.DataFrame, rows: list[int], field: str, seq_separator:
     """
     read = _reader(table, field, seq_separator)
     values = table[field].to_numpy()[rows].tolist()
-    text_of = {value: read(value) for value in dict.fromkeys(values)}  # brands and categories come again and again
+    text_of = {value: read(value) for value in dict.fromkeys(values)}  # brands and categories repeat
     return [text_of[value] for value in values]
 
 
@@ -111,7 +111,7 @@ def column_names(table: pd.DataFrame, rows: list[int], field: str, seq_separator
 
 def _clean(text: str) -> str:
     """Resolve HTML entities, drop control characters, collapse white space."""
-    # Again and again, for those escaped twice: Amazon's titles hold "&amp;quot;".
+    # Repeated, for those escaped twice: Amazon's titles hold "&amp;quot;".
     while "&" in text and (resolved := _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)) != text:
         text = resolved
     if not text.isprintable():  # most text is, and needs no search

@@ -1,8 +1,8 @@
 """Item co-occurrence: the users' training sequences in, a vector for each item out.
 
 A vector is a row of the factorised matrix of positive pointwise mutual information of items in one history (Levy &
-Goldberg, "Neural Word Embedding as Implicit Matrix Factorization", 2014), with the smoothed context distribution of Levy,
-Goldberg & Dagan (2015).
+Goldberg, "Neural Word Embedding as Implicit Matrix Factorization", 2014), with the smoothed context distribution of
+Levy, Goldberg & Dagan (2015).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 DIMENSIONS = 128
-#: Items of a history that are so many positions apart, or fewer, co-occur; counted by one over the root of the distance.
+#: Items of a history at most so many positions apart co-occur; counted by one over the root of the distance.
 WINDOW = 20
 _LEAST_VALUE = 1e-6  # singular values, and lengths, below this share of the largest are rounding
 _SMOOTHING = 0.75  # exponent of the context distribution
@@ -42,7 +42,7 @@ def cooccurrence_counts(items: NDArray[np.int64], user: NDArray[np.int64], n_ite
 
 
 def cooccurrence_vectors(items: NDArray[np.int64], user: NDArray[np.int64], n_items: int) -> NDArray[np.float32]:
-    """A unit vector for each item, float32 [n_items, k] with k at most `DIMENSIONS`; zero for one that co-occurs with none.
+    """A unit vector for each item, float32 [n_items, k], k at most `DIMENSIONS`; zero for one that co-occurs with none.
 
     The tenth of the items with the shortest vectors, about which the least is known, keep their difference in length.
     Arguments as for `cooccurrence_counts`. The result does not depend on the number of threads.

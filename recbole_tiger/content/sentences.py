@@ -39,22 +39,17 @@ def build_sentences(
     Without a template a sentence reads `Title: … Price: $5.99. Brand: … Categories: a > b > c.`, each part
     left out where the item has nothing there. `columns` says how each type of column is read.
 
-    A template such as `{title} by {brand}` replaces all that. There every field owns the words before it and
-    the punctuation that follows it directly, the last field all that follows; where a field is empty they go
-    with it. Then separators left over at the two ends are trimmed. `{title} ({brand}), {price}` without a
-    brand gives "Soap, $5.99".
+    A template such as `{title} by {brand}` replaces all that. There every field owns the words before it and the
+    punctuation that follows it directly, the last field all that follows; where a field is empty they go with it:
+    `{title} ({brand}), {price}` without a brand gives "Soap, $5.99".
 
     Args:
         table: from `read_item_table`.
         item_ids: the items wanted, in the order wanted.
         item_id_field: the column of `table` that holds the ids.
-        fields: columns to use, in this order; None for those of `DEFAULT_FIELDS` that the table has. Not
-            consulted where there is a template.
+        fields: columns to use without a template, in this order; None for those of `DEFAULT_FIELDS` that the table has.
         template: text with `{column}` in it, or None.
         seq_separator: between the tokens of a `token_seq` (RecBole's `seq_separator`).
-
-    Returns:
-        n sentences, in the order of `item_ids`.
 
     Raises:
         ValueError: naming `content_fields` for a column that is missing or empty for all items and for items
@@ -92,13 +87,10 @@ def item_titles(
 def category_paths(
     table: pd.DataFrame, item_ids: Sequence[str], item_id_field: str, field: str, *, seq_separator: str = " "
 ) -> list[list[str]]:
-    """The categories of each item from the coarsest to the finest, for the report on Semantic IDs.
+    """The categories of each item from the coarsest to the finest, [] where it has none.
 
     Paths keep their order. Lists without one (genres, sets of names) are sorted by how many items carry a
     name, so that the first is the most general and the last the most particular.
-
-    Returns:
-        for each item a list of names, [] where it has none.
 
     Raises:
         ValueError: naming the column if it is not there, or items that are not in the file.

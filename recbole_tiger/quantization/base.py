@@ -47,8 +47,6 @@ class Quantizer(ABC):
     codebook_size: int | list[int] = 256
     random_state: int = 0
 
-    # ------------------------------------------------------------------ learning and encoding
-
     def fit(
         self, x: NDArray[np.floating[Any]], *, progress: bool = False, checkpoint: str | Path | None = None
     ) -> Quantizer:
@@ -84,7 +82,7 @@ class Quantizer(ABC):
         return self
 
     def transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """Codes int64 `[n, id_length]` of embeddings `[n, dim]`, worked through in batches.
+        """Codes int64 `[n, id_length]` of embeddings `[n, dim]`.
 
         Raises:
             ValueError: before `fit`, or embeddings of another shape or with NaN or infinity.
@@ -100,15 +98,9 @@ class Quantizer(ABC):
         return self.fit(x, **fit_arguments).transform(x)
 
     def reconstruct(self, codes: NDArray[np.int64], levels: int | None = None) -> NDArray[np.float32] | None:
-        """Embeddings `[n, dim]` that the codes stand for, float32.
+        """Embeddings `[n, dim]` that codes `[n, id_length]` stand for; None where there are none (`lsh`, `random`).
 
-        Args:
-            codes: `[n, id_length]`.
-            levels: use the first so many levels only; None for all. A product code's missing parts are taken at
-                their mean.
-
-        Returns:
-            None where codes stand for no embedding (`lsh`, `random`).
+        Only the first `levels` levels are used, if given; a product code's missing parts are taken at their mean.
         """
         checked = self._checked_codes(codes)
         levels = self.id_length if levels is None else levels
@@ -123,17 +115,10 @@ class Quantizer(ABC):
         return np.concatenate(parts)
 
     def last_level_costs(self, x: NDArray[np.floating[Any]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Cost of every code of the last level for items that keep their earlier codes.
+        """Cost of every code of the last level, `[n, codebook_sizes_[-1]]`, for items that keep their earlier codes.
 
-        The cost is the squared distance between what the last level quantizes and each of its codewords, so a
-        nearest free code is the one of least cost (`collision: reassign`).
-
-        Args:
-            x: embeddings `[n, dim]`.
-            codes: their codes `[n, id_length]`.
-
-        Returns:
-            float32 `[n, codebook_sizes_[-1]]`.
+        It is the squared distance between what the last level quantizes and each of its codewords, so a nearest free
+        code is the one of least cost (`collision: reassign`). Embeddings `x` are `[n, dim]`, codes `[n, id_length]`.
         """
         x = self._checked_input(x)
         checked = self._checked_codes(codes)
@@ -141,8 +126,6 @@ class Quantizer(ABC):
         for rows, batch in self._batches(x):
             costs[rows] = self._last_level_costs(batch, checked[rows].to(batch.device)).cpu().numpy()
         return costs
-
-    # ------------------------------------------------------------------ saving
 
     def get_params(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -155,8 +138,6 @@ class Quantizer(ABC):
         """
         learned = {key: value for key, value in vars(self).items() if key.endswith("_")}
         return {"quantizer": self.name, "params": to_plain(self.get_params(), other=str), "learned": learned}
-
-    # ------------------------------------------------------------------ for subclasses
 
     @abstractmethod
     def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:

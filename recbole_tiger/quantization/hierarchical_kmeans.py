@@ -25,9 +25,9 @@ from recbole_tiger.quantization.random_ids import row_hashes
 class HierarchicalKMeans(Quantizer):
     """A tree of k-means clusters.
 
-    A node has at most `codebook_size` children. One with no more distinct items than that has a child for each of
-    them, and a node of one distinct item has one child, code 0; so three levels of 256 split a catalogue of
-    thousands in two, and sizes whose product is near the number of items (`[32, 32, 32]`) use all levels.
+    A node has at most `codebook_size` children, one for each distinct item where there are no more of these. So three
+    levels of 256 split a catalogue of thousands in two, and sizes whose product is near the number of items
+    (`[32, 32, 32]`) use all levels.
 
     Args:
         id_length, codebook_size, random_state: see `Quantizer`.
@@ -152,7 +152,7 @@ class HierarchicalKMeans(Quantizer):
     def _families(
         self, nodes: torch.Tensor, level: int, at_least: int = 1
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """For every node that occurs and has so many children: the rows that are there, and the children's centroids."""
+        """For every node that occurs and has so many children: the rows that are there, the children's centroids."""
         first_child = self.first_child_[level]
         rows = (first_child.diff()[nodes] >= at_least).nonzero()[:, 0]
         rows = rows[torch.argsort(nodes[rows], stable=True)]

@@ -1,8 +1,7 @@
 """k-means for codebooks: rows of vectors in, centroids and assignments out.
 
 Every quantizer that clusters uses this one. It is Lloyd's algorithm after k-means++ seeding; what differs from
-scikit-learn's is chosen for codebooks: any device, duplicate and constant rows, and the same result on any number
-of threads (tests hold one against two).
+scikit-learn's is chosen for codebooks: any device, duplicate rows, the same result on any number of threads.
 """
 
 from __future__ import annotations
@@ -32,19 +31,12 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """What `kmeans` found.
+    """What `kmeans` found."""
 
-    Attributes:
-        centroids: `[k, dim]`.
-        codes: `[n]` int64, the nearest centroid of every row.
-        inertia: sum of squared distances to the nearest centroid.
-        n_iterations: Lloyd iterations done.
-    """
-
-    centroids: torch.Tensor
-    codes: torch.Tensor
-    inertia: float
-    n_iterations: int
+    centroids: torch.Tensor  # [k, dim]
+    codes: torch.Tensor  # [n] int64, the nearest centroid of every row
+    inertia: float  # sum of squared distances to the nearest centroid
+    n_iterations: int  # Lloyd iterations done
 
 
 def check_iterations(max_iterations: int) -> None:
@@ -60,8 +52,7 @@ def pad_rows(x: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def single_threaded(wanted: bool = True) -> Iterator[None]:
-    """Runs torch on one thread where the order of sums could depend on their number: narrow products (`MIN_ROWS`)
-    and matrix decompositions."""
+    """One thread for torch where sums could depend on their number: narrow products (`MIN_ROWS`), decompositions."""
     threads = torch.get_num_threads()
     if wanted:
         torch.set_num_threads(1)
@@ -75,8 +66,7 @@ def single_threaded(wanted: bool = True) -> Iterator[None]:
 def squared_norms(centroids: torch.Tensor) -> torch.Tensor:
     """Squared norms `[k]` of the centroids, infinite for exact duplicates of an earlier one.
 
-    With fewer distinct rows than centroids some centroids coincide. Rounding would then send identical rows to
-    different ones of them; an infinite norm takes all but the first out of the running.
+    With fewer distinct rows than centroids some coincide, and rounding would send identical rows to different ones.
     """
     norms = centroids.square().sum(1)
     if len(torch.unique(norms)) == len(norms):  # comparing numbers takes a hundredth of the time of comparing rows
@@ -97,11 +87,9 @@ def squared_distances(x: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 def nearest(
     x: torch.Tensor, centroids: torch.Tensor, norms: torch.Tensor | None = None, x_norms: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nearest centroid of every row.
+    """Nearest of the centroids `[k, dim]` for every row of `x` `[n, dim]`.
 
     Args:
-        x: `[n, dim]`.
-        centroids: `[k, dim]`.
         norms: `squared_norms(centroids)`, if at hand.
         x_norms: `[n]` squared norms of the rows, if at hand.
 
@@ -129,17 +117,9 @@ def _without_rounding(score: torch.Tensor, x_norms: torch.Tensor, norms: torch.T
 
 
 def group_sums(x: torch.Tensor, codes: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the rows and number of rows of every group.
+    """Sums `[k, dim]` and counts `[k]` int64 of the rows of `x` `[n, dim]` in each of k groups; `codes` are `[n]`.
 
     A bag per group sums its rows one after the other, so neither threads nor atomics change the result.
-
-    Args:
-        x: `[n, dim]`.
-        codes: `[n]` in `[0, k)`.
-        k: number of groups.
-
-    Returns:
-        Sums `[k, dim]` and counts `[k]` int64.
     """
     order = torch.argsort(codes, stable=True)
     # not torch.bincount: on CUDA it uses atomics and waits for the host
@@ -156,13 +136,8 @@ def _host_sum(values: torch.Tensor) -> float:
 def seed_rows(x: torch.Tensor, k: int, rng: np.random.Generator) -> torch.Tensor:
     """Greedy k-means++ (Arthur & Vassilvitskii 2007): the best of several candidates at each step.
 
-    Args:
-        x: `[n, dim]`, n >= k.
-        k: number of rows to pick.
-        rng: source of randomness.
-
     Returns:
-        `[k]` int64, numbers of the picked rows; distinct rows wherever there are k distinct ones.
+        `[k]` int64, numbers of k picked rows of `x` `[n, dim]`, n >= k; distinct rows where there are k distinct ones.
     """
     n = len(x)
     subset = None
@@ -216,9 +191,8 @@ def kmeans(
     An empty cluster takes the row that lies farthest from its centroid.
 
     Args:
-        x: `[n, dim]` float32, n >= k, on any device.
-        k: number of clusters.
-        rng: source of randomness.
+        x: `[n, dim]` float32, n >= k (clusters), on any device.
+        rng: draws the seeds.
         max_iterations: Lloyd iterations at most.
         tolerance: stop when an iteration lowers the inertia by less than this share of it.
         start: centroids `[k, dim]` to start from instead of seeds.
@@ -240,7 +214,7 @@ def kmeans(
         if len(empty):
             # stable, so that equal distances do not leave the choice to the sorting algorithm
             farthest = torch.argsort(distances, descending=True, stable=True)[: len(empty)]
-            # no row is away from its centroid any more: an exact duplicate, which nobody chooses
+            # no row is away from its centroid any more: an exact duplicate, which no row chooses
             away = distances[farthest, None] > 0
             centroids[empty] = torch.where(away, x[farthest], centroids[codes[farthest]])
     else:

@@ -96,7 +96,7 @@ class ProductQuantizer(CodebookQuantizer):
         return found
 
     def _principal_rotation(self, centred: torch.Tensor) -> torch.Tensor:
-        """Principal components, dealt to the parts so that the products of their variances are alike (Ge et al., 3.2)."""
+        """Principal components, dealt to the parts so that their products of variances are alike (Ge et al., 3.2)."""
         with single_threaded():
             covariance = (centred.T @ centred / len(centred)).cpu().double()
             variances, vectors = torch.linalg.eigh(covariance)

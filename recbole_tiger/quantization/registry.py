@@ -25,13 +25,10 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
 def build_quantizer(name: str, **kwargs: Any) -> Quantizer:
     """The quantizer of that name.
 
-    Args:
-        name: a key of `QUANTIZERS`.
-        kwargs: arguments of any quantizer; those that this one does not take are left out, so that one set of
-            settings serves all.
+    Arguments of other quantizers are left out, so that one set of settings serves all.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for a name that is no key of `QUANTIZERS`.
     """
     if name not in QUANTIZERS:
         raise ValueError(f"semantic_id={name!r} is unknown: choose one of {', '.join(QUANTIZERS)}.")

@@ -12,7 +12,7 @@ from recbole_tiger.quantization.rqvae import RQVAE
 
 
 class VQVAE(RQVAE):
-    """Vector-quantized autoencoder with the latent in parts that differ by at most one in width; arguments as in `RQVAE`."""
+    """Vector-quantized autoencoder; the parts of the latent differ by at most one in width. Arguments as in `RQVAE`."""
 
     name = "vqvae"
     residual = False

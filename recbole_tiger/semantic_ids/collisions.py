@@ -20,9 +20,6 @@ Integers = NDArray[np.int64]
 LevelCosts = Callable[[Integers], NDArray[np.floating[Any]]]
 
 
-# ------------------------------------------------------------------------------------------------ grouping by ID
-
-
 def _row_keys(codes: Integers, sizes: Sequence[int]) -> Integers:
     """One int64 per row of `codes` `[n, m]` that compares as the row does; `[n]`."""
     keys = np.zeros(len(codes), dtype=np.int64)
@@ -69,9 +66,6 @@ def _sorted_groups(keys: Integers) -> tuple[Integers, Integers, Integers]:
     new = np.ones(len(keys), dtype=bool)
     new[1:] = ordered[1:] != ordered[:-1]
     return order, np.cumsum(new) - 1, np.flatnonzero(new)
-
-
-# -------------------------------------------------------------------------------------------------- reassignment
 
 
 def cost_function(level_costs: LevelCosts | NDArray[Any] | None, n: int, size: int) -> LevelCosts:
@@ -174,9 +168,8 @@ def _match(costs: NDArray[Any], groups: Integers) -> Integers:
     """Gives every row a code of its own inside its group, the cheapest pair of row and code first.
 
     All groups are worked on at once by deferred acceptance (Gale & Shapley 1962): each row without a code asks for
-    the cheapest one it was not refused, each code keeps the cheapest row that asked. With one and the same cost on
-    both sides the outcome is that of taking the cheapest remaining pair again and again; equals go to the first
-    row and the lowest code.
+    the cheapest one it was not refused, each code keeps the cheapest row that asked. Since both sides have the same
+    costs, that takes the cheapest remaining pair repeatedly; equals go to the first row and the lowest code.
 
     Args:
         costs: `[r, K]`, infinity where a row must not have a code.

@@ -68,8 +68,6 @@ class SemanticIDTable:
         """Whether the last column is the extra token that tells colliding items apart."""
         return self.length > self.id_length
 
-    # ------------------------------------------------------------------ making
-
     @classmethod
     def from_codes(
         cls,
@@ -83,15 +81,13 @@ class SemanticIDTable:
         """A table from learned codes.
 
         `append` (section 3.1.3) adds one token to every ID: the rank among the items that share the codes, in the
-        order of the items, 0 where nobody shares them. Its vocabulary is as large as the last level's, or as the
+        order of the items, 0 where none shares them. Its vocabulary is as large as the last level's, or as the
         largest group of colliding items if that is more.
 
         `reassign` adds none. Of the items with one ID the one nearest to its codeword keeps it; the others move to
-        the nearest code of the last level that no item with the same earlier codes holds. Where two want the same
-        free code, the nearer one gets it, so that no item and free code are left that would both rather have each
-        other. Earlier levels never change. Where more items share the earlier codes than the last level has
-        codes, not all can be told apart: the table then gets the token of `append` on top, and `n_unresolved` and
-        the report say so.
+        the nearest code of the last level that no item with the same earlier codes holds, the nearer item first.
+        Earlier levels never change. Where more items share them than the last level has codes, not all can be told
+        apart: the table then gets the token of `append` on top, and `n_unresolved` counts them.
 
         `none` lets items share IDs.
 
@@ -100,10 +96,9 @@ class SemanticIDTable:
             items: external id of every row; row r gets the internal number r + 1.
             codebook_sizes: codes per level.
             collision: `append`, `reassign` or `none`.
-            level_costs: for `reassign`: cost of each last-level code `[n_items, codebook_sizes[-1]]`, or a
-                function from row numbers `[r]` to the costs of these rows (such as
-                `lambda rows: quantizer.last_level_costs(x[rows], codes[rows])`), which never needs all at a time.
-                Infinity forbids a code. None: no item is nearer than another, the lowest free code is taken.
+            level_costs: for `reassign`: cost of each last-level code `[n_items, codebook_sizes[-1]]`, or a function
+                from row numbers `[r]` to the costs of these rows, which never needs all at a time. Infinity forbids
+                a code. None: no item is nearer than another, the lowest free code is taken.
 
         Raises:
             ValueError: for codes, items, sizes or costs that do not fit together, and for an unknown `collision`.
@@ -157,14 +152,9 @@ class SemanticIDTable:
     ) -> SemanticIDTable:
         """A new table with unseen items after the seen ones, whose IDs stay as they are.
 
-        With a collision column the new items continue the count of their group, and the column's vocabulary grows
-        if it must. With `reassign` the new items alone move; if one finds no free code, the new table has a
-        collision column.
-
-        Args:
-            codes: `[n_new, id_length]`, the unseen items' codes from the same quantizer.
-            items: their external ids.
-            level_costs: as in `from_codes`, for the new items' rows.
+        With a collision column the new items continue the count of their group, and its vocabulary grows if it must.
+        With `reassign` the new items alone move; if one finds no free code, the new table has a collision column.
+        Arguments as for `from_codes`, `[n_new, id_length]` codes from the same quantizer.
         """
         sizes = self.level_sizes[: self.id_length]
         codes = _checked_codes(codes, sizes)
@@ -194,8 +184,6 @@ class SemanticIDTable:
             n_unresolved=n_unresolved,
         )
 
-    # ------------------------------------------------------------------ files
-
     @classmethod
     def from_file(
         cls,
@@ -211,14 +199,9 @@ class SemanticIDTable:
         no distances here and takes the lowest free code.
 
         Args:
-            path: the file; items in it that are not asked for are left out.
-            items: external ids, in the order of their internal numbers.
+            path, items: as for `read_codes`, whose errors it raises.
             collision: see `from_codes`.
             codebook_sizes: codes per level; None: the largest code of each column plus one.
-
-        Raises:
-            ValueError: no such file, not JSON, items missing, rows of different lengths, or codes that are not
-                whole numbers from 0.
         """
         names = [str(item) for item in items]
         codes = read_codes(path, names)
@@ -255,8 +238,6 @@ class SemanticIDTable:
         codes, items = state["codes"].numpy().copy(), np.array(state["items"], dtype=np.str_)
         return cls(**{**state, "codes": codes, "items": items})
 
-    # ------------------------------------------------------------------ looking up
-
     def items_of(self, codes: Sequence[int]) -> list[int]:
         """Internal numbers, ascending, of the items whose ID begins with `codes` (all columns: is `codes`)."""
         if len(codes) > self.length:
@@ -284,14 +265,7 @@ class SemanticIDTable:
         return prefix_groups(self.codes[1:, :depth], self.level_sizes[:depth])
 
     def report(self) -> dict[str, Any]:
-        """How the learned levels are used, in plain types.
-
-        Returns:
-            `levels`: per level `size`, `used` codes, `usage` (their share), `perplexity` (2 to the entropy) and
-            `entropy` in bits; `distinct_prefixes` per depth; over the learned codes: `items_in_collisions`,
-            `collision_groups`, `largest_group` and `group_sizes` (how many groups of each size, 1 = no collision);
-            `n_items`, `collision`, `has_collision_column`, `n_reassigned`, `n_unresolved`.
-        """
+        """How the learned levels are used, in plain types: `levels` (`level_usage`), `collision_counts`, attributes."""
         codes, sizes = self.codes[1:, : self.id_length], self.level_sizes[: self.id_length]
         return {
             "n_items": self.n_items,
@@ -305,9 +279,6 @@ class SemanticIDTable:
 
     def __repr__(self) -> str:
         return f"SemanticIDTable(n_items={self.n_items}, level_sizes={self.level_sizes}, collision={self.collision!r})"
-
-
-# ---------------------------------------------------------------------- checks
 
 
 def _checked_codes(codes: NDArray[np.int64], sizes: Sequence[int]) -> NDArray[np.int64]:

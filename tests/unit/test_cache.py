@@ -25,7 +25,7 @@ from recbole_tiger.io import atomic_file, atomic_torch_save, atomic_write_bytes,
 
 KEY = content_key("test")
 
-# What another process runs: an empty package in the place of recbole_tiger, whose own start brings torch and RecBole.
+# What another process runs: an empty package instead of recbole_tiger, whose own start brings torch and RecBole.
 LOAD = f"""
 import os, pathlib, sys, time, types
 import numpy as np
@@ -476,11 +476,11 @@ def test_a_lock_asks_before_it_waits(tmp_path):
     """What `on_wait` raises ends the attempt; the holder keeps its lock."""
 
     def refuse():
-        raise RuntimeError("somebody is there")
+        raise RuntimeError("another process is there")
 
     with io.file_lock(tmp_path / "lock", never) as alone:
         assert alone
-        with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="somebody is there"):
+        with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="another process is there"):
             pool.submit(lambda: io.file_lock(tmp_path / "lock", refuse).__enter__()).result(60)
     assert list(tmp_path.iterdir()) == []
 

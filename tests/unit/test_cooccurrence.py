@@ -130,12 +130,12 @@ def test_cooccurrence_is_that_of_training_interactions(toy):
     path, header, by_user, item = rows_of(toy)
     expected = [(user, row[item]) for user, sequence in by_user.items() for row in sequence[:-2]]
     assert sorted(seen()) == sorted(expected)
-    for place, counts in ((-1, False), (-2, False), (-3, True)):
+    for position, counts in ((-1, False), (-2, False), (-3, True)):
         path, header, by_user, item = rows_of(toy)
         sequences = list(by_user.values())
-        items = [sequence[place][item] for sequence in sequences]
+        items = [sequence[position][item] for sequence in sequences]
         for sequence, other in zip(sequences, [*items[1:], items[0]], strict=True):
-            sequence[place][item] = other
+            sequence[position][item] = other
         write_rows(path, header, by_user)
         assert (sorted(seen()) != sorted(expected)) == counts
 

@@ -1,5 +1,8 @@
 """Choosing a tokenizer by name, and states that are none."""
 
+import subprocess
+import sys
+
 import pytest
 
 from recbole_tiger.quantization import QUANTIZERS, RQVAE_PAPER, RQVAE_TUNED, build_quantizer, quantizer_from_state_dict
@@ -40,3 +43,14 @@ def test_unknown_name():
 def test_not_a_state(state):
     with pytest.raises(ValueError, match="not the state of a quantizer"):
         quantizer_from_state_dict(state)
+
+
+def test_the_core_loads_no_framework():
+    """Cached embeddings and Semantic IDs need none of these; only encoders and co-occurrence do, when they run."""
+    code = """
+import sys
+import recbole_tiger.content, recbole_tiger.quantization, recbole_tiger.semantic_ids
+names = ("recbole", "ray", "sklearn", "scipy", "transformers", "sentence_transformers", "recbole_tiger.settings")
+print([name for name in names if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

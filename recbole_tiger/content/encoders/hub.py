@@ -95,7 +95,7 @@ def hub_revision(name: str, model: str) -> str | None:
     """The newest commit of a model on the hub, None if the hub has none of this name.
 
     Raises:
-        HubUnreachableError: the hub does not answer, or something else answers in its place.
+        HubUnreachableError: the hub does not answer, or something else answers instead.
     """
     import huggingface_hub  # here, as above
     from huggingface_hub import constants

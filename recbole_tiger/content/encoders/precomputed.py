@@ -40,9 +40,9 @@ class Precomputed(Encoder):
 def read_embeddings(
     file: str | Path | None, item_ids: Sequence[str], item_file_ids: Sequence[str] | None = None
 ) -> NDArray[np.float32]:
-    """Read embeddings that were made elsewhere, in the order of `item_ids`.
+    """Read embeddings float32 `[n, dim]` that were made elsewhere, in the order of the n `item_ids`.
 
-    Items in the file that nobody asks for are passed over. Three forms:
+    Items in the file that are not asked for are left out. Three forms:
 
     * `.npz` with the arrays `item_id` [m] (strings or whole numbers) and `embedding` [m, dim];
     * `.parquet` with a column `item_id` and either a column `embedding` of lists or else number columns only,
@@ -50,14 +50,6 @@ def read_embeddings(
     * `.npy`: without ids, so it must hold one row for each line of the `.item` file, in that order, which is
       not the order of RecBole's item numbers; a structured `.npy` with the fields `item_id` and `embedding`
       is read as `.npz`.
-
-    Args:
-        file: the file.
-        item_ids: the n items wanted.
-        item_file_ids: the ids in the order of the `.item` file, for a `.npy`.
-
-    Returns:
-        float32 [n, dim].
 
     Raises:
         ValueError: naming `content_file`: no file, a form unknown or damaged, another rank or number of rows,

@@ -19,13 +19,10 @@ ENCODERS: dict[str, type[Encoder]] = {cls.name: cls for cls in (SentenceTransfor
 def build_encoder(name: str, **settings: Any) -> Encoder:
     """The encoder of that name.
 
-    Args:
-        name: a key of `ENCODERS`.
-        settings: arguments of any encoder; those that this one does not take are left out, so that one set of
-            settings serves all.
+    Arguments of other encoders are left out, so that one set of settings serves all.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for a name that is no key of `ENCODERS`.
     """
     if name not in ENCODERS:
         raise ValueError(f"content_encoder={name!r} is none of {', '.join(ENCODERS)}")

@@ -56,7 +56,7 @@ class SentenceTransformerEncoder(Encoder):
             )
         return embeddings
 
-    def _embed(self, sentences: list[str], progress: bool) -> NDArray[Any]:
+    def _embed(self, sentences: list[str], progress: bool) -> Any:
         """Embeddings as the model gives them."""
         found = find_model(self.model)  # first of all: importing the library alone takes seconds
         batch_size = 32 if self.batch_size is None else self.batch_size
@@ -117,7 +117,7 @@ def _torch_device(device: str) -> str:
 
 @contextlib.contextmanager
 def _quiet_loading(bars: bool) -> Iterator[None]:
-    """Keep transformers from drawing its bar where nobody watches."""
+    """Keep transformers from drawing its bar where no bars are wanted."""
     from transformers.utils import logging as transformers_logging  # here, as above
 
     if bars or not transformers_logging.is_progress_bar_enabled():

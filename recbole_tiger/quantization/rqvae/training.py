@@ -20,6 +20,7 @@ EMA_DECAY = 0.95
 # Early stopping looks at this many epochs together, and calls a smaller gain than this share no gain.
 EARLY_STOP_INTERVAL = 10
 EARLY_STOP_GAIN = 1e-3
+_COUNTERS = ("epoch", "stopped", "best", "rounds_without_gain")
 
 
 class Training:
@@ -158,10 +159,7 @@ class Training:
         """Writes everything that the rest of the run depends on, whole or not at all."""
         state = {
             "fingerprint": fingerprint,
-            "epoch": self.epoch,
-            "stopped": self.stopped,
-            "best": self.best,
-            "rounds_without_gain": self.rounds_without_gain,
+            **{name: getattr(self, name) for name in _COUNTERS},
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": [list(pair) for pair in self.ema],
@@ -182,8 +180,8 @@ class Training:
             raise ValueError(
                 f"the checkpoint {path} belongs to other embeddings or other settings: delete it to start afresh."
             )
-        self.epoch, self.stopped = state["epoch"], state["stopped"]
-        self.best, self.rounds_without_gain = state["best"], state["rounds_without_gain"]
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = [tuple(pair) for pair in state["ema"]]
