@@ -69,7 +69,7 @@ def check_keys(user: Mapping, model: str) -> None:
     for key, value in user.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(close)}?" if close else "; the README lists the keys"
+            hint = f"; did you mean {' or '.join(close)}?" if close else "; docs/reference/settings.md lists the keys"
             raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
 
 
@@ -85,7 +85,8 @@ def read_settings(settings: Mapping) -> dict:
 def check_settings(config: Config) -> None:
     """Raise for a value, or a combination of values, that cannot work; what the user set gets the type of its key."""
     given = config.external_config_dict
-    for key, value in read_settings({key: config[key] for key in given}).items():
+    present = {key: config[key] for key in given if config[key] is not None}  # null: unset in a stored run
+    for key, value in read_settings(present).items():
         config[key] = value
     if given.get("device") is not None and str(given["device"]).partition(":")[0] != config["device"].type:
         raise ConfigError(

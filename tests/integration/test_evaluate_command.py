@@ -97,7 +97,8 @@ def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
     assert "learning_rate=0.1 is not a setting of evaluation" in error(f"--runs={trained}", "--learning_rate=0.1")
     inside = f"--output={trained / 'more'}"
     assert "is in the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
-    assert "no row has a result: " in error(f"--runs={trained}", "--mask_seen_items=maybe")
+    assert "mask_seen_items='maybe' must be True or False" in error(f"--runs={trained}", "--mask_seen_items=maybe")
+    assert "no row has a result: " in error(f"--runs={trained}", "--metrics=GAUC")
 
     [tree] = trained.glob("TIGERTree*/best.pth")
     tree.unlink()
