@@ -190,7 +190,8 @@ class Recommender:
             raise ValueError(
                 f"new_items='{path}': {len(known)} items are known already, such as {', '.join(known[:3])}"
             )
-        if self.prepared.quantizer is None or self.config["semantic_id"] == "random":
+        quantizer, scaler = self.prepared.quantizer, self.prepared.scaler
+        if quantizer is None or scaler is None or self.config["semantic_id"] == "random":
             raise ValueError(
                 f"semantic_id={self.config['semantic_id']} does not make IDs of item text: new items cannot get any"
             )
@@ -199,7 +200,7 @@ class Recommender:
             sentences, field = sentences_of_new_items(table, items, self.config), self.config["ITEM_ID_FIELD"]
             titles = item_titles(table, items, field, seq_separator=self.config["seq_separator"])
         embeddings = embed_new_items(self.config, sentences, items, self.prepared.sentences)
-        codes = self.prepared.quantizer.transform(self.prepared.scaler.transform(embeddings))
+        codes = quantizer.transform(scaler.transform(embeddings))
         n_before, trained = self.n_items, self.prepared.table
         new_codes = np.concatenate([self._table.codes[trained.n_items + 1 :, : trained.id_length], codes])
         self.items += items

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -238,7 +238,7 @@ def prepare_semantic_ids(
     if is_main():
         read = config["semantic_id"] == "file"
         made = _ids_from_file(config, items) if read else _ids_from_content(config, items, interactions)
-    state = from_main(lambda: made.state_dict())
+    state = from_main(lambda: cast(TokenizedCatalogue, made).state_dict())  # runs in the first process alone
     return made or TokenizedCatalogue.from_state_dict(state)
 
 

@@ -204,7 +204,7 @@ def _mean(hits: torch.Tensor) -> float:
 
 def _targets(data: ColdData, dataset, users: TestUsers, n_seen: int) -> torch.Tensor:
     """[n] real targets on the CPU; where one is unseen, `users.targets` has the item before it."""
-    number = {item: n_seen + 1 + n for n, item in enumerate(data.unseen)}
+    number: dict[str | None, int] = {item: n_seen + 1 + n for n, item in enumerate(data.unseen)}
     names = [str(dataset.field2id_token[dataset.uid_field][user]) for user in users.users.tolist()]
     hidden = torch.tensor([number.get(data.targets.get(name), 0) for name in names])
     return torch.where(hidden > 0, hidden, users.targets.cpu())
@@ -227,11 +227,14 @@ def _unseen_sentences(data: ColdData, config) -> list[str]:
 
 def unseen_codes(config, prepared: TokenizedCatalogue, sentences: list[str], items: list[str]):
     """Learned codewords [n, id_length] and embeddings [n, dim] of unseen items; no embeddings for random IDs (None)."""
+    quantizer, scaler = prepared.quantizer, prepared.scaler
+    assert quantizer is not None  # only IDs read from a file have none, and the settings refuse these
     if config["semantic_id"] == "random":
         n = prepared.table.n_items
-        return prepared.quantizer.transform(np.arange(n, n + len(items), dtype=np.float64)[:, None]), None
+        return quantizer.transform(np.arange(n, n + len(items), dtype=np.float64)[:, None]), None
     embeddings = embed_new_items(config, sentences, items, prepared.sentences)
-    return prepared.quantizer.transform(prepared.scaler.transform(embeddings)), embeddings
+    assert scaler is not None  # it stands beside every quantizer of item text
+    return quantizer.transform(scaler.transform(embeddings)), embeddings
 
 
 def model_candidates(

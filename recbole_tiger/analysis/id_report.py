@@ -167,20 +167,22 @@ def _set_report(
 ) -> IDSetReport:
     """Measure one checked set."""
     groups, tree, nearest = prefix_groups(ids.codes), catalogue.tree, catalogue.nearest
+    sizes, rows = ids.codebook_sizes, ids.rows
+    assert sizes is not None and rows is not None  # `_checked` fills them in
     return IDSetReport(
         n_items=len(ids.codes),
         id_length=ids.codes.shape[1],
-        codebook_sizes=list(ids.codebook_sizes),
+        codebook_sizes=list(sizes),
         codebook_sizes_known=sizes_known,
-        levels=level_usage(ids.codes, ids.codebook_sizes),
+        levels=level_usage(ids.codes, sizes),
         collisions=collisions(groups[-1]),
         prefixes=prefixes(groups),
         reconstruction=reconstruction_errors(ids.codes, ids.reconstruct, ids.target),
-        categories=None if tree is None else tree.agreement(ids.rows, groups, n_shuffles, rng),
-        neighbors=None if nearest is None else neighbors_kept(ids.rows, groups, catalogue.n, nearest),
+        categories=None if tree is None else tree.agreement(rows, groups, n_shuffles, rng),
+        neighbors=None if nearest is None else neighbors_kept(rows, groups, catalogue.n, nearest),
         examples=[] if catalogue.titles is None else _examples(ids, groups, catalogue.titles, tree, n_examples),
-        figure_4a=None if tree is None else tree.figure_4a(ids.rows, ids.codes),
-        figure_4b=[] if tree is None else tree.figure_4b(ids.rows, ids.codes),
+        figure_4a=None if tree is None else tree.figure_4a(rows, ids.codes),
+        figure_4b=[] if tree is None else tree.figure_4b(rows, ids.codes),
     )
 
 
@@ -192,7 +194,7 @@ def _catalogue_size(sets: Mapping[str, IDSet], *per_item: Any) -> int:
             f"embeddings, categories, titles and codes are of {sorted(sizes)} items: they must be of the same "
             "catalogue; give `rows` for an ID set of a part of it"
         )
-    return sizes.pop() if sizes else 1 + max(int(np.max(ids.rows)) for ids in sets.values())
+    return sizes.pop() if sizes else 1 + max(int(np.max(ids.rows)) for ids in sets.values() if ids.rows is not None)
 
 
 def _checked(name: str, ids: IDSet, n: int, embeddings: np.ndarray | None) -> IDSet:
@@ -223,6 +225,7 @@ def _examples(
     ids: IDSet, groups: list[np.ndarray], titles: Sequence[str], tree: Categories | None, count: int
 ) -> list[Example]:
     """Items of the most frequent two-code prefix under each of the most frequent first codewords."""
+    assert ids.rows is not None  # `_checked` fills them in
     depth = min(2, ids.codes.shape[1])
     examples = []
     for codeword in most_frequent(ids.codes[:, 0], count):

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -137,12 +138,13 @@ def tiger_contenders(config, n_items: int, settings: LatencySettings) -> list[Co
     variants = [(other, length, size) for other in settings.beams]
     variants += [(beam, other, size) for other in settings.id_lengths[1:]]
     variants += [(beam, length, other) for other in settings.codebook_sizes[1:]]
-    models: dict[tuple[int, int], torch.nn.Module] = {}
+    models: dict[tuple[int, int], Any] = {}
+    names = cast(Sequence[str], range(n_items))  # nothing reads them: numbers take no memory
     contenders = []
     for beam, length, size in variants:
         if (length, size) not in models:
             codes = np.random.default_rng(n_items).integers(0, size, (n_items, length))
-            table = SemanticIDTable.from_codes(codes, range(n_items), [size] * length)
+            table = SemanticIDTable.from_codes(codes, names, [size] * length)
             dataset = DatasetStub(config, n_items, TokenizedCatalogue(table))
             models[length, size] = get_model("TIGER")(config, dataset).to(config["device"]).eval()
         model = models[length, size]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ class TestUsers:
 
     def rows(self, index: torch.Tensor | slice) -> TestUsers:
         """Some of the rows."""
-        columns = (getattr(self, field.name) for field in fields(self))
-        return TestUsers(*(None if column is None else column[index] for column in columns))
+        excluded = None if self.excluded is None else self.excluded[index]
+        return TestUsers(self.users[index], self.history[index], self.lengths[index], self.targets[index], excluded)
 
     def chunks(self, size: int, progress: str) -> Iterator[TestUsers]:
         """All rows, `size` at a time, with a bar at a terminal."""
@@ -109,10 +109,11 @@ def test_users(config, dataset, loader) -> TestUsers:
         seen = dataset.sequences.seen_before(feat[users].numpy(), loader._dataset.phase)
         excluded = torch.from_numpy(seen).to(device)
     columns = (users, items + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"], items)
-    return TestUsers(*(feat[column].to(device) for column in columns), excluded)
+    numbers, history, lengths, targets = (feat[column].to(device) for column in columns)
+    return TestUsers(numbers, history, lengths, targets, excluded)
 
 
-test_users.__test__ = False
+test_users.__test__ = False  # type: ignore[attr-defined]  # functions take attributes
 
 
 def joined(parts: Sequence[BeamResult]) -> BeamResult:

@@ -6,6 +6,7 @@ Input: the settings of the command. Output: a table on the screen, ``latency.jso
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from recbole_tiger.analysis.latency import LatencySettings, latency
 from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, publish, text_table
@@ -19,7 +20,7 @@ def run(settings: dict) -> str:
     Raises:
         ValueError: for settings that cannot work, and for an output that exists.
     """
-    lists = {
+    lists: dict[str, Any] = {
         key: pop_numbers(settings, key, getattr(LatencySettings, key), low=low, kind=int, ordered=False)
         for key, low in (("beams", 1), ("id_lengths", 1), ("codebook_sizes", 2))
     }

@@ -6,6 +6,7 @@ Input: settings. Output: the tables as text, and their files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.leaderboard.outputs import report
@@ -39,7 +40,7 @@ def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
         raise ConfigError(
             f"seed={settings['seed']!r} and seeds={settings['seeds']!r} say the same thing twice; leave seed out"
         )
-    asked = {"model": "TIGER", "dataset": "ml-100k", "seed": 2024}
+    asked: dict[str, Any] = {"model": "TIGER", "dataset": "ml-100k", "seed": 2024}
     for given in (*map(read_yaml, files), settings):
         asked.update({key: given[key] for key in OF_THE_TABLE if key in given})
     for key in OF_THE_TABLE:

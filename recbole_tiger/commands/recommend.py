@@ -53,10 +53,10 @@ def run(settings: dict) -> str:
         n_rows = write_recommendations(Path(str(output)), list(histories), found)
         return f"{n_rows:,} recommendations for {len(histories):,} users: {output}"
     names = history_names(history, recommender)
-    [found] = recommender.recommend([names], users=None if user is None else [str(user)], **options)
+    [ranked] = recommender.recommend([names], users=None if user is None else [str(user)], **options)
     rows = [
         [rank, _cut(r.title), r.item, f"{r.score:.3f}", " ".join(map(str, r.codes)) + (" (new)" if r.new else "")]
-        for rank, r in enumerate(found, 1)
+        for rank, r in enumerate(ranked, 1)
     ]
     return tabulate(rows, headers=["", "title", "item", "score", "codewords"], disable_numparse=True)
 
@@ -120,10 +120,14 @@ def read_histories(path: str | Path, config) -> dict[str, list[str]]:
 def _read_text(path: Path, field_separator: str) -> pd.DataFrame:
     """The cells of a text file as they are written, the number of its line as the index of each row."""
     separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix, field_separator)
-    quoting = csv.QUOTE_NONE if path.suffix == ".inter" else csv.QUOTE_MINIMAL
     lines, rows, line = [], [], 1  # a quoted cell may run over several lines
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+        reader = csv.reader(
+            file,
+            delimiter=separator,
+            quoting=csv.QUOTE_NONE if path.suffix == ".inter" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
         try:
             header = next(reader, [])
             line = reader.line_num + 1

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from recbole_tiger.analysis.cold_start import ColdStart
 from recbole_tiger.analysis.diversity import Diversity
@@ -28,7 +30,7 @@ from recbole_tiger.report.analyses import (
 )
 
 #: File of each analysis: its title, the class of its result, and what draws it.
-ANALYSES = {
+ANALYSES: dict[str, tuple[str, type[Any], Callable[[Any], list[pages.Section]]]] = {
     "cold-start.json": ("Cold start", ColdStart, cold_start_sections),
     "diversity.json": ("Diversity", Diversity, diversity_sections),
     "invalid-ids.json": ("Invalid IDs", InvalidIDs, invalid_ids_sections),

@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recbole.utils import get_local_time
 from tabulate import tabulate
@@ -63,7 +64,7 @@ def pop_number(settings: dict, key: str, default, *, low: float, high: float = f
     return numbers[0] if numbers else default
 
 
-def pop_run(settings: dict):
+def pop_run(settings: dict) -> tuple[Any, str | None]:
     """The checked `Config` that the rest of the settings ask for, and the checkpoint that it comes from.
 
     Returns:

@@ -83,6 +83,7 @@ def statistics_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     cells = []
     for row in board.rows:
         found = row.comparison
+        assert found is not None  # this table stands only where there are intervals
         own = [row.label, f"{row.mean[board.main]:.4f}", f"{found.low:.4f} to {found.high:.4f}"]
         if found.difference is None:
             cells.append([*own, "", "", "", ""])

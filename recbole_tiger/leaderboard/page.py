@@ -75,13 +75,14 @@ def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     plot.data[0].update(marker={"color": [color(index) for index in range(len(rows))]})
     note = f"The best {DRAWN_ROWS} of {len(board.rows)} rows." if len(board.rows) > DRAWN_ROWS else ""
     if board.n_resamples:
+        intervals = [row.comparison for row in rows if row.comparison is not None]
         # Seeds are averaged for each user, so the interval is around the same mean as the bar.
         plot.data[0].update(
             error_x={
                 "type": "data",
                 "symmetric": False,
-                "array": [row.comparison.high - value for row, value in zip(rows, values, strict=True)],
-                "arrayminus": [value - row.comparison.low for row, value in zip(rows, values, strict=True)],
+                "array": [found.high - value for found, value in zip(intervals, values, strict=True)],
+                "arrayminus": [value - found.low for found, value in zip(intervals, values, strict=True)],
                 "color": "#1d2433",
                 "thickness": 1.5,
                 "width": 5,

@@ -13,6 +13,7 @@ from time import perf_counter
 
 from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
@@ -128,11 +129,13 @@ def _evaluate(config, network, data: PreparedData, folder: Path, before: Mapping
     """What evaluation adds to the result of a run; writes the ranks."""
     trainer = trainer_class(config["model"])(config, network)
     trainer.eval_collector.data_collect(data.train)
-    metrics, ranks, seconds = {}, {}, {}
+    metrics, seconds = {}, {}
+    ranks: dict[str, Ranks] = {}
     for phase, loader in (("valid", data.valid), ("test", data.test)):
         started = perf_counter()
         metrics[phase] = dict(trainer.evaluate(loader, load_best_model=False))
         seconds[phase] = perf_counter() - started
+        assert trainer.ranks is not None  # those of this evaluation
         ranks[phase] = trainer.ranks
     save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
     rate = len(ranks["test"].users) / max(seconds["test"], 1e-9)

@@ -77,7 +77,10 @@ def run_task(task: Task) -> str | None:
             run_popularity(config, task.folder).write(task.folder)
         else:
             last = task.folder / "last.pth"
-            own = {"run_dir": str(task.folder), "resume": str(last) if last.is_file() else None}
+            own: dict[str, str | int | None] = {
+                "run_dir": str(task.folder),
+                "resume": str(last) if last.is_file() else None,
+            }
             if task.seed is not None:
                 own["seed"] = task.seed
             config = build_config(task.model, task.dataset, None, {**task.settings, **own}, spread=True)

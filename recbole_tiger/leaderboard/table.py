@@ -134,7 +134,8 @@ class BoardRow:
     def speed(self, stage: str) -> float | None:
         """Examples per second, mean over seeds."""
         speeds = [(run.result.get("examples_per_second") or {}).get(stage) for run in self.runs]
-        return None if None in speeds else float(np.mean(speeds))
+        known = [speed for speed in speeds if speed is not None]
+        return float(np.mean(known)) if len(known) == len(speeds) else None
 
     def commit(self) -> str:
         """Short commits, ``+`` where the tree differed from them."""
@@ -272,12 +273,11 @@ def _with_statistics(rows: list[BoardRow], reference: int, main: str) -> tuple[l
     """The rows with their comparisons, the number of resamples and the number of users."""
     if not has_user_values(main) or not all((run.folder / "ranks.npz").is_file() for row in rows for run in row.runs):
         return rows, 0, None
-    users, values = None, None
+    users = load_ranks(rows[0].runs[0].folder / "ranks.npz").users
+    values = np.zeros((len(rows), len(users)), dtype=np.float32)
     for index, row in enumerate(rows):
         for run in row.runs:
             ranks = load_ranks(run.folder / "ranks.npz")
-            if users is None:
-                users, values = ranks.users, np.zeros((len(rows), len(ranks.users)), dtype=np.float32)
             if not np.array_equal(users, ranks.users):
                 raise ValueError(
                     f"'{run.folder}' was tested on other users than the other runs of its table; run it again"

@@ -105,7 +105,7 @@ def diversity_sections(result: Diversity) -> list[pages.Section]:
         return pages.Figure(bars(names, series, y_title=title), title=f"{title}@K")
 
     paper = [[f"T = {t:g}", *[f"{value:.2f}" for value in values]] for t, values in ENTROPY_PAPER.items()]
-    parts = [
+    parts: list[pages.Figure | pages.Table] = [
         chart("entropy", "Entropy"),
         chart("recall", "Recall"),
         pages.Table(*diversity_table(result), title="This run"),
@@ -155,7 +155,7 @@ def latency_sections(result: Latency) -> list[pages.Section]:
         chart("ms_one", "milliseconds, one user alone"),
         chart("queries_per_second", "queries per second, in batches"),
     ]
-    memory = [chart("index_mb", "index, MB"), pages.Table(*latency_table(result))]
+    memory: list[pages.Figure | pages.Table] = [chart("index_mb", "index, MB"), pages.Table(*latency_table(result))]
     about_time = "TIGER's rows name its beams, and how many learned codewords of which codebook size an item has."
     about_memory = (
         "The model's memory does not depend on the catalogue. The index does: item vectors, ANN index, or trie and "
@@ -220,8 +220,13 @@ def cold_start_facts(result: ColdStart) -> Cells:
 
 def _curves(result: ColdStart, share: float, group: str, points: Sequence[Point]) -> dict[str, list[float]]:
     """Mean Recall at the points, by method."""
-    found = {method: [_summary(result, share, method, group, point) for point in points] for method in result.methods}
-    return {method: [mean for mean, _ in pairs] for method, pairs in found.items() if None not in pairs}
+    curves = {}
+    for method in result.methods:
+        found = [_summary(result, share, method, group, point) for point in points]
+        means = [summary[0] for summary in found if summary is not None]
+        if len(means) == len(found):
+            curves[method] = means
+    return curves
 
 
 def cold_start_sections(result: ColdStart) -> list[pages.Section]:

@@ -73,12 +73,13 @@ def bars(
     form = ".1%" if percent else ",.4~g"
     plot = go.Figure()
     for index, (name, values) in enumerate(series.items()):
-        group = {} if stacked else {"offsetgroup": str(index)}
-        marker = {"color": colors[index] if colors else color(index)}
+        group: dict[str, Any] = {} if stacked else {"offsetgroup": str(index)}
+        marker: dict[str, Any] = {"color": colors[index] if colors else color(index)}
         plot.add_trace(_bar(names, name, values, horizontal, form, marker=marker, **group))
-    for name, values in (chance or {}).items():
+    chance = chance or {}
+    for name, values in chance.items():
         shown = f"{name}, {_CHANCE}" if len(chance) > 1 else _CHANCE
-        more = {"offsetgroup": str(list(series).index(name)), "showlegend": False}
+        more: dict[str, Any] = {"offsetgroup": str(list(series).index(name)), "showlegend": False}
         marker = {"color": "rgba(255,255,255,0.62)", "line": _CHANCE_LINE}
         plot.add_trace(_bar(names, shown, values, horizontal, form, marker=marker, **more))
     if chance:  # one entry in the legend for all of them

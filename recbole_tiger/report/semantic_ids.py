@@ -102,8 +102,8 @@ def _depth_rows(report: IDReport) -> Iterator[dict[str, str]]:
                 row[f"{kind} purity"] = against(at.purity, at.purity_shuffled)
                 row[f"{kind} NMI"] = against(at.nmi, at.nmi_shuffled)
             if ids.neighbors:
-                at = ids.neighbors[index]
-                row["neighbours kept"] = against(at.kept, at.shuffled, "{:.1%}")
+                kept = ids.neighbors[index]
+                row["neighbours kept"] = against(kept.kept, kept.shuffled, "{:.1%}")
             yield row
 
 

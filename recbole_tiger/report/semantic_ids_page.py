@@ -140,6 +140,7 @@ def _category_section(report: IDReport) -> pages.Section:
             plot = _beside_shuffled(report, rows, value, f"{value}_shuffled")
             plot.update_yaxes(range=[0, 1.02])
             figures.append(pages.Figure(plot, f"{name}: {kind} category"))
+    assert report.category_levels is not None  # described wherever a set has categories
     leaf, top = report.category_levels["leaf"], report.category_levels["top"]
     text = (
         "Purity is the share of items that have the most frequent category of their prefix. Small groups are pure by "
