@@ -25,11 +25,11 @@ def test_a_known_rule_is_learned(toy):
 
 
 @pytest.mark.parametrize("recipe", ["tiny", "extended"])
-@pytest.mark.parametrize(("company", "chance"), [(0.0, 10 / 48), (1.0, 10 / 24)])
-def test_shuffled_sequences_are_not(toy, workplace, company, chance, recipe):
-    """Company tells the two cycles apart, so that chance is among the 24 items of one."""
+@pytest.mark.parametrize(("cooccurrence", "chance"), [(0.0, 10 / 48), (1.0, 10 / 24)])
+def test_shuffled_sequences_are_not(toy, workplace, cooccurrence, chance, recipe):
+    """Co-occurrence tells the two cycles apart, so that chance is among the 24 items of one."""
     write_catalogue(workplace / "data", "noise", shuffled=True)
-    settings = {**toy, **LONGER, "max_steps": 120, "content_cooccurrence": company, "recipe": recipe}
+    settings = {**toy, **LONGER, "max_steps": 120, "content_cooccurrence": cooccurrence, "recipe": recipe}
     result = run_recbole_tiger("TIGER", "noise", config_dict=settings)
     assert result["test_result"]["recall@1"] <= 0.15  # 1/48 by chance, and 24 items of one cycle can be told apart
     assert result["test_result"]["recall@10"] == pytest.approx(chance, abs=0.2)
