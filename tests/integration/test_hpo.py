@@ -180,7 +180,7 @@ def flags(toy, **more):
         ({}, {"search": "grit"}, "search='grit'"),
         ({"space": {"learning_rate": {"uniform": [0, 1]}}}, {"search": "grid"}, "search=grid cannot list"),
         ({}, {"learning_rate": 0.1}, "learning_rate=0.1 is fixed on the command line, but varies"),
-        ({}, {"gpu_id": 1}, "gpu_id=1 cannot be set in a sweep"),
+        ({}, {"gpu_id": 1}, "gpu_id='1' cannot be set in a sweep"),
         ({"model": "SASRec"}, {"model": "TIGER"}, "is for model=SASRec"),
         ({}, {"dataset": "nowhere"}, "dataset='nowhere'"),
         ({}, {"resume": True}, "resume: there is no sweep in"),
