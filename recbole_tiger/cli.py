@@ -63,7 +63,7 @@ def _run(name: str | None, words: list[str]) -> int:
     function = None if name is None else COMMANDS[name].reads_words
     if function is not None:
         return int(getattr(command_module(name), function)(words) or 0)
-    settings = parse_command_line(key_value_arguments(words))
+    settings = parse_command_line(key_value_arguments(words, COMMANDS[name].flags if name else ()))
     outcome = command_module(name).run(settings)
     text, status = outcome if isinstance(outcome, tuple) else (outcome, 0)
     print(text)

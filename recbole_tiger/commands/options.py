@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.hpo.options import help_rows
 
 #: RecBole's short forms.
 SHORT = {"-m": "--model", "-d": "--dataset"}
@@ -26,6 +27,7 @@ class Command:
         options: its own settings and those that are worth naming: key, what stands for the value, meaning.
         reads_words: the function of the module that takes the words after the command and returns the exit status,
             where that is not ``run(settings) -> text``.
+        flags: options that mean True without a value.
     """
 
     module: str
@@ -33,6 +35,7 @@ class Command:
     description: str = ""
     options: tuple[tuple[str, str, str], ...] = ()
     reads_words: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 _FOLDER = "a folder that does not exist yet, for the results; by default one in saved/analysis/"
@@ -216,7 +219,22 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command(
         "prepare", "a dataset from raw files: Amazon, MovieLens, Steam, S3-Rec, any table; or a check of one",
         reads_words="run"),
-    "tune": Command("tune", "a hyper-parameter sweep on Ray Tune", reads_words="main"),
+    "tune": Command(
+        "tune",
+        "a hyper-parameter sweep on Ray Tune",
+        "Searches hyper-parameters on Ray Tune. Trials are compared on validation after each epoch (valid_metric); the "
+        "test set is read once, for the winner, when all trials are over. The folder of the sweep then holds "
+        "report.html, report.md, report.csv and best.yaml, which --config_files takes.",
+        (
+            ("space", "FILE", "a YAML file, RecBole's hyper.test, or a shipped space: id_length_codebook, tiger, "
+             "semantic_ids, sasrec, bert4rec, gru4rec, caser"),
+            ("model", "NAME", "by default the space's own, or TIGER"),
+            ("dataset", "NAME", "a folder under data_path (ml-100k)"),
+            *help_rows(),
+            _ANY,
+        ),
+        flags=("resume", "dashboard"),
+    ),
 }  # fmt: skip
 
 
@@ -227,7 +245,8 @@ def help_text(program: str, name: str | None) -> str:
         program: how the user called it.
     """
     command = TRAIN if name is None else COMMANDS[name]
-    called = program if name is None else f"{program} {name}"
+    is_program = name is None or name in program  # recbole-tiger-tune and run_tune.py are the command itself
+    called = program if is_program else f"{program} {name}"
     parser = argparse.ArgumentParser(
         called,
         usage=f"{called} [--key=value ...]" + ("" if name else f"\n       {program} COMMAND [--key=value ...]"),
@@ -251,8 +270,8 @@ def _list_of_commands() -> str:
     return "commands, each with a --help of its own:\n" + "\n".join(lines)
 
 
-def key_value_arguments(arguments: Sequence[str]) -> list[str]:
-    """Arguments in the one form ``--key=value``; ``--key value`` and RecBole's ``-m``, ``-d`` become it.
+def key_value_arguments(arguments: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
+    """Arguments in the one form ``--key=value``; ``--key value``, a flag without a value and ``-m``, ``-d`` become it.
 
     Raises:
         ConfigError: for an argument of another form, or a key without a value.
@@ -269,6 +288,9 @@ def key_value_arguments(arguments: Sequence[str]) -> list[str]:
             )
         if "=" not in word:
             if not rest or (rest[0].startswith("-") and not _is_number(rest[0])):
+                if word[2:] in flags:
+                    joined.append(f"{word}=True")
+                    continue
                 raise ConfigError(f"{word} has no value: write {word}=VALUE")
             word = f"{word}={rest.pop(0)}"
         joined.append(word)

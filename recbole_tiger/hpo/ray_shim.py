@@ -1,6 +1,6 @@
 """The few names of Ray that differ between 2.6.3, which RecBole's requirements resolve to, and today's.
 
-Comes in: an installed Ray. Goes out: start and stop, a report from inside a trial, a Tuner, schedulers and a searcher
+Input: an installed Ray. Output: start, a report from inside a trial, a run of all trials, schedulers and a searcher
 that take the same arguments under both.
 """
 
@@ -20,6 +20,14 @@ from recbole_tiger.errors import ConfigError
 _OBJECT_STORE_BYTES = 100 * 2**20
 #: Seconds that a cluster's port has to answer.
 _ANSWER_SECONDS = 5
+#: Trials report in one record that we keep: Ray's own log files and table would repeat it.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
 
 
 def import_ray():
@@ -28,18 +36,14 @@ def import_ray():
     Raises:
         ConfigError: if it is not installed, or installed but unable to start.
     """
-    # Trials report what they have to say in one record that we keep: Ray's own log files and table would repeat it.
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         with warnings.catch_warnings():  # of its own old imports
             warnings.simplefilter("ignore")
             import ray
             import ray.tune
-        # What a trial fails of is told in a line of ours, without the stacks of three processes.
+        # Why a trial fails is reported in a line of ours, without the stacks of three processes.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     except Exception as error:  # an old Ray beside a new setuptools, numpy or pyarrow fails in its own ways
         raise ConfigError(
@@ -64,37 +68,27 @@ def start(address: str | None, cpus: int | None, dashboard: bool):
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address is None:
         # "local": without it Ray joins whatever cluster was last started on this machine.
-        ray.init(
-            "local", num_cpus=cpus, include_dashboard=dashboard, object_store_memory=_OBJECT_STORE_BYTES, **options
-        )
+        options |= {"num_cpus": cpus, "include_dashboard": dashboard, "object_store_memory": _OBJECT_STORE_BYTES}
+        ray.init("local", **options)
         return ray
-    if address != "auto":
-        _check_port(address)
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address != "auto" and not (host and port.isdigit()):
+        raise ConfigError(f"address='{address}' must be 'auto' or host:port, for example 10.0.0.1:6379")
     try:
+        if address != "auto":  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
         ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise ConfigError(
-            f"address='{address}': no Ray cluster answers ({str(error).splitlines()[0]}); start one with "
-            "'ray start --head', or leave --address out"
+            f"address='{address}': no Ray cluster answers ({reason}); start one with 'ray start --head', or leave "
+            "--address out"
         ) from error
     return ray
 
 
-def _check_port(address: str) -> None:
-    host, colon, port = str(address).removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise ConfigError(f"address='{address}' must be 'auto' or host:port, for example 10.0.0.1:6379")
-    try:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
-    except OSError as error:
-        raise ConfigError(
-            f"address='{address}': no Ray cluster answers ({error.strerror or error}); start one with 'ray start --head', "
-            "or leave --address out"
-        ) from error
-
-
 def report(metrics: Mapping[str, Any]) -> None:
-    """Tell Ray how a trial stands, from inside it; does not return if the trial is stopped here."""
+    """Report to Ray how a trial stands, from inside it; does not return if the trial is stopped here."""
     from ray import tune
 
     if hasattr(tune, "RunConfig"):
@@ -105,68 +99,35 @@ def report(metrics: Mapping[str, Any]) -> None:
         session.report(dict(metrics))
 
 
-def run(
-    trainable: Callable,
-    searcher,
-    scheduler,
-    callback,
-    *,
-    n_trials: int,
-    resources: Mapping[str, float],
-    max_concurrent: int | None,
-    max_failures: int,
-    seconds: float | None,
-    folder: str,
-) -> None:
+def run(trainable: Callable, resources: Mapping, callback, max_failures: int, folder: str, **search: Any) -> None:
     """All trials of a sweep through Ray's ``Tuner``; returns when they have ended or the user has interrupted them.
 
     Args:
         trainable: a function of a trial's configuration.
-        searcher: gives out configurations.
-        scheduler: stops trials early; None for none.
-        callback: hears of every result.
-        n_trials: the most configurations to ask for.
         resources: of one trial, `cpu` and `gpu`.
-        max_concurrent: trials at once; None for as many as there is room for.
+        callback: receives every result.
         max_failures: restarts of a trial whose process or node died.
-        seconds: after which no trial goes on; None for no limit.
         folder: for Ray's own files.
+        **search: arguments of ``ray.tune.TuneConfig``, which are the same under both versions.
     """
     from ray import tune
 
+    options: dict[str, Any] = {"name": "ray", "storage_path": folder, "callbacks": [callback], "verbose": 0}
     if hasattr(tune, "RunConfig"):
-        run_config, failure_config, extra = tune.RunConfig, tune.FailureConfig, {}
+        configs = tune
     else:
-        from ray import air
+        from ray import air as configs
 
         # Nothing is copied between nodes: trials write to the sweep's folder.
-        run_config, failure_config = air.RunConfig, air.FailureConfig
-        extra = {"sync_config": tune.SyncConfig(syncer=None)}
-    tune_options = {}
+        options["sync_config"] = tune.SyncConfig(syncer=None)
     if "reuse_actors" in inspect.signature(tune.TuneConfig).parameters:
-        tune_options["reuse_actors"] = False  # a new process for each trial: nothing of the one before is left in it
-    tuner = tune.Tuner(
+        search["reuse_actors"] = False  # a new process for each trial: nothing of the one before is left in it
+    failures = configs.FailureConfig(max_failures=max_failures)
+    tune.Tuner(
         tune.with_resources(trainable, dict(resources)),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=n_trials,
-            max_concurrent_trials=max_concurrent,
-            time_budget_s=seconds,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-            **tune_options,
-        ),
-        run_config=run_config(
-            name="ray",
-            storage_path=folder,
-            callbacks=[callback],
-            failure_config=failure_config(max_failures=max_failures),
-            verbose=0,
-            **extra,
-        ),
-    )
-    tuner.fit()
+        tune_config=tune.TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name, **search),
+        run_config=configs.RunConfig(failure_config=failures, **options),
+    ).fit()
 
 
 def _trial_name(trial) -> str:
@@ -177,17 +138,13 @@ def make_scheduler(name: str, *, max_epochs: int, grace_period: int, reduction_f
     """ASHA or median stopping on `score` by `epoch`; None for `none`."""
     from ray.tune import schedulers
 
+    common: dict[str, Any] = {"time_attr": "epoch", "grace_period": grace_period, "metric": "score", "mode": "max"}
     if name == "asha":
         # The last rung does not stop trials: they end by themselves, and a trial at its end is not one stopped early.
         return schedulers.ASHAScheduler(
-            time_attr="epoch", max_t=max_epochs, grace_period=grace_period, reduction_factor=reduction_factor,
-            stop_last_trials=False, metric="score", mode="max",
-        )  # fmt: skip
-    if name == "median":
-        return schedulers.MedianStoppingRule(
-            time_attr="epoch", grace_period=grace_period, min_samples_required=2, metric="score", mode="max"
+            max_t=max_epochs, reduction_factor=reduction_factor, stop_last_trials=False, **common
         )
-    return None
+    return schedulers.MedianStoppingRule(min_samples_required=2, **common) if name == "median" else None
 
 
 def make_optuna(parameters, seed: int):
@@ -205,7 +162,8 @@ def make_optuna(parameters, seed: int):
         from ray.tune.search.optuna import OptunaSearch
     except ImportError as error:
         raise ConfigError(
-            "search=optuna needs Optuna, which is not installed: pip install optuna (or the extra 'recbole-tiger[optuna]')"
+            "search=optuna needs Optuna, which is not installed: pip install optuna (or the extra "
+            "'recbole-tiger[optuna]')"
         ) from error
     from ray import tune
 
@@ -215,12 +173,10 @@ def make_optuna(parameters, seed: int):
         kind, values = parameter.domain.kind, parameter.domain.values
         if kind == "randint":
             space[parameter.name] = tune.randint(values[0], values[1] + 1)
-        elif kind == "uniform":
-            space[parameter.name] = tune.uniform(*values)
-        elif kind == "loguniform":
-            space[parameter.name] = tune.loguniform(*values)
+        elif kind in ("uniform", "loguniform"):
+            space[parameter.name] = getattr(tune, kind)(*values)
         else:
-            space[parameter.name] = tune.choice(list(range(len(parameter.domain.listed()))))
+            space[parameter.name] = tune.choice(list(range(len(parameter.domain.choices))))
     return OptunaSearch(OptunaSearch.convert_search_space(space), metric="score", mode="max", seed=seed)
 
 
@@ -229,8 +185,3 @@ def node_id() -> str:
     import ray
 
     return ray.get_runtime_context().get_node_id()[:12]
-
-
-def node_room(ray) -> list[dict[str, float]]:
-    """The resources of every node that is alive."""
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]

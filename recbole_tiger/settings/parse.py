@@ -61,7 +61,9 @@ def read_yaml(path: str | Path) -> dict:
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"config_files: '{path}' is not valid YAML: {error}") from error
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        words = f"{problem} (line {mark.line + 1})" if mark and problem else " ".join(str(error).split())
+        raise ConfigError(f"config_files: '{path}' is not valid YAML: {words}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

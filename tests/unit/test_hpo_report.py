@@ -1,4 +1,4 @@
-"""The report of a sweep on made-up records: what wins, what is shown, and what is left out."""
+"""The report of a sweep on synthetic records: what wins, what is shown, and what is left out."""
 
 import csv
 import json
@@ -7,44 +7,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_tiger.hpo import report
-from recbole_tiger.hpo.space import space_from_dict
-from recbole_tiger.hpo.sweep import Options, Sweep, progress_line, write_best
-from recbole_tiger.hpo.sweep import test_winner as read_test_set
-from recbole_tiger.hpo.trainable import best_of, reason_of, reason_of_death
+from recbole_tiger.hpo import figures, report
+from recbole_tiger.hpo.options import Options
+from recbole_tiger.hpo.outputs import evaluate_winner, write_best, write_report
+from recbole_tiger.hpo.report import findings_of
+from recbole_tiger.hpo.space_files import space_from_dict
+from recbole_tiger.hpo.sweep import Sweep, Trial
+from recbole_tiger.hpo.trainable import reason_of, reason_of_death
 
 SPACE = {"space": {"id_length": {"choice": [2, 3]}, "codebook_size": {"choice": [16, 64, [4, 16]]}}}
 
 
-def record(number, scores, status="finished", reason=None, costs=(1.0, 2.0), **settings):
-    return {
-        "number": number,
-        "sample": settings,
-        "settings": settings,
-        "status": status,
-        "reason": reason,
-        "history": [
-            {"epoch": epoch, "train_loss": 1.0, "valid": {"ndcg@10": score, "recall@10": 2 * score}}
-            for epoch, score in enumerate(scores, 1)
-        ],
-        "costs": {"parameters": 1000 * costs[0], "decode_ms_per_user": costs[1], "usage": 0.5} if scores else {},
-        "starts": 1,
-        "nodes": ["n"],
-    }
+def trial(number, scores, status="finished", reason=None, costs=(1.0, 2.0), **settings):
+    history = [
+        {"epoch": epoch, "train_loss": 1.0, "valid": {"ndcg@10": score, "recall@10": 2 * score}}
+        for epoch, score in enumerate(scores, 1)
+    ]
+    costs = {"parameters": 1000 * costs[0], "decode_ms_per_user": costs[1], "usage": 0.5} if scores else {}
+    return Trial(number, settings, settings, status, reason, history, costs, 1, ["n"])
 
 
 @pytest.fixture()
 def sweep(tmp_path):
-    records = [
-        record(0, [0.1, 0.12345678, 0.12345678, 0.11], id_length=2, codebook_size=16),
-        record(1, [0.2, 0.12345679], id_length=3, codebook_size=16, status="stopped", costs=(3.0, 4.0)),
-        record(2, [], id_length=3, codebook_size=64, status="failed", reason="<b>out of memory</b> | now"),
-        record(3, [0.05], id_length=2, codebook_size=[4, 16], costs=(0.5, 1.0)),
-        record(4, [0.9], id_length=2, codebook_size=64, status="running"),
+    trials = [
+        trial(0, [0.1, 0.12345678, 0.12345678, 0.11], id_length=2, codebook_size=16),
+        trial(1, [0.2, 0.12345679], id_length=3, codebook_size=16, status="stopped", costs=(3.0, 4.0)),
+        trial(2, [], id_length=3, codebook_size=64, status="failed", reason="<b>out of memory</b> | now"),
+        trial(3, [0.05], id_length=2, codebook_size=[4, 16], costs=(0.5, 1.0)),
+        trial(4, [0.9], id_length=2, codebook_size=64, status="running"),
     ]
     sweep = Sweep(
         tmp_path / "sweep", "TIGER", "toy", space_from_dict(SPACE), {"epochs": 4}, {}, "ndcg@10", True, 4, Options(),
-        None, 5, {entry["number"]: entry for entry in records},
+        None, 5, {entry.number: entry for entry in trials},
     )  # fmt: skip
     sweep.trials_folder.mkdir(parents=True)
     return sweep
@@ -54,20 +48,20 @@ TESTED = {"number": 1, "test_result": {"ndcg@10": 0.0777}, "popularity": {"ndcg@
 
 
 def test_the_best_epoch_counts_unrounded_and_the_first_of_equals(sweep):
-    assert best_of(sweep.records[0], "ndcg@10", True)[0] == 2
-    assert best_of(sweep.records[0], "ndcg@10", False)[0] == 1
-    assert best_of(sweep.records[2], "ndcg@10", True) is None
-    assert sweep.winner()["number"] == 1
-    sweep.records[1]["history"][0]["valid"]["ndcg@10"] = 0.12345677  # then its second epoch wins by a hair
-    assert sweep.winner()["number"] == 1
-    sweep.records[1]["history"][1]["valid"]["ndcg@10"] = 0.12345678  # a tie goes to the earlier trial
-    assert sweep.winner()["number"] == 0
+    assert sweep.best(sweep.trials[0])[0] == 2
+    assert sweep.best(sweep.trials[2]) is None
+    assert sweep.winner().number == 1
+    sweep.trials[1].history[0]["valid"]["ndcg@10"] = 0.12345677  # then its second epoch wins by a hair
+    assert sweep.winner().number == 1
+    sweep.trials[1].history[1]["valid"]["ndcg@10"] = 0.12345678  # a tie goes to the earlier trial
+    assert sweep.winner().number == 0
     sweep.bigger = False
-    assert sweep.winner()["number"] == 3
+    assert sweep.best(sweep.trials[0])[0] == 1
+    assert sweep.winner().number == 3
 
 
 def test_rows_are_the_trials_that_are_over_the_best_first(sweep):
-    rows = report.rows_of(sweep)
+    rows = findings_of(sweep, None).rows
     assert [row["trial"] for row in rows] == [1, 0, 3, 2]
     assert rows[0]["status"] == "stopped early" and rows[0]["best epoch"] == 1 and rows[0]["epochs"] == 2
     assert rows[1]["ndcg@10"] == 0.12345678 and rows[1]["recall@10"] == 2 * 0.12345678
@@ -75,7 +69,7 @@ def test_rows_are_the_trials_that_are_over_the_best_first(sweep):
 
 
 def test_files(sweep):
-    files = report.write(sweep, TESTED)
+    files = write_report(findings_of(sweep, TESTED), sweep.folder)
     with open(files["report.csv"], newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["1", "0", "3", "2"]
@@ -96,7 +90,7 @@ def test_files(sweep):
 
 
 def test_the_terminal_shows_the_winner_the_test_and_why_a_trial_failed(sweep):
-    shown = report.text(sweep, TESTED, {"report.html": "here"})
+    shown = report.text(findings_of(sweep, TESTED), {"report.html": "here"})
     for words in (
         "2 finished, 1 stopped early, 1 failed",
         "trial 2 failed: <b>out of memory",
@@ -104,23 +98,24 @@ def test_the_terminal_shows_the_winner_the_test_and_why_a_trial_failed(sweep):
         "0.0777",
     ):
         assert words in shown, words
-    line = progress_line(sweep, 1, sweep.records[1])
-    assert "4 of 5 trials done, 1 running, 1 stopped early, 1 failed; best ndcg@10 0.2000 (trial 1:" in line
+    line = report.progress_line(sweep, 1, sweep.trials[1])
+    assert "4 of 5 trials done, 1 running, 1 stopped early, 1 failed; best ndcg@10 0.2000, trial 1 (" in line
     assert "stopped early, ndcg@10 0.2000 at epoch 1" in line
 
 
 def test_without_a_winner_nothing_is_claimed(sweep):
-    sweep.records = {2: sweep.records[2]}
+    sweep.trials = {2: sweep.trials[2]}
     assert sweep.winner() is None and write_best(sweep) is None
-    assert "the test set was not read" in report.text(sweep, None, {})
-    assert "All trials" in report.html(sweep, None)
+    findings = findings_of(sweep, None)
+    assert "the test set was not read" in report.text(findings, {})
+    assert "All trials" in figures.html(findings)
 
 
 def test_the_heat_map_shows_the_best_trial_of_a_cell(sweep):
-    sweep.records[5] = record(5, [0.3], id_length=2, codebook_size=16)
-    rows = [row for row in report.rows_of(sweep) if row["ndcg@10"] is not None]
-    assert report.map_axes(sweep, rows) == ("codebook_size", "id_length")
-    plot = report.heat_map(rows, "codebook_size", "id_length", "ndcg@10", "ndcg@10", True, True)
+    sweep.trials[5] = trial(5, [0.3], id_length=2, codebook_size=16)
+    findings = findings_of(sweep, None)
+    assert figures.map_axes(findings) == ("codebook_size", "id_length")
+    plot = figures.heat_map(findings, "codebook_size", "id_length", "ndcg@10", good=True)
     [cells] = plot.data
     assert list(cells.y) == ["2", "3"] and set(cells.x) == {"16", "[4, 16]"}
     grid = {
@@ -138,7 +133,7 @@ def test_the_front_is_what_no_other_point_beats():
             for i, (cost, quality) in enumerate(points)
             if not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
         }
-        assert set(report.pareto_front(points)) == expected
+        assert set(figures.pareto_front(points)) == expected
 
 
 def test_best_yaml_holds_what_was_set(sweep):
@@ -171,7 +166,7 @@ def test_running_out_of_memory_is_named():
 
 def test_the_test_set_is_not_read_again(sweep):
     (sweep.folder / "winner.json").write_text(json.dumps(TESTED))
-    assert sweep.winner()["number"] == 1 and read_test_set(sweep) == TESTED  # there is no checkpoint to test
-    sweep.records[6] = record(6, [0.95], id_length=2, codebook_size=64)
+    assert sweep.winner().number == 1 and evaluate_winner(sweep) == TESTED  # there is no checkpoint to test
+    sweep.trials[6] = trial(6, [0.95], id_length=2, codebook_size=64)
     with pytest.raises(ValueError, match="checkpoint .*0006.*best.pth.* is not there"):  # another has won: it is tested
-        read_test_set(sweep)
+        evaluate_winner(sweep)

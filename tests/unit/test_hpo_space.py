@@ -1,5 +1,6 @@
 """Search spaces: what is read, what is refused, and what is drawn."""
 
+import datetime
 import itertools
 import math
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.hpo.space import SPACES, domain, read_space, space_from_dict, space_from_text
-from recbole_tiger.hpo.sweep import Options, check_options, decode, encode, plan
+from recbole_tiger.hpo.options import Options
+from recbole_tiger.hpo.plan import plan
+from recbole_tiger.hpo.space_files import SPACES, domain, read_space, space_from_dict, space_from_text
 from recbole_tiger.settings.parse import read_yaml
 
 CONDITIONAL = {
@@ -133,7 +135,7 @@ def test_recboles_text_form():
     assert domains["embedding_size"].values == (64, 96, 128)
     assert domains["mlp_hidden_size"].values == ([64, 64], [128])
     assert domains["dropout_prob"].values == (0.0, 0.5)
-    assert domains["nv"].listed() == [2, 4, 6, 8]
+    assert domains["nv"].choices == [2, 4, 6, 8]
     assert domains["learner"].values == ("adam", "sgd")
 
 
@@ -158,20 +160,36 @@ def test_mistakes_in_the_text_form(line, match):
         ({}, "'space' must hold"),
         ({"spce": {}}, "'spce' is not read"),
         ({"space": {"a": {"choice": []}}}, "a: choice: .. has no value"),
-        ({"space": {"a": {"choice": 3}}}, "needs a list"),
+        ({"space": {"a": {"choice": 3}}}, "is not a list"),
         ({"space": {"a": {"choice": [1, 2, 1]}}}, "names a value twice"),
         ({"space": {"a": [1, 2]}}, "says no kind"),
         ({"space": {"a": {"normal": [0, 1]}}}, "normal given; give exactly one of"),
         ({"space": {"a": {"choice": [1], "uniform": [0, 1]}}}, "give exactly one of"),
         ({"space": {"a": {"uniform": [2, 2]}}}, "is empty"),
-        ({"space": {"a": {"uniform": ["x", 2]}}}, "in numbers"),
-        ({"space": {"a": {"loguniform": [0, 1]}}}, "lower end above 0"),
+        ({"space": {"a": {"uniform": ["x", 2]}}}, "in finite numbers"),
+        ({"space": {"a": {"loguniform": [0, 1]}}}, "lower end must lie above 0"),
         ({"space": {"a": {"randint": [0.5, 2]}}}, "whole numbers"),
-        ({"space": {"a": {"quniform": [0, 1, 0]}}}, "step must lie above 0"),
+        ({"space": {"a": {"quniform": [0, 1, 0]}}}, "step that does not lie above 0"),
         ({"space": {"a": {"choice": [1], "when": {"b": 1}}, "b": {"choice": [1], "when": {"a": 1}}}}, "wait for each"),
+        ({"space": {"a": {"choice": [1], "when": {"b": []}}}}, "when must hold"),
         ({"space": {"dataset": {"choice": ["x"]}}}, "'dataset' cannot vary"),
         ({"space": {"a": {"choice": [1]}}, "settings": {"a": 2}}, "both varied and fixed"),
         ({"space": {"a": {"choice": [1]}}, "trials": 0}, "trials=0"),
+        ({"space": {"a": {"choice": [1]}}, "trials": 10**9}, "space: trials=1000000000 must be .* at most 10000"),
+        ({"space": {"a": {"choice": [1]}}, "search": "grit"}, "search='grit' is not possible"),
+        (
+            {"space": {"a": {"randint": [1, 10**12]}}},
+            "has 1,000,000,000,000 values, more than the maximum of 1,000,000",
+        ),
+        ({"space": {"a": {"quniform": [0, 1, 1e-12]}}}, "has 1,000,000,000,001 values"),
+        ({"space": {"a": {"randint": [10**30, 10**30 + 2]}}}, "whole numbers below 2"),
+        ({"space": {"a": {"uniform": [math.nan, 1]}}}, "nan, 1. is not .low, high. in finite numbers"),
+        ({"space": {"a": {"loguniform": [1, math.inf]}}}, "in finite numbers"),
+        ({"space": {"a": {"uniform": [-1e308, 1e308]}}}, "in finite numbers"),
+        ({"space": {"a": {"uniform": [2, 1]}}}, "is empty: 2 is not below 1"),
+        ({"space": {"a": {"loguniform": [-1, 1]}}}, "lower end must lie above 0"),
+        ({"space": {"a": {"choice": [1, math.nan]}}}, "finite numbers"),
+        ({"space": {"a": {"choice": [datetime.date(2024, 1, 1)]}}}, "put dates in quotes"),
     ],
 )
 def test_mistakes_in_a_space(content, match):
@@ -208,12 +226,12 @@ def test_a_sample_survives_the_coding_for_a_searcher():
         {**CONDITIONAL, "space": {**CONDITIONAL["space"], "x": {"randint": [1, 9]}, "y": {"choice": [[1], "b"]}}}
     )
     for sample in space.samples("random", 30, 0, {}):
-        assert decode(space, encode(space, sample)) == sample
+        assert space.decode(space.encode(sample)) == sample
 
 
 def test_listed_values_of_fractions_are_clean():
-    assert domain("quniform", [0.0, 0.3, 0.1], "x").listed() == [0.0, 0.1, 0.2, 0.3]
-    assert domain("quniform", [1, 8, 3], "x").listed() == [1, 4, 7]
+    assert domain("quniform", [0.0, 0.3, 0.1], "x").choices == [0.0, 0.1, 0.2, 0.3]
+    assert domain("quniform", [1, 8, 3], "x").choices == [1, 4, 7]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +240,13 @@ def test_listed_values_of_fractions_are_clean():
         ({"scheduler": "pbt"}, "scheduler=pbt cannot work here: .*weights.*choose asha, median or none"),
         ({"scheduler": "hyperband"}, "scheduler='hyperband' is not possible"),
         ({"trials": 0}, "trials=0"),
+        ({"trials": 10**9}, "trials=1000000000 must be a whole number of at least 1 and at most 10000"),
+        ({"name": "../../x"}, "name='../../x' must be one folder name"),
+        ({"name": ".."}, "name='..' must be one folder name"),
+        ({"name": ""}, "name='' must not be empty"),
+        ({"search": "grit"}, "search='grit' is not possible; choose one of random, grid, optuna"),
+        ({"reduction_factor": math.nan}, "reduction_factor=nan"),
+        ({"cpus_per_trial": None}, "cpus_per_trial=None"),
         ({"cpus_per_trial": 0}, "cpus_per_trial=0"),
         ({"gpus_per_trial": 1.5}, "only whole cards"),
         ({"grace_period": 1.5}, "grace_period=1.5"),
@@ -232,4 +257,4 @@ def test_listed_values_of_fractions_are_clean():
 )
 def test_mistakes_in_the_options(options, match):
     with pytest.raises(ConfigError, match=match):
-        check_options(Options(**options))
+        Options(**options)

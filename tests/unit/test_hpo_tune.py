@@ -1,0 +1,106 @@
+"""The command ``tune``: what its arguments mean; a bad space or option ends it in one sentence, before any work."""
+
+import dataclasses
+
+import pytest
+
+from recbole_tiger import cli
+from recbole_tiger.commands.options import COMMANDS, key_value_arguments
+from recbole_tiger.commands.tune import main, run
+from recbole_tiger.errors import ConfigError
+from recbole_tiger.hpo.options import Options
+from recbole_tiger.hpo.resume import alone
+from recbole_tiger.hpo.space_files import shipped_spaces
+from recbole_tiger.settings.parse import parse_command_line
+
+
+class Planned(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "settings"),
+    [
+        (["--trials=3"], {"trials": 3}, {}),
+        (["--trials", "3", "--search", "grid"], {"trials": 3, "search": "grid"}, {}),
+        (["--resume"], {"resume": True}, {}),
+        (["--resume", "--epochs", "2", "--dashboard"], {"resume": True, "dashboard": True}, {"epochs": 2}),
+        (["--resume=False", "--dashboard", "True"], {"resume": False, "dashboard": True}, {}),
+        (["--name=2024"], {"name": "2024"}, {}),
+        (["--scheduler=none", "--address=None"], {"scheduler": None, "address": None}, {}),
+        (["--learning_rate", "1e-3", "--topk=[5,10]"], {}, {"learning_rate": 1e-3, "topk": [5, 10]}),
+        (["--config_files=own.yaml", "--epochs=2"], {}, {"epochs": 2, "seed": 7}),
+    ],
+)
+def test_arguments_are_options_or_settings_of_the_runs(workplace, monkeypatch, arguments, options, settings):
+    (workplace / "own.yaml").write_text("epochs: 9\nseed: 7\n")
+
+    def planned(space, model, dataset, given, how):
+        assert (model, dataset, given, how) == (None, "ml-100k", settings, Options(**options))
+        raise Planned
+
+    monkeypatch.setattr("recbole_tiger.hpo.plan.plan", planned)
+    with pytest.raises(Planned):
+        run(parse_command_line(key_value_arguments(["--space=tiger", *arguments], COMMANDS["tune"].flags)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trials=3"], "cannot read the argument 'trials=3'"),
+        (["--trials"], "--trials has no value"),
+        (["--trials=3", "--trials=4"], "--trials is given twice, as 3 and as 4"),
+        (["--space=nowhere"], "space='nowhere' is not a file"),
+    ],
+)
+def test_mistakes_in_the_arguments(capsys, arguments, words):
+    assert main(arguments) == 2 and cli.main(["tune", *arguments]) == 2
+    assert capsys.readouterr().err.count(words) == 2
+
+
+def test_the_help_names_every_option_and_the_program(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["hpo/run_tune.py"])
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("space", "model", "dataset", *(option.name for option in dataclasses.fields(Options))):
+        assert f"--{name}" in shown, name
+    assert "usage: python run_tune.py [--key=value ...]" in shown
+    assert all(name in shown for name in ("(saved/tune)", "random|grid|optuna", *shipped_spaces()))
+
+
+@pytest.mark.parametrize(
+    ("space", "flags", "words"),
+    [
+        ("d_model: {randint: [1, 1000000000000]}", [], "has 1,000,000,000,000 values"),
+        ("d_model: {choice: [64, 128]}", ["--trials=1000000000"], "trials=1000000000 must be a whole number"),
+        ("d_model: {choice: [64, 128]}", ["--name=../../x"], "name='../../x' must be one folder name"),
+        ("d_model: {choice: [64, 128], when: {semantic_di: rqvae}}", [], "when: unknown key 'semantic_di'"),
+        ("dropout_rate: {uniform: [.nan, 1]}", [], ".nan is not a finite number (line 2)"),
+        ("on: {choice: [1]}", [], "the key on is not text"),
+        ("dropout_rate: {uniform: [0.5, 0.1]}", [], "is empty: 0.5 is not below 0.1"),
+        ("learning_rate: {loguniform: [0, 1]}", [], "lower end must lie above 0"),
+        ("d_model: {choice: []}", [], "has no value to choose"),
+        ("d_model: {choice: [64]}\n  d_model: {choice: [128]}", [], "the key d_model stands twice; keep one (line 3)"),
+        ("d_model: {choice: [64], when: {id_length: 3, id_length: 4}}", [], "the key id_length stands twice"),
+        ("d_model: {randint: [1, 999]}\n  d_ff: {randint: [1, 99]}", ["--search=grid"], "the grid has 98,901 points"),
+        (
+            "d_model: {randint: [1, 9999]}\n  d_ff: {randint: [1, 999]}",
+            ["--search=grid", "--trials=5"],
+            "the grid has 9,989,001 points, more than the maximum of 1,000,000",
+        ),
+    ],
+)
+def test_a_bad_space_ends_in_one_sentence_before_any_work(workplace, capsys, space, flags, words):
+    (workplace / "space.yaml").write_text(f"space:\n  {space}\n")
+    assert main(["--space=space.yaml", *flags]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ") and words in errors and errors.count("\n") == 1
+    assert [path.name for path in workplace.iterdir()] == ["space.yaml"]
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    with alone(tmp_path):
+        with pytest.raises(ConfigError, match="another process is running the sweep"), alone(tmp_path):
+            pass
+    with alone(tmp_path):
+        pass
