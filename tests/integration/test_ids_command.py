@@ -103,7 +103,7 @@ def test_colliding_ids_give_two_numbers(toy):
             "is one file, but semantic_id names 2 tokenizers",
         ),
         (("--semantic_id=rkmeans,file",), "semantic_id=file needs"),
-        (("--semantic_id=kmeans",), "semantic_id='kmeans' is unknown"),
+        (("--semantic_id=kmeans",), "semantic_id='kmeans' is not possible; choose one of rqvae"),
         (("--output_dir=data",), "exists already"),
     ],
 )
