@@ -68,6 +68,5 @@ def amazon_source(
         item_files=metadata,
         item_columns=columns if metadata else None,
         text=TextFormat(encodings=encodings, progress=progress),
-        item_text=TextFormat(encodings=encodings, progress=progress),
         name_columns_strictly=False,
     )

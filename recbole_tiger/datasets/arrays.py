@@ -1,4 +1,4 @@
-"""Names for the types of numpy arrays; shapes stand in the docstrings."""
+"""Names for the types of numpy arrays; shapes are in the docstrings."""
 
 from __future__ import annotations
 

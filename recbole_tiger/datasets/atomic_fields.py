@@ -12,6 +12,7 @@ from pathlib import Path
 from recbole_tiger.datasets.bad_rows import shorten
 from recbole_tiger.errors import AtomicFileError
 
+PADDING_TOKEN = "[PAD]"  # RecBole's own: no id
 FIELD_TYPES = ("token", "token_seq", "float", "float_seq")
 
 

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recbole_tiger.datasets.atomic_fields import Field, read_header
+from recbole_tiger.datasets.atomic_fields import PADDING_TOKEN, Field, read_header
 from recbole_tiger.datasets.bad_rows import shorten
 from recbole_tiger.errors import AtomicFileError
 
 BLOCK_CHARACTERS = 1 << 22
-PADDING_TOKEN = "[PAD]"  # RecBole's own
 CONVERT_DATES = "convert dates with dataset_prep/table.py --time_format"
 
 
@@ -203,7 +202,7 @@ class _Parser:
                 raise AtomicFileError(f"{self.path}, line {line}, {field}: {bad!r} is not an id: {way_out}.")
 
     def _numbers(self, column: list[str], field: Field) -> NDArray[np.float64]:
-        """Texts as float64 [n]: all at once, or one by one to find the empty cells and the first that is no number."""
+        """Texts as float64 [n]: all at once, or one by one to find empty cells and the first that is not a number."""
         try:
             numbers = np.fromiter(map(float, column), dtype=np.float64, count=len(column))
             text = "".join(column)

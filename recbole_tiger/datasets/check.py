@@ -19,8 +19,7 @@ from recbole_tiger.datasets.arrays import FloatArray, IntArray
 from recbole_tiger.datasets.atomic_fields import ITEM, USER
 from recbole_tiger.datasets.atomic_reader import read_atomic
 from recbole_tiger.datasets.atomic_writer import data_checksum
-from recbole_tiger.datasets.interactions import count_duplicates, user_time_order
-from recbole_tiger.datasets.kcore import k_core
+from recbole_tiger.datasets.interactions import count_duplicates, k_core, user_time_order
 from recbole_tiger.datasets.normalize import UNKNOWN_TOKEN, WORDS_READ_AS_MISSING
 from recbole_tiger.datasets.paper_counts import DatasetCounts, against_table2, count_lengths
 from recbole_tiger.datasets.validation_text import dataset_warnings
@@ -154,7 +153,7 @@ def _ties(users: IntArray, times: FloatArray, order: IntArray) -> dict[str, floa
     """
     same_user = users[order][1:] == users[order][:-1]
     tied = same_user & (np.diff(times[order]) == 0)
-    rough = user_time_order(users, times.astype(np.float32))  # the users stand as in `order`
+    rough = user_time_order(users, times.astype(np.float32))  # the users are as in `order`
     return {
         "pairs": int(tied.sum()),
         "share": float(tied.sum() / max(same_user.sum(), 1)),
@@ -195,11 +194,11 @@ def first_appearance(items: IntArray) -> IntArray:
 def leak_check(
     users: IntArray, items: IntArray, internal: IntArray, item_names: Sequence[str], seed: int
 ) -> dict[str, dict[str, float] | None]:
-    """Do item numbers give the next item away (paper, Appendix A)?
+    """Measure whether item numbers give the next item away (paper, Appendix A).
 
-    Numbered in the order of the sessions, sequences read a, a + 1, a + 2, …; a model that reads numbers as text then
-    guesses the test item from its number. Measured is the share of neighbours in a sequence whose numbers differ by
-    exactly one, against the mean over shuffles of the numbers among the items.
+    Items numbered in the order of the sessions make sequences a, a + 1, a + 2, …, whose end a model that reads numbers
+    as text can guess. Measured is the share of neighbours whose numbers differ by exactly one, against the mean over
+    shuffles of the numbers among the items.
 
     Args:
         users, items: int [n], sorted by user and time.
@@ -222,10 +221,8 @@ def leak_check(
             renumbered = numbers.copy()
             renumbered[present] = random.permutation(numbers[present])
             shuffled.append((renumbered[after] - renumbered[before] == 1).mean())
-        return {
-            "share": float((numbers[after] - numbers[before] == 1).mean()),
-            "shuffled": float(np.mean(shuffled)),
-        }
+        share = (numbers[after] - numbers[before] == 1).mean()
+        return {"share": float(share), "shuffled": float(np.mean(shuffled))}
 
     named = _numbers_in_names(item_names)
     return {"ids": shares(named) if named is not None else None, "internal": shares(internal)}

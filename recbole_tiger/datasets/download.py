@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import queue
+import re
 import shutil
 import threading
 import time
@@ -146,9 +147,8 @@ def fetch(url: str, target: Path, timeout: float, progress: bool = True) -> None
     clock = _Clock(timeout)
     farthest = part.stat().st_size if part.exists() else 0
     attempts, pause = 0, FIRST_PAUSE
-    with tqdm(
-        unit="B", unit_scale=True, desc=target.parent.name, leave=False, disable=None if progress else True
-    ) as bar:
+    hidden = None if progress else True
+    with tqdm(unit="B", unit_scale=True, desc=target.parent.name, leave=False, disable=hidden) as bar:
         while True:
             try:
                 _attempt(url, part, note, clock, bar)
@@ -210,8 +210,7 @@ def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm[Any]) ->
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         note.write_text(json.dumps({"url": url, "tag": "" if tag.startswith("W/") else tag}))
         expected = have + int(length) if length is not None else None
-        bar.total = expected
-        bar.n = have
+        bar.total, bar.n = expected, have
         bar.refresh()
         with part.open("ab" if have else "wb") as stream:
             size = have
@@ -264,22 +263,22 @@ def install(archive: Path, url: str, dataset: str, data_path: Path) -> None:
     if not zipfile.is_zipfile(archive):
         start = archive.read_bytes()[:40]
         what = "a web page" if start.lstrip().lower().startswith((b"<!doctype", b"<html")) else repr(start)
-        raise zipfile.BadZipFile(f"what came is no zip file but {what}")
+        raise zipfile.BadZipFile(f"what came is not a zip file but {what}")
     with zipfile.ZipFile(archive) as content, dataset_folder(data_path, dataset) as target:
         members = [member for member in content.infolist() if not member.is_dir()]
-        for member in members:
-            path = PurePosixPath(member.filename.replace("\\", "/"))
+        paths = {member: PurePosixPath(member.filename.replace("\\", "/")) for member in members}
+        for path in paths.values():
             if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-                raise zipfile.BadZipFile(f"the zip holds a path that leads outside: {member.filename!r}")
-        names = {member: PurePosixPath(member.filename.replace("\\", "/")).name for member in members}
-        chosen = {member: name for member, name in names.items() if name.endswith(ATOMIC_SUFFIXES)}
+                raise zipfile.BadZipFile(f"the zip holds a path that leads outside: {str(path)!r}")
+        chosen = {member: path.name for member, path in paths.items() if path.name.endswith(ATOMIC_SUFFIXES)}
         if not any(name.endswith(".inter") for name in chosen.values()):
-            raise zipfile.BadZipFile(f"the zip holds no .inter file, only {sorted(names.values())[:5]}")
+            names = sorted(path.name for path in paths.values())
+            raise zipfile.BadZipFile(f"the zip holds no .inter file, only {names[:5]}")
         needed, free = sum(member.file_size for member in chosen), shutil.disk_usage(data_path).free
         if needed > free:
             raise OSError(f"unpacked it takes {needed / 1e9:.1f} GB, {data_path} has {free / 1e9:.1f} GB left")
         stem = _stem(list(chosen.values()), url)
-        renamed = [_rename(name, stem, dataset) for name in chosen.values()]
+        renamed = [re.sub(rf"^{re.escape(stem)}\.", f"{dataset}.", name) for name in chosen.values()]
         if len(set(renamed)) < len(renamed):
             raise zipfile.BadZipFile(f"the zip holds several files of one name: {sorted(renamed)}")
         if not any(name.startswith(f"{dataset}.") and name.endswith(".inter") for name in renamed):
@@ -297,7 +296,3 @@ def _stem(names: list[str], url: str) -> str:
     inters = sorted(name for name in names if name.endswith(".inter"))
     of_zip = PurePosixPath(urllib.parse.urlsplit(url).path).stem
     return of_zip if of_zip and any(name.startswith(of_zip + ".") for name in inters) else inters[0].partition(".")[0]
-
-
-def _rename(name: str, stem: str, dataset: str) -> str:
-    return dataset + name[len(stem) :] if name.startswith(stem + ".") else name

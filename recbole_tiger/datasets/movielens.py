@@ -47,7 +47,6 @@ class MovieLensSource(Source):
         if not found:
             raise PreparationError(f"{folder} holds none of the MovieLens layouts: {'; '.join(LAYOUTS)}.")
         self.ratings_file, self.movies_file = (folder / name for name in found[0])
-        self.has_ratings = True
         types = {"movie_title": "token_seq", "release_year": "token", "class": "token_seq"}
         self.item_fields = tuple(Field(name, type_) for name, type_ in types.items())
 

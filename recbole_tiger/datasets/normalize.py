@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from datetime import date, datetime, timezone
 from functools import lru_cache
 
+from recbole_tiger.datasets.atomic_fields import PADDING_TOKEN
 from recbole_tiger.datasets.bad_rows import shorten
 from recbole_tiger.errors import RowError
 
 # What pandas, and so RecBole, reads as "missing". As an id such a word would silently drop the row.
 _MISSING = "#N/A;#N/A N/A;#NA;-1.#IND;-1.#QNAN;-NaN;-nan;1.#IND;1.#QNAN;<NA>;N/A;NA;NULL;NaN;None;n/a;nan;null"
 WORDS_READ_AS_MISSING = frozenset(_MISSING.split(";"))
-PADDING_TOKEN = "[PAD]"  # RecBole's own
 EARLIEST_CLOCK = 100_000_000  # smaller times are positions, not seconds since 1970
 MILLISECONDS = 100_000_000_000  # larger times are milliseconds
 UNKNOWN_TOKEN = "Unknown"  # for an empty token_seq cell: RecBole crashes on those under pandas 3
@@ -137,7 +137,7 @@ def identifier(value: object, what: str) -> str:
         return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise RowError(f"{what} is no identifier", shorten(value))
+    raise RowError(f"{what} is not an identifier", shorten(value))
 
 
 def check_identifier(text: str) -> str:
@@ -171,7 +171,7 @@ def number(value: object, what: str) -> float:
     except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not math.isfinite(result):
-        raise RowError(f"{what} is no number", shorten(value))
+        raise RowError(f"{what} is not a number", shorten(value))
     return result
 
 
@@ -189,7 +189,7 @@ def timestamp(value: object, time_format: str | None, what: str) -> float:
     try:
         return _parse_time(str(value).strip(), time_format)
     except ValueError:
-        raise RowError(f"{what} is no time of the form {time_format}", shorten(value)) from None
+        raise RowError(f"{what} is not a time of the form {time_format}", shorten(value)) from None
 
 
 @lru_cache(maxsize=1 << 14)  # days repeat, and parsing one takes longer than all the rest of a row

@@ -24,12 +24,13 @@ from recbole_tiger.datasets.interactions import (
     TIES,
     InteractionLog,
     Interactions,
+    check_cores,
     count_duplicates,
     count_ties,
     duplicate_mask,
+    k_core,
     output_order,
 )
-from recbole_tiger.datasets.kcore import check_cores, k_core
 from recbole_tiger.datasets.normalize import UNKNOWN_TOKEN
 from recbole_tiger.datasets.sources import Source
 from recbole_tiger.errors import PreparationError
@@ -42,7 +43,7 @@ class PrepareOptions:
     """What is done between source and dataset.
 
     Attributes:
-        user_core, item_core: see `kcore.k_core`; 5 and 5 are the paper's.
+        user_core, item_core: see `interactions.k_core`; 5 and 5 are the paper's.
         duplicates: `keep`, `first` or `last`, see `interactions.duplicate_mask`; before the core is taken.
         ties, order, seed: see `interactions.output_order`.
         missing_items: items without metadata: `error`, `drop` (their interactions too, the core is taken again) or
@@ -64,14 +65,11 @@ class PrepareOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for key, choices in (
-            ("duplicates", DUPLICATES),
-            ("ties", TIES),
-            ("order", ORDERS),
-            ("missing_items", MISSING_ITEMS),
-            ("bad_rows", BAD_ROW_POLICIES),
-        ):
-            check_choice(key, getattr(self, key), choices)
+        check_choice("duplicates", self.duplicates, DUPLICATES)
+        check_choice("ties", self.ties, TIES)
+        check_choice("order", self.order, ORDERS)
+        check_choice("missing_items", self.missing_items, MISSING_ITEMS)
+        check_choice("bad_rows", self.bad_rows, BAD_ROW_POLICIES)
         check_cores(self.user_core, self.item_core)
 
 
@@ -144,8 +142,7 @@ def prepare(source: Source, output: str | Path, dataset: str, options: PrepareOp
         summary.counts["users"] = len(np.unique(kept.users))
         summary.counts["items"] = len(np.unique(kept.items))
         summary.counts["interactions"] = len(kept)
-        summary.skipped, summary.examples = dict(bad.counts), bad.examples
-        summary.notes = dict(source.notes)
+        summary.skipped, summary.examples, summary.notes = dict(bad.counts), bad.examples, dict(source.notes)
         content = {"summary": {**asdict(summary), "folder": dataset}, "options": asdict(options)}
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / f"{dataset}.summary.json").write_text(text + "\n", encoding="utf-8")
@@ -184,11 +181,9 @@ def _without_missing_items(
         return kept
     if options.missing_items == "error":
         path, line = log.first_seen(int(missing[0]))
-        lacking = (
-            f"no metadata or no {', '.join(options.required_fields)}" if options.required_fields else "no metadata"
-        )
+        lacking = "metadata" + (f" or no {', '.join(options.required_fields)}" if options.required_fields else "")
         raise PreparationError(
-            f"{len(missing):,} of {len(np.unique(kept.items)):,} items have {lacking}, the first is "
+            f"{len(missing):,} of {len(np.unique(kept.items)):,} items have no {lacking}, the first is "
             f"{log.items.names[missing[0]]!r} ({path}, line {line}): leave them out with missing_items=drop, "
             "or write them with empty cells with missing_items=keep."
         )
@@ -206,7 +201,6 @@ class _ItemRows:
         self.path, self.source, self.log, self.options = path, source, log, options
         self.present = np.zeros(len(log.items), dtype=bool)
         self.complete = np.zeros(len(log.items), dtype=bool)
-        self.notes: Counter[str] = source.notes
 
     def collect(self, items: IntArray, bad: BadRows) -> None:
         """Read the metadata of the given item codes; of several rows for one item the first counts."""
@@ -216,7 +210,7 @@ class _ItemRows:
             for row in self.source.items(bad, lambda item: (c := code(item)) >= 0 and bool(wanted[c])):
                 item = code(row.item)
                 if self.present[item]:
-                    self.notes["further metadata rows of an item, left out"] += 1
+                    self.source.notes["further metadata rows of an item, left out"] += 1
                     continue
                 self.present[item] = True
                 self.complete[item] = all(row.cells[name] for name in self.options.required_fields)

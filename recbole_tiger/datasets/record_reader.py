@@ -108,7 +108,7 @@ def parse_record(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         record = parse_literal(line)
     if not isinstance(record, dict):
-        raise RowError("not one object a line", shorten(line))
+        raise RowError("not one object per line", shorten(line))
     return record
 
 
@@ -128,7 +128,7 @@ def parse_literal(text: str) -> object:
 
 
 def _not_a_literal(name: str) -> object:
-    raise ValueError(f"{name} is no Python literal")
+    raise ValueError(f"{name} is not a Python literal")
 
 
 def _json_records(path: Path, columns: Sequence[str], bad: BadRows, text: TextFormat) -> Iterator[Record]:
@@ -208,7 +208,7 @@ def _column_positions(path: Path, names: Sequence[str], wanted: Sequence[str]) -
 def _parquet_records(path: Path, columns: Sequence[str], progress: bool) -> Iterator[Record]:
     start = first_bytes(path)
     if not start.startswith(PARQUET_MAGIC):
-        raise PreparationError(f"{path} is named .parquet but begins with {shorten(start)}: it is no Parquet file.")
+        raise PreparationError(f"{path} is named .parquet but begins with {shorten(start)}: it is not a Parquet file.")
     try:
         import pyarrow
         import pyarrow.parquet

@@ -91,7 +91,7 @@ class S3RecSource(Source):
             try:
                 item = check_identifier(item)
                 if not isinstance(attributes, list):
-                    raise RowError("attributes are no list", shorten(attributes))
+                    raise RowError("attributes are not a list", shorten(attributes))
             except RowError as error:
                 bad.report(path, row, error)
                 continue

@@ -64,13 +64,11 @@ class Source(ABC):
 
     Attributes:
         item_fields: the columns of the `.item` file after `item_id`; empty when the source has no metadata.
-        has_ratings: whether the chunks carry ratings.
         strict_fields: an item column that has no value in any row is an error (the user named it), not a note.
         notes: counts of what was met on the way and is no fault, by description.
     """
 
     item_fields: tuple[Field, ...] = field(default=(), init=False)
-    has_ratings: bool = field(default=False, init=False)
     strict_fields: bool = field(default=False, init=False)
     notes: Counter[str] = field(default_factory=Counter, init=False)
 

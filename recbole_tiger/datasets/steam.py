@@ -36,6 +36,5 @@ def steam_source(
         item_files=games,
         item_columns=GAME_COLUMNS if games else None,
         text=TextFormat(encodings=encodings, progress=progress),
-        item_text=TextFormat(encodings=encodings, progress=progress),
         name_columns_strictly=False,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class TableSource(Source):
     Attributes:
         interaction_files, item_files: paths or glob patterns, read in the order given (a pattern: sorted).
         columns, item_columns: their column names.
-        text, item_text: how text files are read.
+        text, item_text: how text files are read; None: the items like the interactions.
         name_columns_strictly: an item column without any value is an error.
     """
 
@@ -114,13 +114,15 @@ class TableSource(Source):
     item_files: Sequence[str | Path] = ()
     item_columns: ItemColumns | None = None
     text: TextFormat = field(default_factory=TextFormat)
-    item_text: TextFormat = field(default_factory=TextFormat)
+    item_text: TextFormat | None = None
     name_columns_strictly: bool = True
 
     def __post_init__(self) -> None:
         if bool(self.item_files) != (self.item_columns is not None):
             raise PreparationError("Item files and the names of their columns belong together: give both or neither.")
-        self.has_ratings = self.columns.rating is not None
+        self.text, self.item_text = (
+            replace(text, notes=self.notes) for text in (self.text, self.item_text or self.text)
+        )
         self.strict_fields = self.name_columns_strictly
         if self.item_columns is not None:
             self.item_fields = tuple(Field(name, type_) for name, type_, _ in self.item_columns.outputs())
@@ -131,7 +133,6 @@ class TableSource(Source):
         for path in expand(self.interaction_files):
             rows = read_records(path, present, bad, self.text)
             yield from interaction_chunks(path, rows, names, self.columns.time_format, bad)
-        self.notes.update(self.text.notes)
 
     def items(self, bad: BadRows, wanted: Callable[[str], bool]) -> Iterator[ItemRow]:
         if self.item_columns is None:
@@ -152,13 +153,12 @@ class TableSource(Source):
                     bad.report(path, line, error)
                     continue
                 yield ItemRow(item, cells, path, line)
-        self.notes.update(self.item_text.notes)
 
     def _cell(self, name: str, type_: str, candidates: list[Any]) -> str:
         if name == "price":
             cell = price_cell(candidates[0])
             if not cell and clean_text(candidates[0]):
-                self.notes["prices that are no price, left empty"] += 1
+                self.notes["prices that are not a price, left empty"] += 1
             return cell
         if type_ == "token_seq":
             assert self.item_columns is not None

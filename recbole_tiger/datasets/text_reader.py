@@ -18,7 +18,7 @@ from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.errors import PreparationError, RowError
 
 BLOCK_BYTES = 1 << 20
-MAX_LINE_BYTES = 1 << 26  # a longer "line" means that the file is no text of lines; memory stays bounded
+MAX_LINE_BYTES = 1 << 26  # a longer "line" means that the file is not text; memory stays bounded
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -143,6 +143,6 @@ def _split(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
         if len(rest) > MAX_LINE_BYTES:
-            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it a text of lines?")
+            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it text?")
     if rest:
         yield rest

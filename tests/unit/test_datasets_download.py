@@ -266,9 +266,9 @@ def corrupt(data):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"<!DOCTYPE html><html>Log in to the hotel's network</html>", "no zip file but a web page"),
-        (b"\x1f\x8bsomething else", "no zip file but b'"),
-        (b"", "no zip file but b''"),
+        (b"<!DOCTYPE html><html>Log in to the hotel's network</html>", "not a zip file but a web page"),
+        (b"\x1f\x8bsomething else", "not a zip file but b'"),
+        (b"", "not a zip file but b''"),
         (corrupt(ZIP), "Bad CRC-32"),
         (make_zip({"readme.txt": b"x"}), r"holds no .inter file, only \['readme.txt'\]"),
         (make_zip({"../made.inter": INTER}), "path that leads outside: '../made.inter'"),

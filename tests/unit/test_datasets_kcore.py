@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recbole_tiger.datasets.kcore import k_core
+from recbole_tiger.datasets.interactions import k_core
 from recbole_tiger.errors import PreparationError
 
 

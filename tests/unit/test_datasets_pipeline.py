@@ -108,7 +108,7 @@ def test_required_fields_make_an_item_without_them_one_without_metadata(tmp_path
 
 
 def test_random_cores_with_missing_items_end_in_a_core(tmp_path):
-    from recbole_tiger.datasets.kcore import k_core
+    from recbole_tiger.datasets.interactions import k_core
 
     random = np.random.default_rng(3)
     orders = [(f"u{u}", f"i{i}", t) for t, (u, i) in enumerate(random.integers(0, 14, (160, 2)).tolist())]
@@ -128,7 +128,7 @@ def test_random_cores_with_missing_items_end_in_a_core(tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        (("u", "a", "noon"), "line 3: t is no number: 'noon'"),
+        (("u", "a", "noon"), "line 3: t is not a number: 'noon'"),
         (("u", "a\tb", 3), "line 3: an id with a tab"),
         (("", "a", 3), "line 3: empty id"),
         (("u", "NA", 3), "line 3: an id that RecBole reads as missing: 'NA'"),

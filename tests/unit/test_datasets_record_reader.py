@@ -85,7 +85,7 @@ def test_json_lines_give_the_named_values_and_none_for_missing_ones(tmp_path):
 def test_a_json_array_is_not_json_lines(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1}, {"a": 2}]\n')
-    with pytest.raises(PreparationError, match=r"a.json, line 1: not one object a line"):
+    with pytest.raises(PreparationError, match=r"a.json, line 1: not one object per line"):
         list(read_records(path, ["a"], BadRows(), QUIET))
 
 
@@ -176,7 +176,7 @@ def test_parquet(tmp_path):
     with pytest.raises(PreparationError, match="no column x; its columns are u, t, c"):
         list(read_records(path, ["x"], BadRows(), QUIET))
     (tmp_path / "b.parquet").write_bytes(b"u,t\n1,2\n")
-    with pytest.raises(PreparationError, match="it is no Parquet file"):
+    with pytest.raises(PreparationError, match="it is not a Parquet file"):
         list(read_records(tmp_path / "b.parquet", ["u"], BadRows(), QUIET))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PreparationError, match="damaged Parquet file"):

@@ -137,7 +137,7 @@ def test_amazon_2018(tmp_path):
         "B02\tBulb\tUnknown\t\t",
     ]
     assert summary.notes == {
-        "prices that are no price, left empty": 1,
+        "prices that are not a price, left empty": 1,
         "further metadata rows of an item, left out": 1,
     }
     assert summary.counts["ties (neighbours of equal time)"] == 1
@@ -275,7 +275,7 @@ def test_movielens_damage(tmp_path):
         prepared(MovieLensSource(tmp_path, progress=False), tmp_path)
     inter, item, summary = prepared(MovieLensSource(tmp_path, progress=False), tmp_path, bad_rows="skip")
     assert inter[1:] == ["1\t1\t3\t5"] and item[1:] == ["1\tToy Story: Part::Two\t1995\tDrama"]
-    assert summary.skipped == {"wrong number of columns": 2, "timestamp is no number": 1}
+    assert summary.skipped == {"wrong number of columns": 2, "timestamp is not a number": 1}
 
 
 def test_steam(tmp_path):
@@ -342,7 +342,7 @@ def test_s3rec_attributes_and_item_map(tmp_path):
     inter, item, summary = prepared(source, tmp_path, bad_rows="skip", order="source")
     assert inter[1:] == ["1\tB01\t1", "1\tB02\t2"]
     assert item == ["item_id:token\tattributes:token_seq", "B02\t5 9", "B01\tUnknown"]
-    assert summary.skipped == {"a user without items": 1, "attributes are no list": 1}
+    assert summary.skipped == {"a user without items": 1, "attributes are not a list": 1}
 
 
 def test_s3rec_mistakes(tmp_path):
@@ -625,13 +625,13 @@ BAD_FILES = {
     "no time": (
         0,
         lambda text: text.replace(b"2002", b"null"),
-        "line 2: unixReviewTime is no number",
+        "line 2: unixReviewTime is not a number",
         "unixReviewTime",
     ),
     "time in words": (
         0,
         lambda text: text.replace(b"2002", b'"noon"'),
-        "line 2: .* no number: 'noon'",
+        "line 2: .* not a number: 'noon'",
         "unixReviewTime",
     ),
     "user with a tab": (0, lambda text: text.replace(b"A2", b"A\\t2"), "line 2: an id with a tab", "an id with a tab"),
@@ -697,7 +697,7 @@ def test_parquet_with_text_that_is_no_text(tmp_path):
     with pytest.raises(PreparationError, match="a.parquet, in the .* rows after row 0: not utf-8 text"):
         prepared(source, tmp_path)
     parquet.write_table(pyarrow.table({"u": ["a", "b"], "i": ["x", "y"], "t": ["1", "noon"]}), tmp_path / "a.parquet")
-    with pytest.raises(PreparationError, match="a.parquet, line 2: t is no number: 'noon'"):
+    with pytest.raises(PreparationError, match="a.parquet, line 2: t is not a number: 'noon'"):
         prepared(source, tmp_path)
 
 
