@@ -137,7 +137,7 @@ def parallel_coordinates(findings: Findings) -> go.Figure:
     for key in keys:
         present = {name: height for name, height in heights[key].items() if name != _ABSENT}
         for pick, shift in ((min, -13), (max, 13)):
-            name = pick(present, key=present.get)
+            name = pick(present, key=present.__getitem__)
             plot.add_annotation(
                 x=label(key), y=present[name], text=label(name), showarrow=False, yshift=shift,
                 font={"size": 11, "color": "#5b6477"},

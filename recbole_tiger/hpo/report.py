@@ -81,7 +81,7 @@ def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
         score = sweep.score(trial)
         return trial.status == "failed", score is None, -(score or 0), trial.number
 
-    measured = next((sweep.best(trial)[1] for trial in ended if sweep.best(trial)), {})
+    measured = next((best[1] for trial in ended if (best := sweep.best(trial))), {})
     metrics = list(dict.fromkeys([sweep.metric, *measured]))
     return Findings(
         title=f"Sweep of {sweep.model} on {sweep.dataset}",
@@ -93,7 +93,7 @@ def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
         rows=[_row(sweep, trial, metrics) for trial in sorted(ended, key=order)],
         curves=[(str(trial), STATUS[trial.status], sweep.curve(trial)) for trial in ended if sweep.best(trial)],
         winner=str(winner) if winner else None,
-        test=_test_table(tested) if winner else [],
+        test=_test_table(tested) if winner and tested else [],
     )
 
 
@@ -140,9 +140,8 @@ def progress_line(sweep: Sweep, running: int, trial: Trial | None = None) -> str
     line = f"{n_ended} of {sweep.n_trials} trials done, {min(running, sweep.n_trials - n_ended)} running, "
     line += _counts(sweep, "stopped", "failed")
     winner = sweep.winner()
-    if winner is not None:
-        score = sweep.best(winner)[1][sweep.metric]
-        line += f"; best {sweep.metric} {score:.4f}, {winner}"
+    if winner is not None and (found := sweep.best(winner)):
+        line += f"; best {sweep.metric} {found[1][sweep.metric]:.4f}, {winner}"
     if trial is None:
         return line
     best = sweep.best(trial)

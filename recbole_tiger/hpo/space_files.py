@@ -89,12 +89,13 @@ def space_from_dict(content: Mapping, path: str = "space") -> Space:
         for number, alternative in enumerate(alternatives, 1):
             name = key if number == 1 else f"{key}#{number}"
             parameters.append(_parameter(name, key, alternative, path))
+    search = content.get("search") or "random"
     try:
-        how = Options(trials=content.get("trials"), search=content.get("search") or "random")
+        how = Options(trials=content.get("trials"), search=search)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     first = _first_points(content.get("first") or [], parameters, path)
-    return Space(_ordered(parameters, path), path, content.get("model"), how.search, how.trials, dict(settings), first)
+    return Space(_ordered(parameters, path), path, content.get("model"), search, how.trials, dict(settings), first)
 
 
 def _first_points(points: Any, parameters: Sequence[Parameter], path: str) -> tuple[dict, ...]:

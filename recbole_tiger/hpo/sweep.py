@@ -123,8 +123,9 @@ class Sweep:
 
     def winner(self) -> Trial | None:
         """The trial with the best validation score, the first of equal ones; None if none was ever validated."""
-        scored = [trial for trial in self.ended() if trial.status != "failed" and self.score(trial) is not None]
-        return max(scored, key=self.score, default=None)
+        alive = [trial for trial in self.ended() if trial.status != "failed"]
+        scored = [(score, trial) for trial in alive if (score := self.score(trial)) is not None]
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def describe_settings(settings: Mapping[str, Any]) -> str:
