@@ -31,7 +31,9 @@ def write_best(sweep: Sweep) -> Path | None:
     if recipe in model_spec(sweep.model).recipes:  # named, so that the file means the same on another dataset
         settings["recipe"] = recipe
     settings |= {**sweep.settings, **winner.settings}
-    epoch, metrics = sweep.best(winner)
+    best = sweep.best(winner)
+    assert best is not None  # a winner has been validated
+    epoch, metrics = best
     path = sweep.folder / "best.yaml"
     head = (
         f"# Trial {winner.number} of {len(sweep.trials)}, the best on validation: {sweep.metric} "

@@ -113,11 +113,11 @@ def run(trainable: Callable, resources: Mapping, callback, max_failures: int, fo
     from ray import tune
 
     options: dict[str, Any] = {"name": "ray", "storage_path": folder, "callbacks": [callback], "verbose": 0}
-    if hasattr(tune, "RunConfig"):
-        configs = tune
-    else:
-        from ray import air as configs
+    configs: Any = tune
+    if not hasattr(tune, "RunConfig"):
+        from ray import air
 
+        configs = air
         # Nothing is copied between nodes: trials write to the sweep's folder.
         options["sync_config"] = tune.SyncConfig(syncer=None)
     if "reuse_actors" in inspect.signature(tune.TuneConfig).parameters:

@@ -78,7 +78,7 @@ def _check_same(sweep: Sweep, before: Mapping, now: Mapping) -> None:
                 f"({_difference(before.get(key), value)}); repeat the first command with --resume behind it, or give "
                 "another --name"
             )
-    kept = before.get("samples")
+    kept: Any = before.get("samples")
     if sweep.samples is not None and now["samples"][: len(kept)] != kept:
         raise ConfigError(
             f"resume: the sweep '{sweep.folder}' was started with --trials={len(kept)}, whose trials are not among "
