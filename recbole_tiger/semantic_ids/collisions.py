@@ -72,21 +72,19 @@ def cost_function(level_costs: LevelCosts | NDArray[Any] | None, n: int, size: i
     """`level_costs` in its three forms (see `SemanticIDTable.from_codes`) as a function of row numbers."""
     if level_costs is None:
         return lambda rows: np.zeros((len(rows), size), dtype=np.float32)
-    if not callable(level_costs):
-        matrix = np.asarray(level_costs)
-        if matrix.shape != (n, size):
-            raise ValueError(f"level_costs must be [n_items, last codebook size] = {(n, size)}, got {matrix.shape}.")
-        return lambda rows: matrix[rows].astype(np.float32, copy=False)
+    if not callable(level_costs) and np.shape(level_costs) != (n, size):
+        shape = np.shape(level_costs)
+        raise ValueError(f"level_costs must be [n_items, last codebook size] = {(n, size)}, got {shape}.")
+    ask = level_costs if callable(level_costs) else np.asarray(level_costs).__getitem__
 
-    def called(rows: Integers) -> NDArray[np.float32]:
-        costs = np.asarray(level_costs(rows), dtype=np.float32)
+    def costs_of(rows: Integers) -> NDArray[np.float32]:
+        costs = np.asarray(ask(rows), dtype=np.float32)
         if costs.shape != (len(rows), size):
-            raise ValueError(
-                f"level_costs must return [rows, last codebook size] = {(len(rows), size)}, got {costs.shape}."
-            )
+            wanted = (len(rows), size)
+            raise ValueError(f"level_costs must return [rows, last codebook size] = {wanted}, got {costs.shape}.")
         return costs
 
-    return called
+    return costs_of
 
 
 def reassign(
