@@ -240,11 +240,9 @@ def _steam(parsed: argparse.Namespace) -> None:
 
 def _table(parsed: argparse.Namespace) -> None:
     time = None if parsed.time.lower() == "none" else parsed.time
-    columns, text = (
-        _chosen(InteractionColumns, parsed, time=time),
-        _chosen(TextFormat, parsed, encodings=parsed.encoding),
-    )
-    _write(TableSource(parsed.interactions, columns, text=text, **_metadata(parsed, parsed.item)), parsed)
+    columns = _chosen(InteractionColumns, parsed, time=time)
+    metadata = _metadata(parsed, parsed.item)
+    _write(TableSource(parsed.interactions, columns, text=metadata["item_text"], **metadata), parsed)
 
 
 def _s3rec(parsed: argparse.Namespace) -> None:
