@@ -1,4 +1,4 @@
-"""Thin door to the command line of recbole_tiger."""
+"""The command line of recbole_tiger, from a checkout."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How long a run takes at most: known before it starts, measured while it goes on, shown in bar and log.
+"""How long a run takes at most: known before it starts, measured while it runs, shown in bar and log.
 
 Input: how many passes and validations a run has at most, and how long those so far took. Output: the time left, in
 words for the bar of a pass, for the log, and as a hint at quicker recipes.

@@ -79,8 +79,8 @@ config, model, dataset, train_data, valid_data, test_data = load_data_and_model(
 users = dataset.token2id("user_id", ["u0", "u1", "u2"])
 scores, items = full_sort_topk(users, model, test_data, k=10, device=config["device"])
 assert items.shape == (3, 10) and (items > 0).all() and (scores <= 0).all(), (scores, items)
-print("own door:", result["test_result"])
+print("own entry point:", result["test_result"])
 """
     done = call(place, "-c", program, script=None)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "own door:" in done.stdout
+    assert "own entry point:" in done.stdout

@@ -111,7 +111,7 @@ def test_what_this_machine_cannot_compute_is_refused_early(toy, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     refused("compile=True needs a C.. compiler, and there is no 'no-such-compiler'", compile=True)
 
-    # What was trained elsewhere is opened all the same; training it on, through RecBole's own door, is refused.
+    # What was trained elsewhere is opened all the same; training it on, through RecBole's own entry point, is refused.
     settings = plain_settings(build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy)))
     config = config_from_plain({**settings, "precision": "bf16", "compile": True})
     data = prepare_data(config)
