@@ -20,7 +20,7 @@ from recbole_tiger.datasets.atomic_fields import PADDING_TOKEN, Field, read_head
 from recbole_tiger.datasets.bad_rows import shorten
 from recbole_tiger.errors import AtomicFileError
 
-BLOCK_CHARACTERS = 1 << 22
+BLOCK_CHARACTERS = 1 << 18  # some 10,000 rows, which stay in the processor's cache
 CONVERT_DATES = "convert dates with dataset_prep/table.py --time_format"
 
 
@@ -51,7 +51,7 @@ def read_atomic(
     encoding: str = "utf-8",
     progress: bool = True,
 ) -> AtomicTable:
-    """Read an atomic file block by block; the memory is that of the columns, in which equal ids share one string.
+    """Read an atomic file block by block; the memory is that of the columns.
 
     Args:
         path: the file; its lines end with `\\n` or `\\r\\n`, and a byte-order mark is dropped.
@@ -151,7 +151,6 @@ class _Parser:
         self.path, self.fields, self.required, self.separator = path, fields, required, separator
         self.rows = 0
         self._parts: list[list[NDArray[Any]]] = [[] for _ in fields]
-        self._known: list[dict[str, str]] = [{} for _ in fields]  # by column: equal texts become one string
         self._line_marks = separator.encode() * (len(fields) - 1) + b"\n"
         self._no_marks = bytes(set(range(256)) - set(self._line_marks))
 
@@ -169,16 +168,14 @@ class _Parser:
             if field.type == "float":
                 self._parts[k].append(self._numbers(column, field))
                 continue
-            texts = map(self._known[k].setdefault, column, column) if field.type == "token" else iter(column)
-            self._parts[k].append(np.fromiter(texts, dtype=object, count=rows))
             if field.name in self.required:
-                self._check_ids(column, self._known[k], field)
+                self._check_ids(column, field)
+            self._parts[k].append(np.fromiter(column, dtype=object, count=rows))
         self.rows += rows
         return rows
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns of all blocks by name; the blocks are freed column by column."""
-        self._known.clear()
         return {field.name: np.concatenate(self._parts.pop(0)) for field in self.fields}
 
     def _wrong_cells(self, block: str) -> str:
@@ -194,10 +191,10 @@ class _Parser:
             f"write {' '.join(map(str, self.fields))}, {self.separator!r} between (quotes do not hold a cell together)."
         )
 
-    def _check_ids(self, column: list[str], known: dict[str, str], field: Field) -> None:
-        """Raise at the first text of a column that cannot be an id; `known` holds the texts of the file so far."""
+    def _check_ids(self, column: list[str], field: Field) -> None:
+        """Raise at the first text of a column that cannot be an id."""
         for bad, way_out in (("", "fill it in, or remove the row"), (PADDING_TOKEN, "RecBole pads with it: rename it")):
-            if bad in known:
+            if bad in column:
                 line = self._line(column.index(bad))
                 raise AtomicFileError(f"{self.path}, line {line}, {field}: {bad!r} is not an id: {way_out}.")
 

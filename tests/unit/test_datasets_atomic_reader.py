@@ -248,7 +248,6 @@ def test_columns_have_their_types_and_every_row_its_line(tmp_path):
     }
     assert math.isnan(table.columns["rating"][0]) and table.columns["timestamp"].tolist() == [-1500.0, 2.0]
     assert table.columns["tags"].tolist() == ["", "x y"] and table.columns["vector"].tolist() == ["1 2", ""]
-    assert table.columns["item_id"][0] is table.columns["item_id"][1]  # equal ids share one string
     items = read(tmp_path, "item_id:token\nb\na\n", ids=("item_id",), time=None)
     assert rows(items) == [("b",), ("a",)]
     assert len(read(tmp_path, "user_id:token\titem_id:token\nu\ti\n")) == 1  # a time column may be missing
@@ -299,7 +298,7 @@ damage = st.lists(
 )
 
 
-@given(damage, st.sampled_from([3, 17, 1 << 22]))
+@given(damage, st.sampled_from([3, 17, 1 << 18]))
 @example([(0, 0, b"\xef\xbb\xbf")], 3)
 @example([(len(HEADER), 0, b"\xef\xbb\xbf")], 17)
 @example([(len(BASE) - 1, 1, b"")], 17)
