@@ -143,6 +143,6 @@ def _split(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
         *lines, rest = (rest + block).split(b"\n")
         yield from lines
         if len(rest) > MAX_LINE_BYTES:
-            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it text?")
+            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it a text of lines?")
     if rest:
         yield rest
