@@ -6,17 +6,14 @@ of progress, the report of the terminal, and the content of `report.csv` and `re
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from recbole_tiger.hpo.sweep import Sweep, Trial, number_text
+from recbole_tiger.report.tables import csv_table, markdown_table, markdown_text, text_table
 
 #: Costs of a configuration: their names in a record, in a table, with digits.
 COSTS = {
@@ -155,34 +152,32 @@ def text(findings: Findings, files: Mapping[str, str]) -> str:
     costs = [name for name, _ in COSTS.values() if name in findings.columns]
     shown = ["trial", *findings.keys, findings.metric, "epochs", "status", *costs]
     failed = [row for row in findings.rows if row["status"] == STATUS["failed"]]
-    parts = ["", findings.heading + "\n" + tabulate(findings.cells(shown), headers=shown, disable_numparse=True)]
+    parts = ["", findings.heading + "\n" + text_table(shown, findings.cells(shown), "l" * len(shown))]
     if failed:
         parts.append("\n".join(f"trial {row['trial']} failed: {row['reason']}" for row in failed))
-    parts += [_verdict(findings), tabulate(list(files.items()), headers=["file", "where"])]
+    parts += [_verdict(findings), text_table(["file", "where"], list(files.items()), "ll")]
     return "\n\n".join(parts)
 
 
 def _verdict(findings: Findings) -> str:
     if findings.winner is None:
         return "No trial was ever validated: there is no winner, and the test set was not read."
-    table = tabulate(findings.test[1:], headers=findings.test[0], disable_numparse=True)
+    table = text_table(findings.test[0], findings.test[1:], "l" * len(findings.test[0]))
     return f"Winner: {findings.winner}. Its test metrics, read once and after all trials:\n{table}"
 
 
 def csv_text(findings: Findings) -> str:
     """All rows, unrounded, as CSV."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(findings.rows[0]) if findings.rows else ["trial"], lineterminator="\n")
-    writer.writeheader()
-    for row in findings.rows:
-        writer.writerow({name: json.dumps(v) if isinstance(v, (list, dict)) else v for name, v in row.items()})
-    return file.getvalue()
+    lists = (list, dict)
+    return csv_table(
+        [{name: json.dumps(v) if isinstance(v, lists) else v for name, v in row.items()} for row in findings.rows]
+    )
 
 
 def markdown(findings: Findings) -> str:
     """The report as Markdown."""
     columns = findings.columns or ["trial"]
-    cells = [[text.replace("|", "\\|") for text in line] for line in findings.cells(columns)]
-    table = tabulate(cells, columns, "github", disable_numparse=True)
+    cells = [[markdown_text(value) for value in line] for line in findings.cells(columns)]
+    table = markdown_table([markdown_text(name) for name in columns], cells, "l" * len(columns))
     # The verdict ends in a table of the terminal: a fenced block keeps its columns.
     return f"# {findings.title}\n\n{findings.heading}.\n\n{table}\n\n```\n{_verdict(findings)}\n```\n"

@@ -75,7 +75,7 @@ def test_files(sweep):
     assert [row["trial"] for row in rows] == ["1", "0", "3", "2"]
     assert float(rows[1]["ndcg@10"]) == 0.12345678 and rows[2]["codebook_size"] == "[4, 16]"
     markdown = Path(files["report.md"]).read_text(encoding="utf-8")
-    assert "|" in markdown and "stopped early" in markdown and "</b> \\| now" in markdown
+    assert "|" in markdown and "stopped early" in markdown and "&lt;/b&gt; \\| now" in markdown
     page = Path(files["report.html"]).read_text(encoding="utf-8")
     for title in (
         "The winner",
