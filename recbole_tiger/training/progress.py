@@ -103,7 +103,10 @@ class RunClock:
         return due + (bool(self.size.validation_at) and end < self.size.passes - 1e-9)
 
     def left(self) -> float | None:
-        """Seconds left at most: training, validations, and a test that takes as long as one of them."""
+        """Seconds left at most: training, validations, and a test that takes as long as one of them.
+
+        Training alone as long as no validation was measured; None before anything was.
+        """
         one = self.seconds_of_a_pass()
         if one is None:
             return None
@@ -112,7 +115,10 @@ class RunClock:
     def left_text(self) -> str:
         """``3 h 20 min left at most``; empty before anything was measured."""
         left = self.left()
-        return "" if left is None else f"{duration_text(left)} left at most"
+        if left is None:
+            return ""
+        without = "" if self.validation_seconds is not None else ", without validation and test"
+        return f"{duration_text(left)} left at most{without}"
 
     def bar_text(self, taken: float) -> str:
         """``pass 3 of at most 60 · 12 min, 3 h 20 min left at most``; `taken` is in seconds."""
@@ -125,11 +131,14 @@ class RunClock:
         one = self.seconds_of_a_pass()
         if one is None:
             return ""
-        validations, each = self.validations_left(), self.validation_seconds or 0.0
-        return (
-            f"{self.left_text()}: {duration_text(self.passes_left() * one)} of training ({duration_text(one)} a pass), "
-            f"{duration_text((validations + 1) * each)} for {validations} validations and the test"
+        text = (
+            f"{self.left_text()}: {duration_text(self.passes_left() * one)} of training ({duration_text(one)} a pass)"
         )
+        if self.validation_seconds is None:
+            return text
+        validations = self.validations_left()
+        seconds = duration_text((validations + 1) * self.validation_seconds)
+        return f"{text}, {seconds} for {validations} validations and the test"
 
 
 class RunProgress:
@@ -210,6 +219,8 @@ class TimedTrainer:
     device: torch.device
     _fit: Any
     _topk: Any
+    _count_training: Callable[[], None]
+    _start_clock: Callable[[], None]
     epochs: int
     eval_step: int
     start_epoch: int
@@ -236,6 +247,7 @@ class TimedTrainer:
         """Measured on a few users, with nothing changed that training depends on; None for several processes."""
         if not self._fit.valid_data or collectives.count() > 1:
             return None
+        self._count_training()
         state, training = random_state(), self.model.training
         self.item_tensor = self._fit.valid_data._dataset.get_item_feature()
         self.model.eval()
@@ -243,6 +255,7 @@ class TimedTrainer:
             seconds = probe_seconds(self._fit.valid_data, self.config, self._topk, self.device)
         self.model.train(training)
         set_random_state(state)
+        self._start_clock()
         return seconds
 
     def _averaged(self) -> AbstractContextManager:

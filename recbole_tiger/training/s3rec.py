@@ -9,11 +9,16 @@ from time import perf_counter
 
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.training.progress import RunSize
 from recbole_tiger.training.sequential import SequentialTrainer
 
 
 class S3RecTrainer(SequentialTrainer):
     """S3Rec's two stages; the first has no validation and ends after `pretrain_epochs`."""
+
+    def _run_size(self) -> RunSize:
+        first = self.config["train_stage"] == "pretrain"
+        return RunSize(self.config["pretrain_epochs"]) if first else super()._run_size()
 
     def pretrain(self, train_data, verbose=True, show_progress=False) -> str:
         """Self-supervised stage; returns the file that the second stage starts from."""

@@ -1,5 +1,6 @@
 """How long a run takes at most: the arithmetic of the clock, and what a user sees of it."""
 
+import dataclasses
 import logging
 
 import pytest
@@ -10,7 +11,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
 from recbole_tiger.settings import chain
-from recbole_tiger.training import progress
+from recbole_tiger.training import progress, sequential
 from recbole_tiger.training.progress import RunClock, RunProgress, RunSize, duration_text
 
 
@@ -28,6 +29,9 @@ def test_what_is_left_of_a_run():
     assert clock.left() is None and clock.bar_text(0) == "pass 1 of at most 10 · 0 s"
     clock.trained(0.5, 30.0)  # a minute a pass
     assert clock.left() == pytest.approx(9.5 * 60)
+    assert clock.estimate_text() == (
+        "10 min left at most, without validation and test: 10 min of training (1 min a pass)"
+    )
     clock.validation_seconds = 20.0
     assert clock.validations_left() == 4 and clock.left() == pytest.approx(9.5 * 60 + 5 * 20)  # and the test
     clock.trained(2.5, 150.0)
@@ -55,9 +59,8 @@ def test_a_resumed_run_is_judged_by_the_speed_of_this_process():
     clock = RunClock(RunSize(passes=4), passes=2.0, training_seconds=1000.0)
     assert clock.left() is None
     clock.trained(1.0, 10.0)
-    assert (
-        clock.left() == pytest.approx(10.0)
-        and clock.bar_text(1010.0) == "pass 4 of at most 4 · 17 min, 10 s left at most"
+    assert clock.left() == pytest.approx(10.0) and clock.bar_text(1010.0) == (
+        "pass 4 of at most 4 · 17 min, 10 s left at most, without validation and test"
     )
 
 
@@ -104,6 +107,27 @@ def test_the_size_of_a_run(toy, model, more, size):
     if model == "TIGER":
         trainer._prepare_examples(data.train)
     assert trainer.run_progress.clock.size == size
+
+
+def test_the_first_stage_of_s3rec_has_passes_of_its_own(toy):
+    trainer, _ = of(toy, "S3Rec", epochs=5, eval_step=2, pretrain_epochs=2, train_stage="pretrain")
+    assert trainer.run_progress.clock.size == RunSize(2)
+    trainer.config["train_stage"] = "finetune"
+    assert trainer._run_size() == RunSize(5, (2, 4, 5))
+
+
+def test_the_probe_of_a_validation_is_no_training_time(toy, monkeypatch):
+    trainer, data = of(toy, "SASRec")
+    trainer._fit = dataclasses.replace(trainer._fit, valid_data=data.valid)
+    now = [0.0]
+    monkeypatch.setattr(sequential, "perf_counter", lambda: now[0])
+    trainer._start_clock()
+    now[0] = 2.0
+    monkeypatch.setattr(progress, "probe_seconds", lambda *_: now.__setitem__(0, 7.0) or 5.0)
+    assert trainer._seconds_of_a_validation() == 5.0
+    now[0] = 8.0
+    trainer._count_training()
+    assert trainer.seconds["training"] == 3.0
 
 
 def test_steps_end_a_run_within_a_pass(toy):
