@@ -15,7 +15,8 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "recbole_tiger"
-autodoc_typehints = "description"
+autodoc_typehints = "signature"
+napoleon_attr_annotations = False  # the words give types and shapes; "str_" in a type reads as a link
 autodoc_member_order = "bysource"
 suppress_warnings = ["myst.header"]
 
