@@ -47,8 +47,8 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=N
 def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, known=None, seen=None, repeat=None):
     """Cross-entropy of the Semantic ID of each of `items` `[N]`.
 
-    At each level a softmax over all codewords of the level, those that lead to no item masked (`over="legal"`) or not
-    (`over="level"`).
+    At each level a softmax over all codewords of the level, those that lead to no item masked (`over="children"`) or
+    not (`over="level"`).
 
     Args:
         hidden: per level `[N, d]`.
@@ -73,7 +73,7 @@ def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, kn
             seen,
             repeat[level],
         )
-        if over == "legal":
+        if over == "children":
             # Summing -inf times 0 in label smoothing would give NaN, so the masked ones are left out by hand.
             log_p = F.log_softmax(logits.masked_fill(~legal, -torch.inf), -1)
             chosen = log_p.gather(1, codes[:, level, None]).squeeze(1)

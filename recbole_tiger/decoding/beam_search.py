@@ -51,8 +51,8 @@ def beam_search(
             below is dropped where it appears, so that `k` items remain whenever the catalogue has as many.
         temperature: divides the logits; one for all levels, or one per level.
         normalise: what a codeword's probability is relative to. `"level"`: the whole codebook of the level, the model's
-            own likelihood, with probability lost to codes that do not exist. `"legal"`: the children of the prefix, so
-            that the probabilities of all semantic IDs sum to 1.
+            own likelihood, with probability lost to codes that do not exist. `"children"`: the children of the prefix,
+            so that the probabilities of all semantic IDs sum to 1.
         sample: draw the items at random instead of taking the best: distinct semantic IDs, without replacement, by
             probability over the children at the given temperature, whatever `normalise` says of the scores
             (Gumbel-top-k along the trie: Kool et al., "Stochastic Beams and Where to Find Them", 2019).
@@ -75,7 +75,7 @@ def beam_search(
     if excluded is not None and excluded.dim() != 2:
         raise ValueError(f"excluded must be [users, items], but its shape is {list(excluded.shape)}")
     ragged = trie.device.type == "cpu" if windows == "auto" else windows == "ragged"
-    search = _Search(decoder, trie, beam_size, temperatures, normalise == "legal", ragged, sample, generator)
+    search = _Search(decoder, trie, beam_size, temperatures, normalise == "children", ragged, sample, generator)
     return search.run(k, excluded)
 
 

@@ -42,7 +42,7 @@ def exact_scores(
     logits = decoder.begin()
     n_users, device = logits.shape[0], logits.device
     scores = torch.full((n_users, int(trie.items.max()) + 1), -torch.inf, device=device)
-    walk = _Walk(trie, temperatures, normalise == "legal", max(1, max_rows // max(1, n_users)), scores)
+    walk = _Walk(trie, temperatures, normalise == "children", max(1, max_rows // max(1, n_users)), scores)
     walk.score(decoder, 0, 0, trie.n_nodes[0], torch.zeros((n_users, 1), device=device), logits)
     return scores
 

@@ -68,5 +68,5 @@ def checked_temperatures(temperature: float | Sequence[float], depth: int) -> li
 
 def check_normalise(normalise: str) -> None:
     """ValueError unless `normalise` is one of `Normalise`."""
-    if normalise not in ("level", "legal"):
-        raise ValueError(f"normalise must be 'level' or 'legal', but it is {normalise!r}")
+    if normalise not in ("level", "children"):
+        raise ValueError(f"normalise must be 'level' or 'children', but it is {normalise!r}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 #: What a codeword's probability is relative to: the codebook of its level, or the children of its prefix in the trie.
-Normalise = Literal["level", "legal"]
+Normalise = Literal["level", "children"]
 
 
 class StepDecoder(Protocol):

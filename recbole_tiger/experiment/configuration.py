@@ -20,6 +20,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.chain import shipped_settings
 from recbole_tiger.settings.parse import read_config_files
+from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.split import SPLIT_KEYS, checked_split
 from recbole_tiger.settings.validate import check_arithmetic, check_keys, check_model, check_settings, read_settings
 
@@ -128,6 +129,6 @@ def check_dataset(dataset: str, settings: Mapping) -> None:
 
 def config_from_plain(settings: Mapping) -> Config:
     """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated."""
-    rest = {key: value for key, value in settings.items() if key not in ("model", "dataset")}
+    rest = {key: value for key, value in renamed_settings(settings).items() if key not in ("model", "dataset")}
     with blank_argv():
         return Config(model=settings["model"], dataset=settings["dataset"], config_dict=rest)

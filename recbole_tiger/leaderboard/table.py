@@ -16,6 +16,7 @@ import numpy as np
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
 from recbole_tiger.leaderboard.published import Published, published_table
 from recbole_tiger.models import POP, model_spec
+from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.schema import keys_with
 
 #: What all rows of a table share; the split stands in eval_args.
@@ -70,6 +71,7 @@ def read_run(folder: Path) -> StoredRun | None:
         ) from error
     if not isinstance(result, dict) or not _NEEDED <= result.keys() or not result["test_result"]:
         return None
+    result["config"] = renamed_settings(result["config"])
     own = {key: value for key, value in result["config"].items() if key not in PLACE_KEYS and key != "pre_model_path"}
     row = about.get("row") or json.dumps([result["data_checksum"], own], sort_keys=True)
     return StoredRun(about.get("label") or result["model"], row, folder, result)

@@ -24,7 +24,7 @@ class TIGER(GenerativeRecommender):
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
     vocabulary, of which the other levels' codewords can never be right. Six switches, all off in the paper's model,
-    lead from it to TIGERTree: `loss_over=legal`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias`,
+    lead from it to TIGERTree: `loss_over=children`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias`,
     `item_loss_weight` with `rescore_weight`, and `cross_position_bias`.
     """
 
@@ -54,9 +54,9 @@ class TIGER(GenerativeRecommender):
         t5 = T5Config.of(config, vocab_size=self.vocabulary.size, pad_token_id=PAD)
         # What the loss of a plain T5 does not have.
         self.has_tree_loss = bool(
-            self.loss_over == "legal" or self.node_embeddings or self.repeat_bias or self.item_loss_weight
+            self.loss_over == "children" or self.node_embeddings or self.repeat_bias or self.item_loss_weight
         )
-        if self.has_tree_loss or self.item_embeddings or self.likelihood == "legal":
+        if self.has_tree_loss or self.item_embeddings or self.likelihood == "children":
             self.seq2seq = TreeSeq2Seq(
                 t5,
                 ItemTree(table.codes, table.level_sizes),
@@ -181,7 +181,7 @@ class TIGER(GenerativeRecommender):
         """Score of each row's item as the search has it, in most parts its log-likelihood under `likelihood`: [B]."""
         items = interaction[self.ITEM_ID]
         hidden = self.forward(interaction, items)
-        if self.likelihood == "legal" or self.has_tree_loss:
+        if self.likelihood == "children" or self.has_tree_loss:
             network, seen = self.tree_network, self._exhausted(interaction[self.ITEM_SEQ])
             scores = network.log_likelihood(hidden, items, self.likelihood, seen)
             if self.rescore_weight:

@@ -9,8 +9,10 @@ import ast
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 from recbole_tiger.errors import ConfigError
@@ -58,6 +60,7 @@ class Field:
             "any" where nothing is known.
         range: of a number, and of each number in a list, as an interval such as ``[0,1)``; "" for every finite one.
         choices: the only values.
+        renamed: former names of choices, each with its name of today.
         optional: may be null.
         form: whether a text has the form that works.
         words: what a value must be, in place of the words for type and range.
@@ -68,6 +71,7 @@ class Field:
     type: str
     range: str = ""
     choices: tuple = ()
+    renamed: Mapping[str, str] = dataclass_field(default_factory=dict)
     optional: bool = False
     form: Callable[[str], bool] | None = None
     words: str = ""
@@ -95,6 +99,7 @@ class Field:
 
     def _parse_text(self, text: str) -> Any:
         lowered = text.strip().lower()
+        lowered = self.renamed.get(lowered, lowered)
         for choice in self.choices:
             if str(choice).lower() == lowered:
                 return choice
@@ -126,6 +131,8 @@ class Field:
             ConfigError: for a value that cannot work.
         """
         parsed = self.parse(value)
+        if isinstance(value, str) and value.strip().lower() in self.renamed:
+            warnings.warn(f"{self.name}={value} is now called {self.name}={parsed}", FutureWarning, stacklevel=2)
         if self.type == "any" or (parsed is None and self.optional):
             return parsed
         if self.choices and not any(type(parsed) is type(choice) and parsed == choice for choice in self.choices):

@@ -5,11 +5,12 @@ Input: RecBole's ``Config``. Output: a dictionary that JSON and ``torch.load(wei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_tiger.io import to_plain
-from recbole_tiger.settings.schema import keys_with
+from recbole_tiger.settings.schema import FIELDS, keys_with
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -25,3 +26,9 @@ def plain_settings(config: Config) -> dict:
     if settings["train_neg_sample_args"].get("distribution") == "none":
         settings["train_neg_sample_args"] = None
     return settings
+
+
+def renamed_settings(stored: Mapping) -> dict:
+    """Settings of a checkpoint or a result file, values that have another name today under that name."""
+    fields = {key: FIELDS[key] for key in stored if key in FIELDS and FIELDS[key].renamed}
+    return {**stored, **{key: field.renamed.get(stored[key], stored[key]) for key, field in fields.items()}}

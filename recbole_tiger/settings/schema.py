@@ -30,6 +30,7 @@ TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "
 _INTERVAL = {"form": is_interval, "words": "an interval such as [5,inf), (0,4] or [2,3];[8,inf)"}
 _DEVICES = {"form": is_devices, "words": "empty for the CPU, or numbers of GPUs such as 0 or 0,1"}
 _CUTOFFS = "two shares of all interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times"
+_OVER = {"legal": "children"}
 
 
 def _keys(names: str, type: str, scope: str = "", **more: Any) -> tuple[Field, ...]:
@@ -163,7 +164,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("tie_word_embeddings p5_user_number cross_position_bias use_node_embeddings use_item_embeddings", "bool"),
     *_keys("repeat_bias head_attention tie_embeddings", "bool"),
     *_keys("encoder_mask", "str", choices=("bidirectional", "block_causal")),
-    *_keys("loss_over", "str", choices=("legal", "level")),
+    *_keys("loss_over", "str", choices=("children", "level"), renamed=_OVER),
     *_keys("update_rows", "str", choices=("all", "touched")),
     *_keys("p5_checkpoint", "str", "machine path", optional=True),
     *_keys("p5_item_numbers", "str", choices=("random", "consecutive")),
@@ -173,7 +174,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("beam_size", "int", "reevaluate", range="[1,inf)"),
     *_keys("scoring", "str", "reevaluate", choices=("beam", "exact")),
     *_keys("temperature", "float or list", "reevaluate", range="(0,inf)"),
-    *_keys("likelihood", "str", "reevaluate", choices=("level", "legal"), optional=True),
+    *_keys("likelihood", "str", "reevaluate", choices=("level", "children"), renamed=_OVER, optional=True),
     *_keys("rescore_weight", "float", "reevaluate", range="[0,inf)"),
     # Options of commands
     *_keys(

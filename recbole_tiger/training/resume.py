@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.plain import plain_settings, renamed_settings
 from recbole_tiger.settings.schema import keys_with
 
 
@@ -26,7 +26,8 @@ def check_same_run(config, path: str | Path, checkpoint: dict) -> None:
         ConfigError: for a checkpoint of another model or dataset, of a run with other settings, or without the best
             epoch's checkpoint beside it.
     """
-    before, now = (json.loads(json.dumps(each)) for each in (checkpoint["config"], plain_settings(config)))
+    before, now = renamed_settings(checkpoint["config"]), plain_settings(config)
+    before, now = (json.loads(json.dumps(each)) for each in (before, now))
     for key in ("model", "dataset"):
         if before[key] != now[key]:
             raise ConfigError(

@@ -39,14 +39,14 @@ def test_invalid_ids(checkpoint, capsys):
     assert result["users"] == 40 and len(result["invalid"]) == 20
     status, printed = call(capsys, *arguments)
     assert status == 2 and "exists already" in printed
-    assert "loss_over=legal" not in printed
+    assert "loss_over=children" not in printed
 
 
 def test_invalid_ids_of_a_run_that_never_saw_any(toy, capsys):
-    settings = settings_of("TIGER", toy, collision="append", loss_over="legal", epochs=1)
+    settings = settings_of("TIGER", toy, collision="append", loss_over="children", epochs=1)
     checkpoint = run_recbole_tiger("TIGER", "toy", None, settings)["files"]["checkpoint"]
     status, printed = call(capsys, "invalid-ids", f"--checkpoint={checkpoint}", "--k=20", "--output_dir=out")
-    assert status == 0 and "This run has loss_over=legal" in printed
+    assert status == 0 and "This run has loss_over=children" in printed
 
 
 def test_diversity(checkpoint, capsys):

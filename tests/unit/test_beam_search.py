@@ -63,7 +63,7 @@ def literal_scores(decoder, codes, n_users, normalise="level", temperature=1.0):
     parents = torch.zeros(n_users, len(codes), dtype=torch.long)
     for level in range(codes.shape[1]):
         steps = logits.double() / temperature
-        if normalise == "legal":
+        if normalise == "children":
             allowed = torch.zeros(len(codes) if level else 1, logits.shape[2], dtype=torch.bool)
             for row, prefix in enumerate(legal_rows if level else [[]]):
                 for other in legal_rows:
@@ -106,7 +106,7 @@ def test_a_beam_as_wide_as_the_catalogue_is_exact_scoring_is_enumeration(seed):
     n_users = int(rng.integers(1, 5))
     items = rng.permutation(len(codes) + 20)[: len(codes)] + 1
     trie = PrefixTrie.from_codes(codes, sizes, items)
-    normalise = ("level", "legal")[seed % 2] if len(codes) <= 40 else "level"
+    normalise = ("level", "children")[seed % 2] if len(codes) <= 40 else "level"
     decoder = ToyDecoder(sizes, n_users, seed)
     truth = literal_scores(decoder, codes, n_users, normalise)
     exact = exact_scores(decoder.fork(), trie, normalise=normalise, max_rows=int(rng.integers(1, 60)))
@@ -276,7 +276,7 @@ def test_legal_probabilities_of_all_items_sum_to_one():
     trie = PrefixTrie.from_codes(codes, [30, 6, 11])
     decoder = ToyDecoder([30, 6, 11], 5)
     for temperature in (1.0, [0.5, 1.0, 3.0]):
-        legal = exact_scores(decoder.fork(), trie, normalise="legal", temperature=temperature).exp().sum(1)
+        legal = exact_scores(decoder.fork(), trie, normalise="children", temperature=temperature).exp().sum(1)
         torch.testing.assert_close(legal, torch.ones(5), atol=1e-5, rtol=0)
         level = exact_scores(decoder.fork(), trie, temperature=temperature).exp().sum(1)
         assert (level < 0.999).all()
@@ -288,10 +288,10 @@ def test_legal_probabilities_do_not_depend_on_what_illegal_codewords_have(window
     codes = np.unique(np.random.default_rng(1).integers(0, 9, (60, 3)), axis=0)
     trie = PrefixTrie.from_codes(codes, 9)
     decoder = ToyDecoder([9] * 3, 5, scale=300.0)  # differences of many times what float32's exp can hold
-    scores = exact_scores(decoder.fork(), trie, normalise="legal")[:, 1:]
+    scores = exact_scores(decoder.fork(), trie, normalise="children")[:, 1:]
     assert scores.isfinite().all()
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(5))
-    found = beam_search(decoder, trie, beam_size=len(codes), normalise="legal", windows=windows)
+    found = beam_search(decoder, trie, beam_size=len(codes), normalise="children", windows=windows)
     torch.testing.assert_close(found.scores, scores.gather(1, found.items - 1), atol=1e-2, rtol=1e-5)
 
 
@@ -315,7 +315,7 @@ def test_samples_have_the_frequencies_of_sampling_without_replacement(windows, t
     trie = PrefixTrie.from_codes(codes, [3, 4])
     n_draws = 20_000
     decoder = ToyDecoder([3, 4], 1, seed=4, scale=0.7)
-    p = exact_scores(decoder.fork(), trie, normalise="legal", temperature=temperature)[0, 1:].double().exp()
+    p = exact_scores(decoder.fork(), trie, normalise="children", temperature=temperature)[0, 1:].double().exp()
     decoder.users = decoder.state = decoder.users.expand(n_draws, -1, -1)
     generator = torch.Generator().manual_seed(0)
 

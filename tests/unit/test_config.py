@@ -91,7 +91,7 @@ def test_recipes_choose_their_files(workplace):
     assert {key: paper[key] for key in paper_words} == paper_words
     extended = build_config("TIGER", "ml-100k", config_dict={"recipe": "extended"})
     switches = ("use_node_embeddings", "use_item_embeddings", "repeat_bias", "item_loss_weight", "cross_position_bias")
-    assert all(extended[key] for key in switches) and extended["loss_over"] == "legal"
+    assert all(extended[key] for key in switches) and extended["loss_over"] == "children"
     for config in (tuned, paper, default):  # the paper's model
         assert not any(config[key] for key in switches) and config["loss_over"] == "level"
     with pytest.raises(ConfigError, match="recipe='best'.*tuned, paper, quick, tiny, extended"):

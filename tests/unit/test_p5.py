@@ -269,7 +269,7 @@ def test_a_small_memory_for_logits_changes_nothing(ring, monkeypatch):
 
 
 def test_likelihoods_over_legal_pieces_sum_to_one(ring):
-    model, interaction, _ = model_of(ring, likelihood="legal", beam_size=N_ITEMS)
+    model, interaction, _ = model_of(ring, likelihood="children", beam_size=N_ITEMS)
     result = model.recommend(*rows_of(model, interaction[:20]), N_ITEMS)
     torch.testing.assert_close(result.scores.exp().sum(1), torch.ones(20), atol=1e-4, rtol=0)
 

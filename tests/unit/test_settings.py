@@ -13,6 +13,7 @@ from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.quantization.registry import QUANTIZERS
 from recbole_tiger.settings.chain import PROPERTIES, described_keys, recipe_lines
 from recbole_tiger.settings.parse import parse_value, pop_config_files, read_config_files, read_yaml
+from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.schema import FIELDS, SCOPES, TOKENIZERS, keys_with
 from recbole_tiger.settings.validate import known_keys, recbole_models
 
@@ -279,3 +280,13 @@ def test_of_several_files_the_last_one_wins(tmp_path):
     settings = {"config_files": f"{tmp_path}/a.yaml {tmp_path}/b.yaml", "epochs": 3}
     assert read_config_files(pop_config_files(settings)) == {"seed": 2, "a": 1, "b": 2}
     assert settings == {"epochs": 3} and pop_config_files(settings) == []
+
+
+def test_the_former_name_of_a_value_still_works_and_warns():
+    field = FIELDS["loss_over"]
+    with pytest.warns(FutureWarning, match="loss_over=legal is now called loss_over=children"):
+        assert field.read("legal") == "children"
+    assert field.parse("Legal") == "children" and field.parse("level") == "level"
+    stored = {"loss_over": "legal", "likelihood": None, "epochs": 3}
+    assert renamed_settings(stored) == {"loss_over": "children", "likelihood": None, "epochs": 3}
+    assert stored["loss_over"] == "legal"

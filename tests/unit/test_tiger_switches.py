@@ -30,15 +30,15 @@ NEW_KEYS = (
     *("repeat_bias", "item_loss_weight", "rescore_weight", "cross_position_bias"),
 )
 RESCORED = {"item_loss_weight": 0.7, "rescore_weight": 0.8}
-ALL = {"loss_over": "legal", "use_node_embeddings": True, "use_item_embeddings": True}
+ALL = {"loss_over": "children", "use_node_embeddings": True, "use_item_embeddings": True}
 EVERYTHING = {**ALL, "repeat_bias": True, **RESCORED, "cross_position_bias": True}
 STEPS = [
-    {"loss_over": "legal"},
+    {"loss_over": "children"},
     {"use_node_embeddings": True},
     {"use_item_embeddings": True},
     ALL,
     {**ALL, "likelihood": "level"},
-    {"likelihood": "legal", "use_node_embeddings": True},
+    {"likelihood": "children", "use_node_embeddings": True},
     {"repeat_bias": True},
     RESCORED,
     {**RESCORED, "repeat_bias": True},
@@ -84,14 +84,14 @@ def prefixes_and_windows(config, data):
 
 
 @pytest.mark.parametrize("encoder_mask", ["bidirectional", "block_causal"])
-@pytest.mark.parametrize("likelihood", [None, "level", "legal"])
+@pytest.mark.parametrize("likelihood", [None, "level", "children"])
 def test_without_switches_parameters_and_losses_are_those_of_the_t5(toy, encoder_mask, likelihood):
     config, data, model = made(toy, encoder_mask=encoder_mask, likelihood=likelihood, label_smoothing=0.1)
     torch.manual_seed(0)
     t5 = Seq2Seq(model.seq2seq.config)
     assert list(model.state_dict()) == [f"seq2seq.{name}" for name in t5.state_dict()]
     assert all(torch.equal(model.state_dict()[f"seq2seq.{name}"], value) for name, value in t5.state_dict().items())
-    assert isinstance(model.seq2seq, TreeSeq2Seq) == (likelihood == "legal")
+    assert isinstance(model.seq2seq, TreeSeq2Seq) == (likelihood == "children")
     assert set(model.other_parameter()) == {"semantic_ids"}
 
     # The loss, written out.
@@ -147,7 +147,7 @@ def test_every_switch_starts_as_the_same_t5(toy):
     """Tables start at zero, after the T5's own weights were drawn: a step of an ablation changes one thing."""
     _, data, plain = made(toy)
     levels = [str(level) for level in range(1, plain.vocabulary.length)]
-    for switches in (*STEPS, {"likelihood": "legal"}):
+    for switches in (*STEPS, {"likelihood": "children"}):
         torch.manual_seed(0)
         config = build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, collision="append", **switches))
         state = TIGER(config, data.train._dataset).state_dict()
@@ -205,7 +205,7 @@ def output_codewords(network):
 
 
 @pytest.mark.parametrize("table", [catalogue(0), catalogue(1, n_items=1), catalogue(2, 70, (2, 30))], ids=[0, 1, 2])
-@pytest.mark.parametrize("over", ["level", "legal"])
+@pytest.mark.parametrize("over", ["level", "children"])
 @pytest.mark.parametrize("nodes", [False, True])
 @pytest.mark.parametrize("tied, smoothing", [(True, 0.0), (True, 0.2), (False, 0.0)])
 def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, over, nodes, tied, smoothing):
@@ -233,7 +233,7 @@ def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, over, nod
     assert torch.allclose(network.log_likelihood(hidden, items, over), -dense(0.0))
 
 
-@pytest.mark.parametrize("over", ["level", "legal"])
+@pytest.mark.parametrize("over", ["level", "children"])
 @pytest.mark.parametrize("nodes, tied, smoothing, repeats", [
     (True, True, 0.0, True), (False, True, 0.2, True), (True, False, 0.2, True), (True, True, 0.0, False),
 ])  # fmt: skip
@@ -298,7 +298,7 @@ def test_search_exact_scores_and_teacher_forcing_agree(toy, encoder_mask, switch
     assert model.likelihood == expected
     total = likelihoods.exp().sum(1)
     if not model.rescore_weight:
-        assert torch.allclose(total, torch.ones(6), atol=1e-4) if expected == "legal" else (total < 1).all()
+        assert torch.allclose(total, torch.ones(6), atol=1e-4) if expected == "children" else (total < 1).all()
     arguments = [batch[name][:6] for name in ("user_id", "item_id_list", "item_length")]
     seen = arguments[1][:, :3]
     for scoring in ("beam", "exact"):
@@ -489,7 +489,9 @@ def test_new_items_have_no_embeddings_and_are_found_by_their_codewords(toy):
             hidden = network.decode(targets, memory[rows], mask[rows])
             weight = network.embedding.weight * network.config.d_model**-0.5
             codewords = [weight[block] for block in model.levels]
-            losses = dense_losses(hidden.unbind(1), codewords, network.node_tables, bigger, items, "legal", known=known)
+            losses = dense_losses(
+                hidden.unbind(1), codewords, network.node_tables, bigger, items, "children", known=known
+            )
             likelihoods.append(-losses)
         likelihoods = torch.stack(likelihoods)
     for scoring in ("beam", "exact"):

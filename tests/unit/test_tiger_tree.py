@@ -234,7 +234,7 @@ def test_head_attention_is_attention_to_each_item_seen(switches):
         every = torch.arange(1, table.n_items + 1)
         rows = torch.arange(len(states)).repeat_interleave(len(every))
         whole = network.log_likelihood(states[rows], every.repeat(len(states)), seen.take(rows)).view(len(states), -1)
-        if network.config.loss_over == "legal":
+        if network.config.loss_over == "children":
             assert torch.allclose(whole.exp().sum(1), torch.ones(len(states), dtype=torch.double))
         normalise = network.config.loss_over
         exact = exact_scores(TreeStepDecoder(network, states, seen), network.tree.trie, normalise=normalise)
@@ -298,7 +298,7 @@ def test_repeat_bias_is_added_to_every_node_without_other_items(table, switches)
         whole = torch.stack(
             [network.log_likelihood(states, torch.full((8,), item), seen) for item in every.tolist()], 1
         )
-        if network.config.loss_over == "legal":
+        if network.config.loss_over == "children":
             assert torch.allclose(whole.exp().sum(1), torch.ones(8, dtype=torch.double))
         normalise = network.config.loss_over
         exact = exact_scores(TreeStepDecoder(network, states, seen), network.tree.trie, normalise=normalise)
@@ -417,7 +417,7 @@ def test_new_items_count_by_their_codewords_alone():
     assert torch.allclose(likelihoods, -dense_losses_of(network, bigger, rows, every.repeat(6), known=table))
     assert torch.allclose(likelihoods.view(6, -1).exp().sum(1), torch.ones(6, dtype=torch.double))
     with torch.no_grad():
-        found = beam_search(TreeStepDecoder(network, states), network.tree.trie, beam_size=70, normalise="legal")
+        found = beam_search(TreeStepDecoder(network, states), network.tree.trie, beam_size=70, normalise="children")
     assert (found.items.sort(1).values == every).all()  # all of them, new ones too, are reached
 
     assert torch.allclose(network.item_embedding(torch.arange(1, 41)), before)

@@ -29,7 +29,7 @@ from recbole_tiger.nn.tree.ragged import (
 )
 
 #: What the softmax of a level is over: the children of the prefix, or all codewords of the level.
-Over = Literal["legal", "level"]
+Over = Literal["children", "level"]
 #: Hidden states `[n, d]` at a level, of the rows `[n]` of a batch (None: of all rows).
 HiddenOf = Callable[[int, "Tensor | None"], Tensor]
 _Self = TypeVar("_Self", bound="TreeModule")

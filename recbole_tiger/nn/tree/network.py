@@ -44,7 +44,8 @@ class TreeConfig:
     repeat_bias: bool = False  # a logit for previously interacted items, and for nodes of which all items are
     # Input and output share the embeddings of codewords and nodes: an item's own is the sum over the nodes of its path.
     tied: bool = False
-    loss_over: Over = "legal"  # `legal`: the children of the prefix; `level`: all codewords of the level, as in TIGER
+    # `children`: the softmax is over the children of the prefix; `level`: all codewords of the level, as in TIGER
+    loss_over: Over = "children"
     label_smoothing: float = 0.0  # share of the target's probability that is spread over what the softmax is over
     item_loss_weight: float = 0.0  # of a cross-entropy over all items, by the items' input embeddings; 0: none
     sparse_gradients: bool = False  # of the item and node tables, for `RowAdamW`

@@ -1,0 +1,128 @@
+"""The finished runs that stand beside a results file, and the figures drawn from them.
+
+    python benchmarks/stored_runs.py add saved/TIGER-… --name=TIGER-quick-2024 --to=results/amazon-beauty
+    python benchmarks/stored_runs.py figures results/amazon-beauty
+
+`add` copies what tables are made of, `result.json` and `ranks.npz`, without the places of the machine it ran on; of a
+run that was evaluated again with seen items masked (`evaluate --mask_seen_items=True`) into `masked/` beside `runs/`.
+`figures` writes `curves.svg` (validation and training loss by pass) and `quality_and_time.svg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+METRIC = "ndcg@10"
+#: Settings that name a place of the machine, and what stands for it.
+PLACES = {"data_path": "dataset", "checkpoint_dir": "saved", "cache_dir": "saved/cache", "resume": None}
+
+
+def without_places(result: dict[str, Any], name: str) -> dict[str, Any]:
+    """A run's result with file names in place of the paths of its machine."""
+    folder = f"saved/{name}"
+    files = {
+        kind: f"{'saved/cache' if kind in ('embeddings', 'semantic IDs') else folder}/{Path(path).name}"
+        for kind, path in result["files"].items()
+    }
+    config = result["config"] | {key: value for key, value in PLACES.items() if key in result["config"]}
+    config |= {"run_dir": folder} if "run_dir" in config else {}
+    for key in ("content_file", "semantic_id_file", "content_model"):
+        if config.get(key) and Path(config[key]).is_absolute():
+            config[key] = Path(config[key]).name
+    return result | {"files": files, "config": config, "run_dir": folder}
+
+
+def add(run: Path, name: str, to: Path) -> Path:
+    """Copy a finished run's result and ranks; returns the folder they are in now."""
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    kind = "masked" if result["config"]["mask_seen_items"] else "runs"
+    target = to / kind / name
+    target.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(without_places(result, name), indent=2)
+    if str(Path.home()) in text or str(run.resolve().parent) in text:
+        raise SystemExit(f"{run}: a path of this machine is left in result.json")
+    (target / "result.json").write_text(text + "\n", encoding="utf-8")
+    shutil.copyfile(run / "ranks.npz", target / "ranks.npz")
+    return target
+
+
+def stored(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and result of every stored run, by name."""
+    for path in sorted((folder / "runs").glob("*/result.json")):
+        yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))
+
+
+def curve(result: dict[str, Any]) -> tuple[list[int], list[float]]:
+    """Passes after which a run validated, and its scores there."""
+    points = [(entry["epoch"] + 1, entry["valid"][METRIC]) for entry in result["history"] if entry.get("valid")]
+    return [passes for passes, _ in points], [score for _, score in points]
+
+
+def minutes_of_a_pass(result: dict[str, Any]) -> float:
+    """The median over the passes: a pass that shared its core for a while says little about the model."""
+    return statistics.median(entry["seconds"] for entry in result["history"]) / 60
+
+
+def figures(folder: Path) -> list[Path]:
+    """Draw all stored runs that were trained; returns the files written."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "", "font.size": 9, "axes.grid": True})
+    matplotlib.rcParams.update({"grid.color": "#e6e9ef", "axes.spines.top": False, "axes.spines.right": False})
+    import matplotlib.pyplot as plt
+
+    from recbole_tiger.report.figures import color
+
+    runs = [(name, result) for name, result in stored(folder) if result["history"]]
+    sheet, (quality, loss) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    timed, against = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for number, (name, result) in enumerate(runs):
+        look: dict[str, Any] = {"color": color(number), "label": name, "marker": "os^Dv"[number % 5], "markersize": 4}
+        passes, scores = curve(result)
+        quality.plot(passes, scores, **look)
+        losses = [(entry["epoch"] + 1, entry["train_loss"]) for entry in result["history"]]
+        loss.plot(*zip(*losses, strict=True), **look)
+        against.plot([n * minutes_of_a_pass(result) for n in passes], scores, **look)
+    for axes, x, y in (
+        (quality, "passes over the training data", "validation NDCG@10"),
+        (loss, "passes over the training data", "training loss (nats a token, or an item)"),
+        (against, "minutes of training on one thread (log scale)", "validation NDCG@10"),
+    ):
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+    against.set_xscale("log")
+    handles, labels = quality.get_legend_handles_labels()
+    sheet.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    timed.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    written = [folder / "curves.svg", folder / "quality_and_time.svg"]
+    for drawing, path in zip((sheet, timed), written, strict=True):
+        drawing.savefig(path, metadata={"Date": None})
+        plt.close(drawing)
+    return written
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    adding = commands.add_parser("add", help="copy a finished run's result and ranks")
+    adding.add_argument("run", type=Path)
+    adding.add_argument("--name", required=True)
+    adding.add_argument("--to", type=Path, required=True)
+    drawing = commands.add_parser("figures", help="draw the stored runs")
+    drawing.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "add":
+        print(add(arguments.run, arguments.name, arguments.to))
+    else:
+        print(*figures(arguments.folder), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
