@@ -52,7 +52,7 @@ setup(
         "lint": LINT,
         "docs": DOCS,
         "dev": [*TEST, *LINT, *DOCS, "pre-commit", "build"],
-        "bench": ["cornac==3.0.1", "markdown"],
+        "bench": ["cornac==3.0.1", "markdown", "matplotlib"],
         "ann": ["faiss-cpu"],
         "optuna": ["optuna"],
     },

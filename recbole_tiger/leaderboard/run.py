@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 
 from recbole_tiger.errors import DamagedCheckpointError, TrainingStopped
@@ -21,6 +22,7 @@ from recbole_tiger.io import atomic_write_text
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
 from recbole_tiger.models import POP
 from recbole_tiger.training.checkpoint import load_checkpoint
+from recbole_tiger.training.progress import duration_text
 
 
 def run_plan(plan: Plan, *, ray: bool | str = False, cpus_per_run: float = 1, gpus_per_run: float = 0) -> None:
@@ -35,6 +37,7 @@ def run_plan(plan: Plan, *, ray: bool | str = False, cpus_per_run: float = 1, gp
     if ray:
         _run_on_ray(missing, ray, cpus_per_run, gpus_per_run)
         return
+    taken: list[tuple[str, float]] = []
     for number, task in enumerate(missing, 1):
         line = f"[{number}/{len(missing)}] {task.name}"
         line += ", from its last checkpoint" if (task.folder / "last.pth").is_file() else ""
@@ -42,7 +45,20 @@ def run_plan(plan: Plan, *, ray: bool | str = False, cpus_per_run: float = 1, gp
             print(line, end="\r", file=sys.stderr, flush=True)
         started = perf_counter()
         failure = run_task(task)
-        say(f"{line}: {failure or f'done in {perf_counter() - started:.0f} s'}")
+        seconds = perf_counter() - started
+        if not failure:
+            taken.append((task.row, seconds))
+        left = _time_left(taken, missing[number:])
+        say(f"{line}: {failure or f'done in {duration_text(seconds)}'}{left}")
+
+
+def _time_left(taken: Sequence[tuple[str, float]], missing: Sequence[Task]) -> str:
+    """What is left, as the end of a line: each run as long as those of its row, or of all rows, so far."""
+    if not taken or not missing:
+        return ""
+    of_all = fmean(seconds for _, seconds in taken)
+    left = sum(fmean([s for row, s in taken if row == task.row] or [of_all]) for task in missing)
+    return f"; {len(missing)} to go, about {duration_text(left)} if they take as long as those before"
 
 
 def say(text: str) -> None:
