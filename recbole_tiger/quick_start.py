@@ -45,7 +45,9 @@ def run_recbole_tiger(
     """
     if command_line is None:
         command_line = _settings_in_argv(model, config_dict)
-    return start_run(build_config(model, dataset, config_file_list, config_dict, command_line, spread=True), saved)
+    return start_run(
+        build_config(model, dataset, config_file_list, config_dict, command_line, distributable=True), saved
+    )
 
 
 def _settings_in_argv(model: str, config_dict: Mapping | None) -> dict:

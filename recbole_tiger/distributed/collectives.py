@@ -252,15 +252,15 @@ def average_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, n_target
     with _others_needed():
         dist.all_reduce(facts)
     total, *present = facts.tolist()
-    touched = [p for p, n in zip(parameters, present, strict=True) if n]
+    updated = [p for p, n in zip(parameters, present, strict=True) if n]
     if n_targets:
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in touched]
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in updated]
         flat = torch.cat([part.reshape(-1) for part in (*parts, loss.detach())]) * (n_targets / total)
     else:
-        flat = torch.cat([torch.zeros_like(x).reshape(-1) for x in (*touched, loss.detach())])
+        flat = torch.cat([torch.zeros_like(x).reshape(-1) for x in (*updated, loss.detach())])
     with _others_needed():
         dist.all_reduce(flat)
-    *gradients, loss = flat.split([p.numel() for p in touched] + [1])
-    for parameter, gradient in zip(touched, gradients, strict=True):
+    *gradients, loss = flat.split([p.numel() for p in updated] + [1])
+    for parameter, gradient in zip(updated, gradients, strict=True):
         parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
     return loss[0] if total else loss[0] / 0, total

@@ -61,11 +61,11 @@ class Topology:
         return cls(here, everywhere, config["ip"] or "localhost", port, offset)
 
 
-def check_processes(config: Config, can_spread: bool) -> None:
+def check_processes(config: Config, distributable: bool) -> None:
     """Raise for several processes where they cannot be started or cannot share the work.
 
     Args:
-        can_spread: whether what is done with the configuration knows how to start them.
+        distributable: whether what is done with the configuration knows how to start them.
 
     Raises:
         ConfigError: names what stands in the way.
@@ -74,7 +74,7 @@ def check_processes(config: Config, can_spread: bool) -> None:
     if topology.everywhere == 1:
         return
     asked = f"nproc={topology.here}, world_size={topology.everywhere}"
-    if not can_spread:
+    if not distributable:
         raise ConfigError(
             f"{asked}: this command runs in one process, and so do RecBole's own functions; leave both out, or first "
             "train with python run_recbole_tiger.py --nproc=… and continue from its checkpoint"

@@ -46,12 +46,12 @@ def build_config(
     config_dict: Mapping | None = None,
     command_line: Mapping | None = None,
     *,
-    spread: bool = False,
+    distributable: bool = False,
 ) -> Config:
     """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
 
     Args:
-        spread: whether what is done with it can be done by several processes.
+        distributable: whether what is done with it can be done by several processes.
 
     Raises:
         ConfigError: for an unknown model, dataset, key or value.
@@ -81,7 +81,7 @@ def build_config(
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(str(error)) from error
     check_settings(config)
-    check_processes(config, spread)
+    check_processes(config, distributable)
     check_arithmetic(config)
     if dataset != "ml-100k":  # nothing is fetched for settings that cannot work
         ensure_dataset(dataset, settings["data_path"])

@@ -48,7 +48,7 @@ def start_run(config: Config, saved: bool = True, *, screen: bool = True) -> dic
     """:func:`run_config`, in as many processes as `nproc` and `world_size` ask for.
 
     Args:
-        config: from ``build_config(..., spread=True)``.
+        config: from ``build_config(..., distributable=True)``.
         saved, screen: as for :func:`run_config`.
     """
     topology = Topology.of(config)

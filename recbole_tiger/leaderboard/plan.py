@@ -150,7 +150,7 @@ def make_plan(
     for name in names:
         own = _row_settings(name, shared, settings, blocks)
         try:
-            config = build_config(carrier_of(name.model), dataset, None, own, spread=True)
+            config = build_config(carrier_of(name.model), dataset, None, own, distributable=True)
         except ConfigError as error:
             impossible[name.label] = str(error)
             continue

@@ -89,7 +89,7 @@ def run_task(task: Task) -> str | None:
     failure = task.folder / "failure.json"
     try:
         if task.model == POP:
-            config = build_config(CARRIER, task.dataset, None, task.settings, spread=True)
+            config = build_config(CARRIER, task.dataset, None, task.settings, distributable=True)
             run_popularity(config, task.folder).write(task.folder)
         else:
             last = task.folder / "last.pth"
@@ -99,7 +99,7 @@ def run_task(task: Task) -> str | None:
             }
             if task.seed is not None:
                 own["seed"] = task.seed
-            config = build_config(task.model, task.dataset, None, {**task.settings, **own}, spread=True)
+            config = build_config(task.model, task.dataset, None, {**task.settings, **own}, distributable=True)
             start_run(config, screen=False)
     except TrainingStopped as stopped:  # the whole leaderboard was asked to stop, not this row
         raise TrainingStopped(

@@ -285,12 +285,12 @@ def test_only_what_torch_raises_is_a_lost_process(raised, expected):
 )
 def test_impossible_processes_are_refused(toy, model, settings, words):
     with pytest.raises(ConfigError, match=words):
-        build_config(model, "toy", config_dict=settings_of(model, {**toy, **settings}), spread=True)
+        build_config(model, "toy", config_dict=settings_of(model, {**toy, **settings}), distributable=True)
 
 
 def test_several_machines_in_recboles_terms(toy):
     settings = {"nproc": 2, "world_size": 4, "ip": "10.0.0.1", "port": "5678", "group_offset": 2}
-    assert Topology.of(build_config("TIGER", "toy", config_dict={**toy, **settings}, spread=True)) == Topology(
+    assert Topology.of(build_config("TIGER", "toy", config_dict={**toy, **settings}, distributable=True)) == Topology(
         here=2, everywhere=4, ip="10.0.0.1", port=5678, offset=2
     )
     assert Topology.of(build_config("TIGER", "toy", config_dict=toy)).everywhere == 1
