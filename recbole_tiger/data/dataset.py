@@ -162,7 +162,7 @@ class PrefixDataset(SequentialDataset):
 
     def __init__(self, config):
         check_settings(config)
-        check_processes(config, can_spread=False)
+        check_processes(config, distributable=False)
         super().__init__(config)
         self.sequences = order_interactions(self)
 
