@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from recbole_tiger.datasets.amazon import REVIEW_COLUMNS, amazon_source
 from recbole_tiger.datasets.bad_rows import BAD_ROW_POLICIES
 from recbole_tiger.datasets.check import check_dataset, core_counts
 from recbole_tiger.datasets.download import ensure_dataset, has_dataset
@@ -21,9 +20,9 @@ from recbole_tiger.datasets.movielens import MovieLensSource
 from recbole_tiger.datasets.paper_counts import against_table2, table2_text
 from recbole_tiger.datasets.pipeline import MISSING_ITEMS, PrepareOptions, prepare
 from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.releases import AMAZON, amazon_source, steam_source
 from recbole_tiger.datasets.s3rec import S3RecSource
 from recbole_tiger.datasets.sources import Source
-from recbole_tiger.datasets.steam import steam_source
 from recbole_tiger.datasets.synthetic import write_dataset
 from recbole_tiger.datasets.table_source import CATEGORY_PATHS, InteractionColumns, ItemColumns, TableSource
 from recbole_tiger.datasets.validation_text import report_text
@@ -75,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_published(add: Callable[..., Parser]) -> None:
     """The sources with a format of their own."""
     amazon = add("amazon", "Amazon reviews of 2014, 2018 or 2023 -> .inter and .item", _amazon, _encoding(), _filters())
-    amazon.add_argument("--version", choices=list(REVIEW_COLUMNS), required=True, help="year of the release")
+    amazon.add_argument("--version", choices=list(AMAZON), required=True, help="year of the release")
     amazon.add_argument("--reviews", type=_names, required=True, help=FILES)
     amazon.add_argument("--metadata", type=_names, default=(), help=FILES)
     amazon.add_argument("--description", type=_truth, default=False, help="write the items' descriptions too")

@@ -27,12 +27,8 @@ class Field:
         return f"{self.name}:{self.type}"
 
 
-USER, ITEM, RATING, TIME = (
-    Field("user_id", "token"),
-    Field("item_id", "token"),
-    Field("rating", "float"),
-    Field("timestamp", "float"),
-)
+USER, ITEM = Field("user_id", "token"), Field("item_id", "token")
+RATING, TIME = Field("rating", "float"), Field("timestamp", "float")
 
 
 def header(fields: Sequence[Field]) -> str:
@@ -41,12 +37,8 @@ def header(fields: Sequence[Field]) -> str:
 
 
 def read_header(line: str, path: Path, separator: str = "\t") -> tuple[Field, ...]:
-    """The fields that the first line of an atomic file names.
-
-    Raises:
-        AtomicFileError: it is not of the form `name:type<separator>name:type…` with RecBole's types, or names a
-            column twice.
-    """
+    """The fields that the first line of an atomic file names; an `AtomicFileError` unless it is of the form
+    `name:type<separator>name:type…` with RecBole's types, no column twice."""
     fields: list[Field] = []
     for text in line.split(separator):
         name, _, type_ = text.partition(":")

@@ -42,10 +42,8 @@ def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) ->
     """A temporary folder whose files become those of `<output>/<dataset>/` when the block ends without an error.
 
     A dataset that is not there yet appears whole or not at all. In one that is overwritten each file is replaced whole,
-    `.inter` last; other files in the folder stay. After an error nothing has changed.
-
-    Raises:
-        PreparationError: the dataset exists and `overwrite` is false.
+    `.inter` last; other files in the folder stay. After an error nothing has changed. A `PreparationError` if the
+    dataset exists and `overwrite` is false.
     """
     refuse_existing(output, dataset, overwrite)
     target = Path(output) / dataset

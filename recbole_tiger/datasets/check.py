@@ -31,13 +31,8 @@ HISTOGRAM_BINS = 40
 
 @dataclass(frozen=True)
 class CodedInteractions:
-    """The n interactions of a file, or of its core, in the order of the file.
-
-    Attributes:
-        users, items: int [n], codes in the order of first appearance in the file.
-        times: float64 [n], None without a time column.
-        user_names, item_names: ids by code.
-    """
+    """The n interactions of a file, or of its core, in the order of the file: codes int [n] in the order of first
+    appearance in the file, times float64 [n] (None without a time column), and ids by code."""
 
     users: IntArray
     items: IntArray
@@ -151,7 +146,7 @@ def _ties(users: IntArray, times: FloatArray, order: IntArray) -> dict[str, floa
     RecBole turns times into float32 before it sorts, so that moments within 128 seconds (of today's clock) become ties,
     which stay in the order of the file. `misordered` counts neighbours that then come out in the wrong order.
     """
-    same_user = users[order][1:] == users[order][:-1]
+    same_user = np.diff(users[order]) == 0
     tied = same_user & (np.diff(times[order]) == 0)
     rough = user_time_order(users, times.astype(np.float32))  # the users are as in `order`
     return {
@@ -203,7 +198,7 @@ def leak_check(
     Args:
         users, items: int [n], sorted by user and time.
         internal: int [number of codes], RecBole's internal number of each item code.
-        item_names: ids by code; examined when all have the form prefix + number.
+        item_names: by code; examined when all have the form prefix + number.
 
     Returns:
         `ids` (None when the ids are not numbers) and `internal`, each with `share` and `shuffled`.
@@ -237,18 +232,12 @@ def _numbers_in_names(names: Sequence[str]) -> IntArray | None:
 
 
 def check_items(path: Path, interacted: set[str], progress: bool = True) -> dict[str, Any]:
-    """Examine an `.item` file.
-
-    Args:
-        interacted: ids of the items that have interactions.
+    """Examine an `.item` file, given the ids of the items that have interactions.
 
     Returns:
         `rows`, `repeated_rows`, `without_interactions`, `interacted_without_row`, `fields` (share of the items with
         interactions that have a value, by column), `same_text` (interacted items whose cells all equal another's),
         `empty_sequence_cells` and `cells_with_leading_quote` (rows with cells that RecBole misreads).
-
-    Raises:
-        AtomicFileError: not an atomic file with a column `item_id`.
     """
     table = read_atomic(path, (ITEM.name,), progress=progress)
     frame = pd.DataFrame(table.columns)

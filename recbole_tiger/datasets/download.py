@@ -23,11 +23,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from recbole_tiger.datasets.atomic_writer import check_dataset_name, dataset_folder, file_checksum
 from recbole_tiger.errors import DownloadError, PreparationError
+from recbole_tiger.io import file_lock
 
 BLOCK_BYTES = 1 << 16
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
@@ -54,11 +54,7 @@ def recbole_urls() -> dict[str, str]:
 
 
 def find_url(dataset: str) -> str:
-    """The address of a dataset's zip.
-
-    Raises:
-        PreparationError: RecBole has no download of this name; with similar names.
-    """
+    """The address of a dataset's zip; a `PreparationError` with similar names where RecBole has none of this name."""
     urls = recbole_urls()
     if dataset not in urls:
         similar = difflib.get_close_matches(dataset, urls, n=3) or sorted(urls)[:3]
@@ -112,7 +108,7 @@ def ensure_dataset(
         raise PreparationError(f"url={url!r} must begin with http:// or https://.")
     work = data_path / f".{dataset}.download"
     work.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(data_path / f".{dataset}.lock")):
+    with file_lock(data_path / f".{dataset}.lock", on_wait=lambda: None):
         if has_dataset(data_path, dataset):  # another process was faster
             return folder
         archive = work / "archive.zip"

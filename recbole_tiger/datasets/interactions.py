@@ -80,12 +80,7 @@ class Interactions:
 
 
 class InteractionLog:
-    """Collects the chunks of a source.
-
-    Attributes:
-        users, items: the vocabularies.
-        rows_read: rows that came in, usable or not.
-    """
+    """Collects the chunks of a source; `rows_read` counts all rows, usable or not."""
 
     def __init__(self) -> None:
         self.users, self.items = Vocabulary(), Vocabulary()
@@ -148,11 +143,8 @@ def positions_in_groups(groups: IntArray) -> IntArray:
 
 
 def duplicate_mask(interactions: Interactions, keep: str) -> BoolArray:
-    """Boolean [n]: which rows stay when a user's repeated interactions with an item are reduced to one.
-
-    Args:
-        keep: `first` or `last` in time (equal times: in the order of the rows), or `keep` for all.
-    """
+    """Boolean [n]: which rows stay when a user's repeated interactions with an item are reduced to one: the `first` or
+    `last` in time (equal times: in the order of the rows), or all with `keep`."""
     check_choice("duplicates", keep, DUPLICATES)
     if keep == "keep":
         return np.ones(len(interactions), dtype=bool)
@@ -218,8 +210,7 @@ def user_time_order(users: IntArray, times: NDArray[np.floating[Any]]) -> IntArr
 def count_ties(users: IntArray, times: FloatArray) -> int:
     """Neighbours in a user's sequence that have the same time, so that time alone does not order them."""
     order = user_time_order(users, times)
-    users, times = users[order], times[order]
-    return int(((users[1:] == users[:-1]) & (times[1:] == times[:-1])).sum())
+    return int(((np.diff(users[order]) == 0) & (np.diff(times[order]) == 0)).sum())
 
 
 def output_order(interactions: Interactions, order: str, ties: str, seed: int) -> IntArray:

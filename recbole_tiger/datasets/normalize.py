@@ -124,11 +124,7 @@ def split_title_year(value: object) -> tuple[str, str]:
 
 
 def identifier(value: object, what: str) -> str:
-    """A raw user or item id as text; integers, also those that a table turned into `12.0`, are written as such.
-
-    Raises:
-        RowError: no id, or not a text or whole number.
-    """
+    """A raw user or item id as text, `12.0` as `12`; a `RowError` for no id, or neither a text nor a whole number."""
     if type(value) is str:
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -141,11 +137,7 @@ def identifier(value: object, what: str) -> str:
 
 
 def check_identifier(text: str) -> str:
-    """An id as it is written, outer blanks stripped.
-
-    Raises:
-        RowError: an id that RecBole would not read back as it is.
-    """
+    """An id as it is written, outer blanks stripped; a `RowError` for one that RecBole would not read back as it is."""
     text = text.strip(" \r\n")
     if not text:
         raise RowError("empty id")
@@ -159,11 +151,7 @@ def check_identifier(text: str) -> str:
 
 
 def number(value: object, what: str) -> float:
-    """A finite number from a number or its text.
-
-    Raises:
-        RowError: anything else.
-    """
+    """A finite number from a number or its text; a `RowError` for anything else."""
     try:
         if isinstance(value, bool) or (isinstance(value, str) and "_" in value):  # float() takes both
             raise ValueError
@@ -178,9 +166,7 @@ def number(value: object, what: str) -> float:
 def timestamp(value: object, time_format: str | None, what: str) -> float:
     """A time as a number: numbers as they are, dates and texts of `time_format` as seconds since 1970 (UTC).
 
-    Raises:
-        RowError: neither a number nor a text of that format.
-    """
+    A `RowError` for neither a number nor a text of that format."""
     if isinstance(value, date):  # a Parquet column of times
         value = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
         return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()

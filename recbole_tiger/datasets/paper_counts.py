@@ -37,16 +37,10 @@ def count_lengths(lengths: IntArray, n_items: int) -> DatasetCounts:
 
 
 def against_table2(dataset_name: str, count: Callable[[], DatasetCounts]) -> dict[str, Any] | None:
-    """Our counts and the paper's as plain values; None for a dataset that the paper does not use.
+    """`ours` and `paper`'s counts as plain values and the names of those that are `different`; None for a dataset that
+    the paper does not use, of which `count` is not called.
 
     Means agree when they differ by less than 0.01: the paper's has two decimals, cut for Beauty (8.876).
-
-    Args:
-        dataset_name: RecBole's name.
-        count: gives our counts; called only for a dataset of the paper.
-
-    Returns:
-        `ours`, `paper` (the fields of `DatasetCounts`) and `different`, the names of those that differ.
     """
     paper = TABLE_2.get(dataset_name)
     if paper is None:

@@ -77,12 +77,8 @@ class PrepareOptions:
 class PrepareSummary:
     """What went in, what came out, and what was left out on the way.
 
-    Attributes:
-        counts: numbers by description, in the order of the work.
-        skipped: unusable rows by reason.
-        examples: the first few of them in words.
-        notes: what was met and is no fault, counted.
-        filled: share of the written items that have a value, by field.
+    `counts` are by description, in the order of the work; `skipped` are unusable rows by reason, with a few `examples`;
+    `notes` count what is no fault; `filled` is the share of the written items that have a value, by field.
     """
 
     dataset: str
@@ -104,14 +100,11 @@ class PrepareSummary:
 
 
 def prepare(source: Source, output: str | Path, dataset: str, options: PrepareOptions | None = None) -> PrepareSummary:
-    """Write `<output>/<dataset>/<dataset>.inter`, `.item` and a `.summary.json` from a source.
+    """Write `<output>/<dataset>/<dataset>.inter`, `.item` and a `.summary.json` from a source, all or nothing.
 
-    The dataset appears whole or not at all. Memory is some 50 bytes per interaction plus the ids, however long the
-    source's lines are.
-
-    Raises:
-        PreparationError: unusable rows or items without metadata (unless the options say otherwise), nothing left after
-            filtering, an existing dataset.
+    Memory is some 50 bytes per interaction plus the ids, however long the source's lines are. A `PreparationError` for
+    unusable rows or items without metadata (unless the options say otherwise), nothing left after filtering, an
+    existing dataset.
     """
     options = options or PrepareOptions()
     refuse_existing(output, dataset, options.overwrite)

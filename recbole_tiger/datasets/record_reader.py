@@ -95,14 +95,8 @@ def read_records(
 
 
 def parse_record(line: str) -> dict[str, Any]:
-    """One line, strict JSON or a Python literal (the `meta_*.json.gz` of Amazon 2014), as a dictionary.
-
-    Literals are parsed, never executed. A literal without double quotes and backslashes is turned into JSON
-    first (its single quotes can then only be delimiters), because JSON is parsed some ten times faster.
-
-    Raises:
-        RowError: neither form, or not an object.
-    """
+    """One line, strict JSON or a Python literal (the `meta_*.json.gz` of Amazon 2014), as a dictionary; a `RowError`
+    for neither form, and for what is not an object."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -113,7 +107,11 @@ def parse_record(line: str) -> dict[str, Any]:
 
 
 def parse_literal(text: str) -> object:
-    """A Python literal, by the fast path where that is exact, else by `ast.literal_eval`."""
+    """A Python literal, parsed and never executed.
+
+    One without double quotes and backslashes is turned into JSON first (its single quotes can then only be delimiters),
+    because JSON is parsed some ten times faster.
+    """
     if '"' not in text and "\\" not in text:
         try:
             return json.loads(text.replace("'", '"'), parse_constant=_not_a_literal)
@@ -217,10 +215,8 @@ def _parquet_records(path: Path, columns: Sequence[str], progress: bool) -> Iter
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
             _column_positions(path, table.schema_arrow.names, columns)
-            total = table.metadata.num_rows
-            hidden = None if progress else True
-            row = 0
-            with tqdm(total=total, unit=" rows", desc=path.name, leave=False, disable=hidden) as bar:
+            hidden, row = None if progress else True, 0
+            with tqdm(total=table.metadata.num_rows, unit=" rows", desc=path.name, leave=False, disable=hidden) as bar:
                 # One thread and small batches: memory stays bounded by one row group's columns.
                 names = list(dict.fromkeys(columns))
                 for batch in table.iter_batches(PARQUET_BATCH_ROWS, columns=names, use_threads=False):

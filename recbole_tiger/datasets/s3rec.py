@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.datasets.normalize import category_tokens, check_identifier, sequence_cell
-from recbole_tiger.datasets.record_reader import TextFormat
-from recbole_tiger.datasets.sources import CHUNK_ROWS, InteractionChunk, ItemRow, Source
+from recbole_tiger.datasets.record_reader import Record, TextFormat
+from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError, RowError
@@ -58,29 +56,19 @@ class S3RecSource(Source):
 
     def interactions(self, bad: BadRows) -> Iterator[InteractionChunk]:
         path = Path(self.sequences)
+        yield from interaction_chunks(path, self._pairs(path, bad), ("user", "item", None, None), None, bad)
+
+    def _pairs(self, path: Path, bad: BadRows) -> Iterator[Record]:
         names = _read_item_map(self.item_map) if self.item_map is not None else None
-        lines: list[int] = []
-        users: list[str] = []
-        items: list[str] = []
         for line, text in read_lines(path, bad, ("utf-8",), self.notes, self.item_text.progress):
             user, *sequence = text.split()
+            unknown = [item for item in sequence if names is not None and item not in names]
             if not sequence:
                 bad.report(path, line, RowError("a user without items", shorten(text)))
-                continue
-            if names is not None:
-                unknown = [item for item in sequence if item not in names]
-                if unknown:
-                    bad.report(path, line, RowError("an item that the item map does not have", shorten(unknown[0])))
-                    continue
-                sequence = [names[item] for item in sequence]
-            lines += [line] * len(sequence)
-            users += [user] * len(sequence)
-            items += sequence
-            if len(lines) >= CHUNK_ROWS:
-                yield InteractionChunk(path, np.array(lines), users, items, None, None)
-                lines, users, items = [], [], []
-        if lines:
-            yield InteractionChunk(path, np.array(lines), users, items, None, None)
+            elif unknown:
+                bad.report(path, line, RowError("an item that the item map does not have", shorten(unknown[0])))
+            else:
+                yield from ((line, (user, item if names is None else names[item])) for item in sequence)
 
     def items(self, bad: BadRows, wanted: Callable[[str], bool]) -> Iterator[ItemRow]:
         if self._table is not None:

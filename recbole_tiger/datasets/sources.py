@@ -30,15 +30,8 @@ CHUNK_ROWS = 1 << 11  # small enough that a chunk's rows stay in the cache: with
 
 @dataclass(frozen=True)
 class InteractionChunk:
-    """Some consecutive interactions of a source.
-
-    Attributes:
-        path: the file they come from.
-        lines: int64 [n], the line of each.
-        users, items: n ids as they are in the file.
-        times: float64 [n], or None: the position in the file's order of each user's rows is the time.
-        ratings: float64 [n], or None where the source has none.
-    """
+    """Some consecutive interactions of a source: int64 [n] lines of `path`, n ids as they are there, float64 [n] times
+    (None: the position among each user's rows is the time) and ratings (None where the source has none)."""
 
     path: Path
     lines: IntArray
@@ -84,35 +77,26 @@ class Source(ABC):
 def interaction_chunks(
     path: Path, records: Iterable[Record], names: Names, time_format: str | None, bad: BadRows
 ) -> Iterator[InteractionChunk]:
-    """Collect records into chunks; rows that cannot be used go to `bad`.
-
-    Args:
-        records: `(line, values)`, the values user, item, time, rating as far as `names` has them.
-        time_format: see `normalize.timestamp`.
-    """
+    """Collect records, of user, item, time, rating as far as `names` has them, into chunks; rows that cannot be used go
+    to `bad`. `time_format` as in `normalize.timestamp`."""
     records = iter(records)
     while batch := list(islice(records, CHUNK_ROWS)):
-        chunk = None if time_format else _chunk_at_once(path, batch, names)
-        chunk = chunk or _chunk_row_by_row(path, batch, names, time_format, bad)
-        if chunk is not None:
-            yield chunk
+        columns = None if time_format else _columns_at_once(batch, names)
+        lines, users, items, *numbers = columns or _columns_row_by_row(path, batch, names, time_format, bad)
+        if lines:
+            times = np.asarray(numbers[0]) if names[2] is not None else None
+            ratings = np.asarray(numbers[-1]) if names[3] is not None else None
+            yield InteractionChunk(path, np.array(lines), users, items, times, ratings)
 
 
-def _chunk_at_once(path: Path, batch: list[Record], names: Names) -> InteractionChunk | None:
-    """A chunk whose ids are all texts and whose numbers are all numbers; else None. Only for speed."""
+def _columns_at_once(batch: list[Record], names: Names) -> list[Any] | None:
+    """Lines and columns if all ids are texts and all numbers are numbers; else None. Only for speed."""
     # Not zip(*batch): with so many arguments it is several times slower.
     users, items, *rest = ([values[k] for _, values in batch] for k in range(4 - names.count(None)))
     numbers = [_plain_numbers(column) for column in rest]
     if not set(map(type, users)) == set(map(type, items)) == {str} or any(column is None for column in numbers):
         return None
-    return InteractionChunk(
-        path=path,
-        lines=np.array([line for line, _ in batch]),
-        users=users,
-        items=items,
-        times=numbers[0] if names[2] is not None else None,
-        ratings=numbers[-1] if names[3] is not None else None,
-    )
+    return [[line for line, _ in batch], users, items, *numbers]
 
 
 def _plain_numbers(values: list[Any]) -> FloatArray | None:
@@ -127,33 +111,21 @@ def _plain_numbers(values: list[Any]) -> FloatArray | None:
     return numbers if np.isfinite(numbers).all() else None
 
 
-def _chunk_row_by_row(
+def _columns_row_by_row(
     path: Path, batch: list[Record], names: Names, time_format: str | None, bad: BadRows
-) -> InteractionChunk | None:
-    """A chunk of the usable rows, each with its own conversion and error; None if there is none."""
+) -> list[list[Any]]:
+    """Lines and columns of the usable rows, each with its own conversion and error."""
     user_name, item_name, time_name, rating_name = names
-    usable = []
+    usable: list[list[Any]] = []
     for line, (user, item, *numbers) in batch:
         try:
-            row = (
-                line,
-                identifier(user, user_name),
-                identifier(item, item_name),
-                timestamp(numbers[0], time_format, time_name) if time_name is not None else 0.0,
-                number(numbers[-1], rating_name) if rating_name is not None else 0.0,
-            )
+            row = [line, identifier(user, user_name), identifier(item, item_name)]
+            if time_name is not None:
+                row.append(timestamp(numbers[0], time_format, time_name))
+            if rating_name is not None:
+                row.append(number(numbers[-1], rating_name))
         except RowError as error:
             bad.report(path, line, error)
-            continue
-        usable.append(row)
-    if not usable:
-        return None
-    lines, users, items, times, ratings = zip(*usable, strict=True)
-    return InteractionChunk(
-        path=path,
-        lines=np.array(lines),
-        users=list(users),
-        items=list(items),
-        times=np.array(times) if time_name is not None else None,
-        ratings=np.array(ratings) if rating_name is not None else None,
-    )
+        else:
+            usable.append(row)
+    return [list(column) for column in zip(*usable, strict=True)] or [[], [], []]

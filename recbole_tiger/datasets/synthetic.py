@@ -47,13 +47,8 @@ SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "a
 
 @dataclass(frozen=True)
 class SyntheticCatalogue:
-    """The items, by position p = 0 … n_items - 1.
-
-    Attributes:
-        n_items: number of items.
-        branching: children of a node on each level of the category tree, coarse to fine.
-        seed: numbers the tokens.
-    """
+    """The items, by position p = 0 … n_items - 1; `branching` has the children of a node on each level of the category
+    tree, coarse to fine, and `seed` numbers the tokens."""
 
     n_items: int
     branching: tuple[int, ...]
@@ -118,15 +113,8 @@ class SyntheticCatalogue:
 
 @dataclass(frozen=True)
 class SyntheticUsers:
-    """The users and their sequences; see the module for the rule.
-
-    Attributes:
-        catalogue: the items.
-        n_users, n_interactions: numbers, kept exactly.
-        min_length: shortest sequence.
-        rule_strength, item_share, popularity_skew: of the rule, see the module.
-        seed: same seed, same data.
-    """
+    """The users and their sequences, of at least `min_length`; the numbers are kept exactly, and for the rule see the
+    module. Same seed, same data."""
 
     catalogue: SyntheticCatalogue
     n_users: int
@@ -259,15 +247,12 @@ def write_dataset(
 
     Args:
         folder, name: as RecBole's `data_path` and `dataset`.
-        n_users, n_items, n_interactions: numbers of the dataset; some items may have no interaction.
-        branching: children of a node of the category tree, by level; None for `default_branching`.
+        n_users, n_items, n_interactions: some items may have no interaction.
+        branching: see `SyntheticCatalogue`; None for `default_branching`.
         min_length, rule_strength, item_share, popularity_skew, seed: see `SyntheticUsers`.
 
     Returns:
-        The catalogue: paths, successors and tokens by position.
-
-    Raises:
-        PreparationError: numbers that cannot be met, or an existing dataset.
+        The catalogue; a `PreparationError` for numbers that cannot be met and an existing dataset.
     """
     catalogue = SyntheticCatalogue(n_items, default_branching(n_items) if branching is None else branching, seed)
     users = SyntheticUsers(

@@ -1,7 +1,7 @@
 """Any CSV, TSV, Parquet or JSON-lines file as a source, by the names of its columns.
 
-Input: paths and column names. Output: the common form of `sources`. Amazon and Steam are this source with the column
-names filled in.
+Input: paths and column names. Output: the common form of `sources`. The `releases` are this source with the
+column names filled in.
 """
 
 from __future__ import annotations
@@ -10,19 +10,13 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from recbole_tiger.datasets import normalize
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.bad_rows import BadRows, check_choice
-from recbole_tiger.datasets.normalize import (
-    category_tokens,
-    check_identifier,
-    clean_text,
-    identifier,
-    price_cell,
-    sequence_cell,
-)
 from recbole_tiger.datasets.record_reader import TextFormat, parse_literal, read_records
 from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.errors import PreparationError, RowError
@@ -142,13 +136,11 @@ class TableSource(Source):
         for path in expand(self.item_files):
             for line, (item, *values) in read_records(path, source_columns, bad, self.item_text):
                 try:
-                    item = check_identifier(identifier(item, self.item_columns.item))
+                    item = normalize.check_identifier(normalize.identifier(item, self.item_columns.item))
                     if not wanted(item):
                         continue
-                    cells, rest = {}, iter(values)
-                    for name, type_, columns in outputs:
-                        candidates = [next(rest) for _ in columns]
-                        cells[name] = self._cell(name, type_, candidates)
+                    rest = iter(values)
+                    cells = {name: self._cell(name, type_, list(islice(rest, len(of)))) for name, type_, of in outputs}
                 except RowError as error:
                     bad.report(path, line, error)
                     continue
@@ -156,19 +148,18 @@ class TableSource(Source):
 
     def _cell(self, name: str, type_: str, candidates: list[Any]) -> str:
         if name == "price":
-            cell = price_cell(candidates[0])
-            if not cell and clean_text(candidates[0]):
+            cell = normalize.price_cell(candidates[0])
+            if not cell and normalize.clean_text(candidates[0]):
                 self.notes["prices that are not a price, left empty"] += 1
             return cell
         if type_ == "token_seq":
             assert self.item_columns is not None
+            separator, paths = self.item_columns.category_separator, self.item_columns.category_paths
             value = candidates[0]
             if isinstance(value, str) and value.lstrip().startswith("["):  # a list that a table holds as text
                 value = parse_literal(value.strip())
-            return sequence_cell(
-                category_tokens(value, self.item_columns.category_separator, self.item_columns.category_paths)
-            )
-        return next(filter(None, map(clean_text, candidates)), "")
+            return normalize.sequence_cell(normalize.category_tokens(value, separator, paths))
+        return next(filter(None, map(normalize.clean_text, candidates)), "")
 
 
 def expand(patterns: Sequence[str | Path]) -> list[Path]:

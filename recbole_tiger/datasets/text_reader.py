@@ -33,11 +33,7 @@ def first_bytes(path: Path, count: int = 16) -> bytes:
 
 
 def check_is_text(path: Path) -> bool:
-    """Compare a file's first bytes with its name; returns whether it is gzipped.
-
-    Raises:
-        PreparationError: the file is not what its name says, with what it is and what to do.
-    """
+    """Whether a file is gzipped; a `PreparationError` with the way out if it is not what its name says."""
     start = first_bytes(path)
     gzipped = path.suffix == ".gz"
     if gzipped and start and not start.startswith(GZIP_MAGIC):
@@ -45,15 +41,13 @@ def check_is_text(path: Path) -> bool:
         raise PreparationError(f"{path} is named .gz but holds {what}: download it again or rename it.")
     if not gzipped and start.startswith(GZIP_MAGIC):
         raise PreparationError(f"{path} is a gzip file: give it a name that ends in .gz.")
-    for magic, what in (
-        (b"PK\x03\x04", "a zip archive: unpack it first"),
-        (PARQUET_MAGIC, "a Parquet file: give it a name that ends in .parquet"),
-        (b"\xff\xfe", "UTF-16 text: save it as UTF-8"),
-        (b"\xfe\xff", "UTF-16 text: save it as UTF-8"),
-        (b"<!", "a web page, not data: download it again"),
-        (b"<html", "a web page, not data: download it again"),
+    for magics, what in (
+        ((b"pk\x03\x04",), "a zip archive: unpack it first"),
+        ((PARQUET_MAGIC.lower(),), "a Parquet file: give it a name that ends in .parquet"),
+        ((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text: save it as UTF-8"),
+        ((b"<!", b"<html"), "a web page, not data: download it again"),
     ):
-        if start.lower().startswith(magic.lower()):
+        if start.lower().startswith(magics):
             raise PreparationError(f"{path} is {what}.")
     return gzipped
 

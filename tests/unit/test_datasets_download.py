@@ -65,13 +65,13 @@ def assert_whole(folder):
         assert (folder / f"{name}.sha256").read_text() == f"{hashlib.sha256(data).hexdigest()}  {name}\n"
     source = json.loads((folder / "made.source.json").read_text())
     assert source["sha256"] == hashlib.sha256(ZIP).hexdigest() and source["bytes"] == len(ZIP)
-    assert sorted(path.name for path in folder.parent.iterdir()) == [".made.lock", "made"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["made"]
 
 
 def assert_nothing(folder, parts=()):
-    """No dataset folder; of hidden files only the lock and, where bytes arrived, the part to continue."""
+    """No dataset folder; of hidden files only, where bytes arrived, the part to continue."""
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {".made.lock", *parts}
+    assert left == set(parts)
 
 
 PART = (".made.download/archive.zip.part", ".made.download/archive.zip.part.json")

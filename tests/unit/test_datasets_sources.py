@@ -5,12 +5,11 @@ import json
 
 import pytest
 
-from recbole_tiger.datasets.amazon import amazon_source
 from recbole_tiger.datasets.movielens import GENRES_100K, MovieLensSource
 from recbole_tiger.datasets.pipeline import PrepareOptions, prepare
 from recbole_tiger.datasets.record_reader import TextFormat
+from recbole_tiger.datasets.releases import amazon_source, steam_source
 from recbole_tiger.datasets.s3rec import S3RecSource
-from recbole_tiger.datasets.steam import steam_source
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 from recbole_tiger.errors import PreparationError
 
