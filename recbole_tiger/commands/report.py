@@ -19,8 +19,8 @@ from recbole_tiger.analysis.invalid_ids import InvalidIDs
 from recbole_tiger.analysis.latency import Latency
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.leaderboard.cells import cost_cells, describe, notes, quality_cells, statistics_cells
-from recbole_tiger.leaderboard.table import Leaderboard, make_leaderboards, read_run
+from recbole_tiger.leaderboard.cells import describe, notes, tables
+from recbole_tiger.leaderboard.table import make_leaderboards, read_run
 from recbole_tiger.report import pages
 from recbole_tiger.report.analyses import (
     cold_start_sections,
@@ -54,22 +54,16 @@ def run(settings: dict) -> str:
     stored = [run for path in sorted(folder.rglob("result.json")) if (run := read_run(path.parent)) is not None]
     boards = make_leaderboards(stored) if stored else []
     analyses = [path for name in ANALYSES for path in sorted(folder.rglob(name))]
-    sections = [board_section(board) for board in boards]
+    sections = [
+        pages.Section(f"Leaderboard: {board.dataset}", [describe(board), *notes(board)], tables(board))
+        for board in boards
+    ]
     sections += [section for path in analyses for section in analysis_sections(path)]
     if not sections:
         raise ConfigError(f"runs='{folder}' holds neither finished runs nor analyses; name a folder that does")
     about = f"{len(stored)} runs and {len(analyses)} analyses below {folder}"
     atomic_write_text(output, pages.page("Report", sections, subtitle=about))
     return f"{about}\npage: {os.path.relpath(output)}"
-
-
-def board_section(board: Leaderboard) -> pages.Section:
-    """The tables of one leaderboard."""
-    parts = [pages.Table(*quality_cells(board), title="Test metrics")]
-    if board.n_resamples:
-        parts.append(pages.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
-    parts.append(pages.Table(*cost_cells(board), title="Cost and origin"))
-    return pages.Section(f"Leaderboard: {board.dataset}", [describe(board), *notes(board)], parts)
 
 
 def analysis_sections(path: Path) -> list[pages.Section]:

@@ -1,4 +1,4 @@
-"""What the tables of a leaderboard say: header and cells as text, and the sentences below.
+"""What a leaderboard says: its tables, and the sentences beside them.
 
 Input: a :class:`~recbole_tiger.leaderboard.table.Leaderboard`. Output: text, alike for all forms.
 """
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from recbole_tiger.evaluation.significance import has_user_values
-from recbole_tiger.leaderboard.table import Leaderboard
+from recbole_tiger.leaderboard.table import Leaderboard, is_leaking
+from recbole_tiger.report.tables import Table
 from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split
 
 SHARED_FUTURE = (
@@ -62,8 +63,13 @@ def failure_lines(board: Leaderboard) -> list[str]:
     return [f"{label} has no result: {reason}" for label, reason in board.failures]
 
 
-def quality_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the table of metrics; best and second best carry their marks."""
+def tables(board: Leaderboard) -> list[Table]:
+    """The measured tables: metrics, intervals and tests where there are any, costs."""
+    return [quality_table(board), *([statistics_table(board)] if board.n_resamples else []), cost_table(board)]
+
+
+def quality_table(board: Leaderboard) -> Table:
+    """Test metrics; best and second best carry their marks."""
     digits, marked = _digits(board), {metric: marks(board, metric) for metric in board.metrics}
     cells = []
     for index, row in enumerate(board.rows):
@@ -75,11 +81,12 @@ def quality_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
             numbers.append(f"{text} {marked[metric][index]}".rstrip())
         gain = "" if row.gain is None else f"{100 * row.gain:+.1f}%"
         cells.append([row.label, row.first.get("loss") or "-", str(len(row.runs)), *numbers, gain])
-    return ["model", "loss", "runs", *board.metrics, "gain"], cells
+    header = ["model", "loss", "runs", *board.metrics, "gain"]
+    return Table(header, cells, "Test metrics", columns="llr" + "r" * len(board.metrics) + "r")
 
 
-def statistics_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of intervals and tests."""
+def statistics_table(board: Leaderboard) -> Table:
+    """Intervals and tests."""
     cells = []
     for row in board.rows:
         found = row.comparison
@@ -91,11 +98,12 @@ def statistics_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         between = f"{found.difference_low:+.4f} to {found.difference_high:+.4f}"
         cells.append([*own, f"{found.difference:+.4f}", between, f"{found.p:.2g}", f"{found.p_holm:.2g}"])
     delta = f"delta to {board.reference}"
-    return ["model", board.main, "95% interval", delta, "95% interval of delta", "p", "p (Holm)"], cells
+    header = ["model", board.main, "95% interval", delta, "95% interval of delta", "p", "p (Holm)"]
+    return Table(header, cells, f"Intervals and tests on {board.main}", columns="lrrrrrr")
 
 
-def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of what the rows cost and where they come from."""
+def cost_table(board: Leaderboard) -> Table:
+    """What the rows cost and where they come from."""
 
     def count(value: float | None) -> str:
         return "-" if value is None else f"{value:,.0f}"
@@ -116,7 +124,7 @@ def cost_cells(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
         for row in board.rows
     ]
     header = "model,parameters,training s,validation s,test s,train examples/s,test users/s,recipe,seeds,commit"
-    return header.split(","), cells
+    return Table(header.split(","), cells, "Cost and origin", columns="lrrrrrrlll")
 
 
 def notes(board: Leaderboard) -> list[str]:
@@ -135,7 +143,7 @@ def notes(board: Leaderboard) -> list[str]:
         lines.append(SHARED_FUTURE)
     elif "temporal" in split:
         lines.append(_periods(board.rows[0].first["split"], split["temporal"]["target"]))
-    leaking = [row.label for row in board.rows if row.is_leaking()]
+    leaking = [row.label for row in board.rows if is_leaking(row.first)]
     if leaking:
         lines.append(
             f"{', '.join(leaking)}: items are numbered in the order of the data, test items among them, so that word "

@@ -10,82 +10,69 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from recbole_tiger.evaluation.significance import Comparison
-from recbole_tiger.leaderboard.cells import (
-    MARKS,
-    cost_cells,
-    describe,
-    failure_lines,
-    notes,
-    protocol_sentence,
-    quality_cells,
-    statistics_cells,
-)
+from recbole_tiger.leaderboard.cells import MARKS, describe, failure_lines, notes, protocol_sentence, tables
 from recbole_tiger.leaderboard.table import Leaderboard
-from recbole_tiger.report.tables import latex_table, latex_text, markdown_table, markdown_text, text_table
+from recbole_tiger.report.tables import Table, latex_table, latex_text, markdown_table, markdown_text, text_table
 
-#: How the columns of the other tables are aligned.
-_STATISTICS, _COST, _PUBLISHED = "lrrrrrr", "lrrrrrrlll", "lrrrrl"
-
-
-def _quality_columns(board: Leaderboard) -> str:
-    return "llr" + "r" * len(board.metrics) + "r"
+#: What the JSON says of each run, with the key in the run's result.
+_OF_A_RUN = {
+    "seed": "seed",
+    "test": "test_result",
+    "valid": "best_valid_result",
+    "id_level_test": "id_level_test_result",
+    **{key: key for key in ("seconds", "environment", "commit", "dirty")},
+}
 
 
 def format_text(board: Leaderboard) -> str:
     """The table for a terminal."""
-    parts = [f"{board.dataset}: {describe(board)}\n" + text_table(*quality_cells(board), _quality_columns(board))]
-    parts += failure_lines(board)
-    if board.n_resamples:
-        parts.append(text_table(*statistics_cells(board), _STATISTICS))
-    parts += [text_table(*cost_cells(board), _COST), "\n".join(notes(board))]
-    if board.published:
-        shown = board.published
-        parts.append(f"{shown.title}\n{text_table(shown.header, shown.cells, _PUBLISHED)}\n{shown.note}")
+    shown = board.published
+    quality, *others = [text_table(table.header, table.rows, table.columns) for table in tables(board)]
+    parts = [f"{board.dataset}: {describe(board)}\n{quality}", *failure_lines(board), *others, "\n".join(notes(board))]
+    if shown:
+        parts.append(f"{shown.title}\n{text_table(shown.header, shown.rows, shown.columns)}\n{shown.note}")
     return "\n\n".join(parts)
 
 
 def format_markdown(board: Leaderboard) -> str:
     """The table for a README: best bold, second best underlined."""
 
-    def table(header: Sequence[str], cells: Sequence[Sequence[str]], columns: str) -> str:
-        rows = [[_dressed(cell, markdown_text, "**{}**", "<u>{}</u>") for cell in row] for row in cells]
-        return markdown_table([markdown_text(name) for name in header], rows, columns)
+    def markdown(table: Table) -> str:
+        return markdown_table(*_dressed(table, markdown_text, "**{}**", "<u>{}</u>"), table.columns)
 
-    first, *others = (markdown_text(note) for note in notes(board))
-    parts = [
-        f"## {markdown_text(board.dataset)}",
-        markdown_text(protocol_sentence(board)),
-        table(*quality_cells(board), _quality_columns(board)),
-        *map(markdown_text, failure_lines(board)),
-    ]
-    parts += [table(*statistics_cells(board), _STATISTICS)] if board.n_resamples else []
-    parts += [table(*cost_cells(board), _COST), first.replace(MARKS, "**Best**, <u>second best</u>"), *others]
+    quality, *others = map(markdown, tables(board))
+    about_marks, *lines = map(markdown_text, notes(board))
+    parts = [f"## {markdown_text(board.dataset)}", markdown_text(protocol_sentence(board)), quality]
+    parts += [*map(markdown_text, failure_lines(board)), *others]
+    parts += [about_marks.replace(MARKS, "**Best**, <u>second best</u>"), *lines]
     if board.published:
-        shown = board.published
-        parts += [f"### {shown.title}", shown.note, table(shown.header, shown.cells, _PUBLISHED)]
+        parts += [f"### {board.published.title}", board.published.note, markdown(board.published)]
     return "\n\n".join(parts) + "\n"
 
 
 def format_latex(board: Leaderboard) -> str:
     """The table for a paper, with booktabs: best bold, second best underlined."""
 
-    def table(header: Sequence[str], cells: Sequence[Sequence[str]], columns: str, heading: str = "") -> str:
-        rows = [[_dressed(cell, latex_text, r"\textbf{{{}}}", r"\underline{{{}}}") for cell in row] for row in cells]
-        return latex_table([latex_text(name) for name in header], rows, columns, latex_text(heading))
+    def latex(table: Table, heading: str = "") -> str:
+        dressed = _dressed(table, latex_text, r"\textbf{{{}}}", r"\underline{{{}}}")
+        return latex_table(*dressed, table.columns, latex_text(heading))
 
-    parts = [f"% {board.dataset}: {describe(board)}", table(*quality_cells(board), _quality_columns(board))]
+    parts = [f"% {board.dataset}: {describe(board)}", latex(tables(board)[0])]
     if board.published:  # its title travels with it, wherever it is pasted
-        shown = board.published
-        parts += ["", f"% {shown.note}", table(shown.header, shown.cells, _PUBLISHED, shown.title)]
+        parts += ["", f"% {board.published.note}", latex(board.published, board.published.title)]
     return "\n".join(parts) + "\n"
 
 
-def _dressed(cell: str, escaped: Callable[[str], str], best: str, second: str) -> str:
-    """A cell with its text escaped, and its mark as a format (``{}`` stands for the text)."""
-    for mark, form in ((" *", best), (" +", second)):
-        if cell.endswith(mark):
-            return form.format(escaped(cell.removesuffix(mark)))
-    return escaped(cell)
+def _dressed(table: Table, escaped: Callable[[str], str], best: str, second: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows with their text escaped, and marks as formats (``{}`` stands for the text)."""
+
+    def cell(text: str) -> str:
+        for mark, form in ((" *", best), (" +", second)):
+            if text.endswith(mark):
+                return form.format(escaped(text.removesuffix(mark)))
+        return escaped(text)
+
+    return list(map(escaped, table.header)), [list(map(cell, row)) for row in table.rows]
 
 
 def as_records(board: Leaderboard) -> list[dict]:
@@ -122,25 +109,15 @@ def as_records(board: Leaderboard) -> list[dict]:
 
 def as_json(boards: Sequence[Leaderboard]) -> str:
     """Tables with every run behind them: metrics, seed, versions and hardware."""
-    tables = []
+    stored = []
     for board in boards:
         rows = as_records(board)
         for record, row in zip(rows, board.rows, strict=True):
             record["results"] = [
-                {
-                    "seed": run.result.get("seed"),
-                    "test": run.result["test_result"],
-                    "valid": run.result.get("best_valid_result"),
-                    "id_level_test": run.result.get("id_level_test_result"),
-                    "seconds": run.result["seconds"],
-                    "environment": run.result.get("environment"),
-                    "commit": run.result.get("commit"),
-                    "dirty": run.result.get("dirty"),
-                    "folder": str(run.folder),
-                }
+                {**{name: run.result.get(key) for name, key in _OF_A_RUN.items()}, "folder": str(run.folder)}
                 for run in row.runs
             ]
-        tables.append(
+        stored.append(
             {
                 "dataset": board.dataset,
                 "data_checksum": board.checksum,
@@ -154,4 +131,4 @@ def as_json(boards: Sequence[Leaderboard]) -> str:
                 "failures": [{"model": label, "reason": reason} for label, reason in board.failures],
             }
         )
-    return json.dumps({"tables": tables}, indent=1)
+    return json.dumps({"tables": stored}, indent=1)

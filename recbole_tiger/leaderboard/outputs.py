@@ -24,12 +24,8 @@ def report(
 ) -> str:
     """Write the tables of some runs; returns all of them as text, and where the files are.
 
-    Args:
-        failures: (row, reason) of runs that have no result.
-        published: with the paper's numbers beside the tables of its datasets.
-
-    Raises:
-        ConfigError: if there is no run.
+    `failures` are (row, reason) of runs without a result; `published` puts the paper's numbers beside the tables of its
+    datasets. A `ConfigError` if there is no run.
     """
     if not runs:
         raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))

@@ -11,15 +11,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from recbole_tiger.leaderboard.cells import (
-    cost_cells,
-    describe,
-    failure_lines,
-    notes,
-    protocol_sentence,
-    quality_cells,
-    statistics_cells,
-)
+from recbole_tiger.leaderboard.cells import describe, failure_lines, notes, protocol_sentence, tables
 from recbole_tiger.leaderboard.table import BoardRow, Leaderboard
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import HEIGHT, bars, color, label, style, wrapped
@@ -52,16 +44,12 @@ def _protocol(board: Leaderboard) -> str:
 
 def _section(board: Leaderboard, several: bool) -> pages.Section:
     drawn = board.rows[:DRAWN_ROWS]
-    parts: list[pages.Figure | pages.Table] = [pages.Table(*quality_cells(board), title="Test metrics")]
-    if board.published:
-        shown = board.published
-        parts.append(pages.Table(shown.header, shown.cells, title=shown.title, note=shown.note))
+    quality, *others = tables(board)
+    parts: list[pages.Figure | pages.Table] = [quality, *([board.published] if board.published else [])]
     parts.append(_bars(board, drawn))
     if any(row.is_trained() for row in drawn):
         parts += [_cost(board, drawn), _curves(board, drawn)]
-    if board.n_resamples:
-        parts.append(pages.Table(*statistics_cells(board), title=f"Intervals and tests on {board.main}"))
-    parts += [pages.Table(*cost_cells(board), title="Cost and origin"), _environments(board)]
+    parts += [*others, _environments(board)]
     title = f"{board.dataset}, {_protocol(board)}" if several else board.dataset
     return pages.Section(title, [protocol_sentence(board), *notes(board), *failure_lines(board)], parts)
 

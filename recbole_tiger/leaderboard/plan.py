@@ -83,11 +83,7 @@ def is_leaderboard(settings: Mapping) -> bool:
 
 
 def parse_rows(text: str | Sequence[str]) -> list[RowName]:
-    """Rows of a ``--model`` argument.
-
-    Raises:
-        ConfigError: for something that is not ``NAME`` or ``NAME[key=value,...]``, or a row given twice.
-    """
+    """Rows of a ``--model`` argument; a `ConfigError` unless each is ``NAME`` or ``NAME[key=value,...]``, and once."""
     rows: list[RowName] = []
     for part in _split(text) if isinstance(text, str) else map(str, text):
         found = re.fullmatch(r"(\w+)(?:\[(.*)\])?", part.strip())
@@ -132,12 +128,9 @@ def make_plan(
     settings: Mapping | None = None,
     folder: str | Path | None = None,
 ) -> Plan:
-    """Every run of a leaderboard, with its settings checked; nothing runs yet.
+    """Every run of a leaderboard, with its settings checked; nothing runs yet. A `ConfigError` for what cannot work.
 
     Precedence of settings: brackets > ``settings`` > a row's or model's block in the files > the files > what we ship.
-
-    Raises:
-        ConfigError: for an unknown model or key, a seed that is not a whole number, or a protocol setting for one row.
     """
     names = parse_rows(model)
     settings = dict(settings or {})

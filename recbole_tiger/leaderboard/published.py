@@ -7,9 +7,9 @@ They never stand in a column with measured ones, and nothing is computed from th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.report.tables import Table
 
 METRICS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
 _DATASETS = ("amazon-beauty", "amazon-sports-outdoors", "amazon-toys-games")
@@ -53,41 +53,22 @@ def _read_table(printed: str) -> dict[str, tuple[tuple[str, tuple[float, ...], s
 TABLE_1 = _read_table(_PRINTED)
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published table, as text.
-
-    Attributes:
-        title: what it is.
-        note: how it was measured, and by whom.
-        header, cells: a row for each model; the last column says where its numbers come from.
-    """
-
-    title: str
-    note: str
-    header: list[str]
-    cells: list[list[str]]
-
-
-def published_table(dataset: str) -> Published | None:
-    """The paper's Table 1 for a dataset; None where the paper has no numbers for it."""
+def published_table(dataset: str) -> Table | None:
+    """The paper's Table 1 for a dataset, with the source of each row; None where the paper has no numbers for it."""
     rows = TABLE_1.get(dataset)
     if rows is None:
         return None
-    return Published(
+    return Table(
+        header=["model", *METRICS, "source"],
+        rows=[[model, *(f"{value:.4f}" for value in values), source] for model, values, source in rows],
         title=f"Published, not measured here: Table 1 of TIGER's paper, {dataset}",
         note=NOTE,
-        header=["model", *METRICS, "source"],
-        cells=[[model, *(f"{value:.4f}" for value in values), source] for model, values, source in rows],
+        columns="lrrrrl",
     )
 
 
 def check_published(wanted: object, datasets: Iterable[str]) -> bool:
-    """Whether published numbers are to be shown.
-
-    Raises:
-        ConfigError: for something other than True and False, or for datasets of which the paper has none.
-    """
+    """Whether published numbers are to be shown; a `ConfigError` for datasets of which the paper has none."""
     if not isinstance(wanted, bool):
         raise ConfigError(f"published={wanted!r} is not possible; choose True or False")
     datasets = list(datasets)

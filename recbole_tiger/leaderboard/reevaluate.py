@@ -47,10 +47,8 @@ def reevaluate_runs(
         machine: keys of :data:`OF_THE_MACHINE`.
 
     Returns:
-        the results, and (run, reason) of those that could not be evaluated.
-
-    Raises:
-        ConfigError: for a folder of results under other settings.
+        the results, and (run, reason) of those that could not be evaluated; a `ConfigError` for a folder of results
+        under other settings.
     """
     found, failures = [], []
     has_datasets = len({run.result["dataset"] for run in stored}) > 1
@@ -79,18 +77,13 @@ def reevaluate_runs(
 def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mapping | None = None) -> RunResult:
     """One finished run's best checkpoint under other settings; writes a run folder without checkpoints.
 
-    Args:
-        changes: keys of :data:`OF_EVALUATION`.
-        machine: keys of :data:`OF_THE_MACHINE`.
-
     Returns:
         the result of `stored` with the metrics, ranks and times of this evaluation; what comes from training (its
         curve, its ``best_valid_score``, its commit) stays. ``evaluated_again`` says what was changed, from what, of
         which run, and the commit that evaluated.
 
     Raises:
-        ConfigError: for settings that cannot work, or other data than the run's.
-        CheckpointError: if there is no checkpoint, or a damaged one.
+        ConfigError, CheckpointError: for settings that cannot work, other data than the run's, and no checkpoint.
     """
     before, model = stored.result, stored.result["model"]
     changed = {**(machine or {}), **changes, "run_dir": str(folder), "resume": None}

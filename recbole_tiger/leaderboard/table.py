@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
-from recbole_tiger.leaderboard.published import Published, published_table
+from recbole_tiger.leaderboard.published import published_table
 from recbole_tiger.models import POP, model_spec
+from recbole_tiger.report.tables import Table
 from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.schema import keys_with
 
@@ -53,11 +54,7 @@ class StoredRun:
 
 
 def read_run(folder: Path) -> StoredRun | None:
-    """A run from its folder; None if it is not finished, or is a run without test metrics.
-
-    Raises:
-        ValueError: for a damaged file, naming it.
-    """
+    """A run from its folder; None if it is not finished or has no test metrics. A `ValueError` names a damaged file."""
     path, about = folder / "result.json", {}
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -78,11 +75,7 @@ def read_run(folder: Path) -> StoredRun | None:
 
 
 def read_runs(root: str | Path) -> list[StoredRun]:
-    """All finished runs below a folder.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """All finished runs below a folder; a `ValueError` if there is none."""
     found = [read_run(path.parent) for path in sorted(Path(root).rglob("result.json"))]
     runs = [run for run in found if run is not None]
     if not runs:
@@ -120,10 +113,6 @@ class BoardRow:
         """The seeds of the runs as text, "none" for a model without training."""
         seeds = [run.seed for run in self.runs]
         return ",".join(str(seed) for seed in seeds if seed is not None) if self.is_trained() else "none"
-
-    def is_leaking(self) -> bool:
-        """Whether the input of the model says something of the test items (P5 with consecutive numbers)."""
-        return _is_leaking(self.first)
 
     def is_trained(self) -> bool:
         """Whether the seed and the number of epochs change anything."""
@@ -170,7 +159,7 @@ class Leaderboard:
     failures: tuple[tuple[str, str], ...] = ()
     n_resamples: int = 0
     n_users: int | None = None
-    published: Published | None = None
+    published: Table | None = None
 
 
 def protocol_of(result: Mapping) -> dict:
@@ -237,14 +226,15 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     )
 
 
-def _is_leaking(result: Mapping) -> bool:
+def is_leaking(result: Mapping) -> bool:
+    """Whether the input of a run's model says something of the test items (P5 with consecutive numbers)."""
     return str(result.get("recipe")).endswith("_leaking")
 
 
 def _labels(by_row: Mapping[str, Mapping]) -> list[str]:
     """A label for each row; those of rows with equal labels get the settings in which they differ."""
     runs = [next(iter(seeded.values())) for seeded in by_row.values()]
-    labels = [run.label + (" (leaking)" if _is_leaking(run.result) else "") for run in runs]
+    labels = [run.label + (" (leaking)" if is_leaking(run.result) else "") for run in runs]
     for label in {label for label in labels if labels.count(label) > 1}:
         same = [index for index, other in enumerate(labels) if other == label]
         settings = [{k: v for k, v in runs[index].result["config"].items() if k not in PLACE_KEYS} for index in same]
@@ -295,8 +285,6 @@ def _with_gain(rows: list[BoardRow], main: str) -> list[BoardRow]:
     """Rows, best first, with their gain over the best other one."""
     if len(rows) < 2:
         return rows
-    others = [rows[1].mean[main] if index == 0 else rows[0].mean[main] for index in range(len(rows))]
-    return [
-        replace(row, gain=row.mean[main] / other - 1 if other else None)
-        for row, other in zip(rows, others, strict=True)
-    ]
+    best, second = rows[0].mean[main], rows[1].mean[main]
+    others = [second, *[best] * (len(rows) - 1)]
+    return [replace(row, gain=row.mean[main] / o - 1 if o else None) for row, o in zip(rows, others, strict=True)]

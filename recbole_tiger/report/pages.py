@@ -7,7 +7,6 @@ on a desk and on a phone. The pages' HTML, CSS and scripts are in ``templates/``
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from recbole_tiger.report.figures import FONT, HEIGHT
+from recbole_tiger.report.tables import Table
 
 _TEMPLATES = Environment(
     loader=PackageLoader("recbole_tiger.report"),
@@ -27,7 +27,6 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(?:[eE][-+]?\d+)?\s?%?|[-–—]|")
 
 
 @dataclass(frozen=True)
@@ -70,31 +69,6 @@ class Figure:
                 config={"responsive": True, "displayModeBar": False},
             )
         )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; numbers are aligned right.
-
-    Attributes:
-        header: column names.
-        rows: cells, already formatted where it matters.
-        title: one line above it.
-        note: smaller, below the title.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    title: str = ""
-    note: str = ""
-
-    @property
-    def numeric(self) -> list[bool]:
-        """For each column whether all of it is numbers; never the first, which holds names."""
-        return [
-            column > 0 and all(_NUMBER.fullmatch(str(row[column]).strip()) for row in self.rows)
-            for column in range(len(self.header))
-        ]
 
 
 @dataclass(frozen=True)
@@ -144,12 +118,6 @@ def page(
 
 
 def document(title: str, body: str, *, style: str = "") -> str:
-    """An HTML file in the style of all pages.
-
-    Args:
-        title: of the page, as text.
-        body: HTML.
-        style: CSS after that of all pages.
-    """
+    """An HTML file in the style of all pages: a title as text, a body as HTML, and CSS after that of all pages."""
     template = _TEMPLATES.get_template("document.html.j2")
     return template.render(font=FONT, title=title, body=Markup(body), style=Markup(style))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from recbole_tiger.datasets.paper_counts import table2_text
+from recbole_tiger.report.tables import text_table
 from recbole_tiger.settings.split import describe_split
 
 
@@ -22,11 +23,7 @@ def report(result: dict) -> str:
         [stage + (" (from cache)" if stage in result["cached"] else ""), f"{seconds:.1f}"]
         for stage, seconds in result["seconds"].items()
     ]
-    parts.append(
-        tabulate(
-            stages, headers=["stage", "seconds"], tablefmt="simple", disable_numparse=True, colalign=("left", "right")
-        )
-    )
+    parts.append(text_table(["stage", "seconds"], stages, "lr"))
     parts.append(tabulate([[name, path] for name, path in result["files"].items()], headers=["file", "where"]))
     return "\n\n".join(parts)
 
@@ -53,25 +50,16 @@ def _metrics_table(result: dict) -> str:
         f"full ranking, seen items {seen}, "
         f"{result['parameters']:,} parameters, seed {result['config']['seed']}, data {result['data_checksum']}"
     )
-    return heading + "\n" + tabulate(rows, headers=["model", "split", *names], disable_numparse=True)
+    return heading + "\n" + text_table(["model", "split", *names], rows)
 
 
 def _semantic_id_table(report: dict) -> str:
     rows = [
-        [
-            number,
-            level["size"],
-            level["used"],
-            f"{100 * level['usage']:.1f}%",
-            f"{level['perplexity']:.1f}",
-            prefixes,
-        ]
+        [number, level["size"], level["used"], f"{level['usage']:.1%}", f"{level['perplexity']:.1f}", prefixes]
         for number, (level, prefixes) in enumerate(zip(report["levels"], report["distinct_prefixes"], strict=True), 1)
     ]
-    table = tabulate(
-        rows, headers=["level", "codebook", "used", "usage", "perplexity", "distinct prefixes"], disable_numparse=True
-    )
+    table = text_table(["level", "codebook", "used", "usage", "perplexity", "distinct prefixes"], rows)
     return (
         f"Semantic IDs of {report['n_items']:,} items: {report['items_in_collisions']:,} items share an ID with "
-        f"another ({report['collision_groups']:,} groups, the largest of {report['largest_group']})\n" + table
+        f"another ({report['collision_groups']:,} groups, the largest of {report['largest_group']})\n{table}"
     )

@@ -14,15 +14,12 @@ from recbole_tiger.analysis.id_report import IDReport
 
 #: Group sizes that share a bar in the histogram of collisions: up to and including each.
 _BINS = (2, 3, 4, 5, 10, 20, 40)
+#: Prefixes of each set that the text shows items of.
+_EXAMPLES = 3
 
 
-def format_report(report: IDReport, *, n_examples: int = 3) -> str:
-    """The report as tables of plain text.
-
-    Args:
-        report: from `id_report`.
-        n_examples: prefixes of each set to show items of.
-    """
+def format_report(report: IDReport) -> str:
+    """The report as tables of plain text, with items of some prefixes of each set."""
     histogram = [
         {
             "IDs": name,
@@ -37,11 +34,11 @@ def format_report(report: IDReport, *, n_examples: int = 3) -> str:
         "IDs shared by\n" + _table(histogram),
     ]
     for name, ids in report.sets.items():
-        if ids.examples and n_examples:
+        if ids.examples:
             lines = [
                 f"  {prefix_text(example.prefix)} ({example.size} items)\n"
                 + "\n".join(f"    {short(title, 90)}" for title in example.titles[:3])
-                for example in ids.examples[:n_examples]
+                for example in ids.examples[:_EXAMPLES]
             ]
             parts.append(f"Items of some prefixes, {name}\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tabulate import LATEX_ESCAPE_RULES, tabulate
@@ -18,14 +20,42 @@ _SIDES = {"l": "left", "r": "right"}
 _LATEX = str.maketrans({**LATEX_ESCAPE_RULES, "|": r"\textbar{}", "±": r"$\pm$"})
 #: What a spreadsheet takes for the beginning of a formula.
 _FORMULA = tuple("=+-@\t\r")
+_NUMBER = re.compile(r"[-+−]?[\d,]*\.?\d+(?:[eE][-+]?\d+)?\s?%?|[-–—]|")
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+@dataclass(frozen=True)
+class Table:
+    """A table with what stands above it; a page aligns its numbers right, a text by `columns`.
+
+    Attributes:
+        header: column names.
+        rows: cells, already formatted where it matters.
+        title: one line above it.
+        note: smaller, below the title.
+        columns: a letter for each column; "" for left everywhere.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    title: str = ""
+    note: str = ""
+    columns: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column whether all of it is numbers; never the first, which holds names."""
+        return [
+            column > 0 and all(_NUMBER.fullmatch(str(row[column]).strip()) for row in self.rows)
+            for column in range(len(self.header))
+        ]
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]], columns: str = "") -> str:
     """A table for a terminal."""
     return _table(header, rows, columns, "simple")
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str = "") -> str:
     """A table of cells that are Markdown, made with :func:`markdown_text`."""
     return _table(header, rows, columns, "pipe")
 
@@ -45,8 +75,8 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: s
     return table
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str, form: str) -> str:
-    align = [_SIDES[column] for column in columns]
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], columns: str, form: str) -> str:
+    align = [_SIDES[column] for column in columns or "l" * len(header)]
     return tabulate(rows, headers=header, tablefmt=form, colalign=align, disable_numparse=True)
 
 

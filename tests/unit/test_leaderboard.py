@@ -12,7 +12,7 @@ from stored_runs import METRICS, store
 from recbole_tiger.commands import leaderboard
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.leaderboard.cells import cost_cells, marks
+from recbole_tiger.leaderboard.cells import cost_table, marks
 from recbole_tiger.leaderboard.formats import format_latex, format_markdown, format_text
 from recbole_tiger.leaderboard.outputs import report, write_outputs
 from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows
@@ -333,8 +333,8 @@ def test_a_leaking_row_is_named_so_wherever_it_stands(tmp_path):
 
 def test_training_and_validation_have_times_of_their_own(runs):
     [board] = make_leaderboards(read_runs(runs))
-    header, cells = cost_cells(board)
-    times = [cells[0][header.index(name)] for name in ("training s", "validation s", "test s")]
+    table = cost_table(board)
+    times = [table.rows[0][table.header.index(name)] for name in ("training s", "validation s", "test s")]
     assert times == ["10.0", "2.0", "0.50"]
 
 
