@@ -75,10 +75,8 @@ class ColdStartSettings:
     prefix_lengths: Sequence[int] = ()
 
     def checked(self, config) -> ColdStartSettings:
-        """These settings with those of the run filled in, checked before anything is trained.
-
-        Raises:
-            ConfigError: for a run whose items cannot become unseen, and for lists and prefixes that it cannot have.
+        """These settings with those of the run filled in, checked before anything is trained; a `ConfigError` for a run
+        whose items cannot become unseen, and for lists and prefixes that it cannot have.
         """
         if config["eval_args"]["split"] != LEAVE_ONE_OUT:
             raise ConfigError(
@@ -121,13 +119,8 @@ class ColdStart:
 
 
 def cold_start(config, settings: ColdStartSettings, folder: Path) -> ColdStart:
-    """Train a run for every share and seed without the unseen items, and evaluate it.
-
-    Args:
-        config: settings of the runs.
-        settings: as :meth:`ColdStartSettings.checked` gives them.
-        folder: of the data and the runs.
-    """
+    """Train a run for every share and seed without the unseen items in a folder, and evaluate it; `settings` as
+    :meth:`ColdStartSettings.checked` gives them."""
     points = {(k, settings.epsilon) for k in settings.k} | {(settings.epsilon_k, eps) for eps in settings.epsilons}
     runs = []
     for share in settings.shares:

@@ -50,12 +50,8 @@ def write_cold_data(config, share: float, seed: int, folder: Path) -> ColdData:
 
     Args:
         config: settings of a run on the whole dataset.
-        share: of the distinct test targets.
+        share: of the distinct test targets; a `ConfigError` if that is none.
         seed: of the draw, and of the run.
-        folder: of the data and the run.
-
-    Raises:
-        ConfigError: if there are too few test items for the share, or item embeddings come without ids.
     """
     if config["content_encoder"] == "precomputed" and str(config["content_file"]).endswith(".npy"):
         raise ConfigError(

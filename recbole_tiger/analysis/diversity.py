@@ -64,11 +64,8 @@ class Diversity:
 
 
 def diversity(trained: TrainedRun, settings: DiversitySettings) -> Diversity:
-    """Make the lists of beam search and of every temperature, and measure them.
-
-    Raises:
-        ConfigError: for levels or lists that the run does not have, and for items without categories.
-    """
+    """Make the lists of beam search and of every temperature, and measure them; a `ConfigError` for levels or lists
+    that the run does not have, and for items without categories."""
     ks, levels, trie = settings.k, settings.levels, trained.model.trie
     if max(levels) > trie.depth:
         raise ConfigError(f"levels={levels}: an ID of this run has {trie.depth} codewords")
@@ -142,10 +139,7 @@ def categories(trained: TrainedRun, column: str | None, depth: int) -> tuple[lis
 
     The root of a tree that nearly all items share says nothing and is left out; the next `depth` names together are the
     category, as in the paper's "Hair Styling Products" and "Makeup Nails". Without such a root (genres, say) it is the
-    first name, the most general one.
-
-    Raises:
-        ConfigError: if the items have no categories.
+    first name, the most general one. A `ConfigError` if the items have no categories.
     """
     config = trained.config
     column = column or config["item_feature"]
@@ -174,13 +168,9 @@ def category_codes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
 
 
 def entropy_at_k(codes: np.ndarray) -> np.ndarray:
-    """Entropy in nats of the distribution of categories in each row (paper, 4.4.2).
+    """[n] entropies in nats of the categories in each row (paper, 4.4.2); 0 for a row without any.
 
-    Args:
-        codes: int [n, K] categories, -1 for an item without one, which does not count.
-
-    Returns:
-        [n]; 0 for a row without categories.
+    `codes` are int [n, K], -1 for an item without a category, which does not count.
     """
     codes = np.sort(codes, axis=1)
     n, k = codes.shape
@@ -195,11 +185,8 @@ def entropy_at_k(codes: np.ndarray) -> np.ndarray:
 
 
 def offered_categories(codes: np.ndarray, known: list[str], trained: TrainedRun, items: torch.Tensor) -> dict:
-    """Table 4's view: for the most frequent categories of the targets, what the users with such a target are offered.
-
-    Returns:
-        by target category the most common categories of the lists [n, K], each with its share of all items offered.
-    """
+    """Table 4's view: by the most frequent categories of the targets, the most common categories of the lists [n, K] of
+    users with such a target, each with its share of all items offered."""
     target = codes[trained.test.targets.cpu().numpy()]
     frequent = Counter(target[target >= 0].tolist()).most_common(SHOWN_CATEGORIES)
     view = {}

@@ -96,22 +96,21 @@ class Categories:
         return found
 
     def leaf_names(self, rows: np.ndarray) -> list[str]:
-        """The leaf category of these rows of the catalogue, "" for none."""
+        """The leaf category of these items, "" for none."""
         return [self.names["leaf"][label] if label >= 0 else "" for label in self.labels["leaf"][rows]]
 
     def agreement(
-        self, rows: np.ndarray, groups: list[np.ndarray], n_shuffles: int, rng: np.random.Generator
+        self, groups: list[np.ndarray], n_shuffles: int, rng: np.random.Generator
     ) -> dict[str, list[Agreement]] | None:
         """Agreement with the prefixes of each depth, for "leaf" and "top"; None if no item has a category."""
         from sklearn.metrics import normalized_mutual_info_score  # slow to import
 
         result: dict[str, list[Agreement]] = {}
         for kind in ("leaf", "top"):
-            labels = self.labels[kind][rows]
-            known = labels >= 0
+            known = self.labels[kind] >= 0
             if not known.any():
                 return None
-            labels = labels[known]
+            labels = self.labels[kind][known]
             shuffles = [rng.permutation(labels) for _ in range(n_shuffles)]
             result[kind] = [
                 Agreement(
@@ -125,24 +124,24 @@ class Categories:
             ]
         return result
 
-    def figure_4a(self, rows: np.ndarray, codes: np.ndarray) -> CrossTable | None:
+    def figure_4a(self, codes: np.ndarray) -> CrossTable | None:
         """Items by top category and first codeword."""
-        return self._cross_table("top", rows, codes[:, 0])
+        return self._cross_table(self.names["top"], self.labels["top"], codes[:, 0])
 
-    def figure_4b(self, rows: np.ndarray, codes: np.ndarray, first_codewords: int = 4) -> list[FirstCodeword]:
+    def figure_4b(self, codes: np.ndarray, first_codewords: int = 4) -> list[FirstCodeword]:
         """Items by finer category and second codeword, within each of the most frequent first codewords."""
         if codes.shape[1] < 2:
             return []
         parts = []
         for codeword in most_frequent(codes[:, 0], first_codewords):
             inside = codes[:, 0] == codeword
-            table = self._cross_table("fine", rows[inside], codes[inside, 1])
+            table = self._cross_table(self.names["fine"], self.labels["fine"][inside], codes[inside, 1])
             if table is not None:
                 parts.append(FirstCodeword(first=int(codeword), size=int(inside.sum()), **vars(table)))
         return parts
 
-    def _cross_table(self, kind: str, rows: np.ndarray, codewords: np.ndarray) -> CrossTable | None:
-        labels = self.labels[kind][rows]
+    @staticmethod
+    def _cross_table(names: list[str], labels: np.ndarray, codewords: np.ndarray) -> CrossTable | None:
         known = labels >= 0
         if not known.any():
             return None
@@ -150,7 +149,7 @@ class Categories:
         kept = most_frequent(labels, MAX_CATEGORIES)
         kept = kept[np.bincount(labels)[kept] >= MIN_SHARE * len(labels)]
         words = most_frequent(codewords, MAX_CODEWORDS)
-        column = np.full(len(self.names[kind]), len(kept))
+        column = np.full(len(names), len(kept))
         column[kept] = np.arange(len(kept))
         per_word = np.zeros((int(codewords.max()) + 1, len(kept) + 1), dtype=np.int64)  # items of all codewords
         np.add.at(per_word, (codewords, column[labels]), 1)
@@ -165,7 +164,7 @@ class Categories:
         n_columns = len(kept) + bool(counts[:, -1].any())  # "(others)" only where there are such
         n_rows = len(words) + bool(rest.any())
         return CrossTable(
-            categories=[*[self.names[kind][label] for label in kept], "(others)"][:n_columns],
+            categories=[*[names[label] for label in kept], "(others)"][:n_columns],
             codewords=[*words[order].tolist(), None][:n_rows],
             counts=counts[:n_rows, :n_columns].tolist(),
             majority=majority[:n_columns, :n_columns].tolist(),

@@ -105,13 +105,8 @@ def reconstruction_errors(
 ) -> list[float] | None:
     """Share of the variance left after 0, 1, …, id_length levels: squared error over squared distance to the mean.
 
-    Args:
-        codes: [n, id_length].
-        reconstruct, target: as in :class:`recbole_tiger.analysis.id_report.IDSet`.
-        block: rows at a time.
-
-    Returns:
-        id_length + 1 numbers, the first is 1; None where codes stand for nothing or all items are alike.
+    Codes [n, id_length], `reconstruct` and `target` as in :class:`recbole_tiger.analysis.id_report.IDSet`, `block` rows
+    at a time. None where codes stand for nothing or all items are alike.
     """
     if reconstruct is None or target is None:
         return None
@@ -133,13 +128,9 @@ def _squares(x: np.ndarray) -> float:
 
 
 def nearest_neighbors(embeddings: np.ndarray, k: int, max_queries: int, rng: np.random.Generator) -> Neighbors:
-    """The k nearest others of each item by cosine, exactly.
+    """The k nearest others (at most N - 1) of each item by cosine, exactly, from embeddings [N, dim].
 
-    Args:
-        embeddings: [N, dim].
-        k: at most N - 1.
-        max_queries: items to look up; drawn at random if there are more.
-        rng: draws them.
+    At most `max_queries` items are looked up, drawn at random if there are more.
     """
     vectors = np.asarray(embeddings, dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -156,24 +147,13 @@ def nearest_neighbors(embeddings: np.ndarray, k: int, max_queries: int, rng: np.
     return Neighbors(queries, found)
 
 
-def neighbors_kept(rows: np.ndarray, groups: list[np.ndarray], n: int, nearest: Neighbors) -> list[NeighborsKept]:
-    """Per depth the share of neighbours that have the item's prefix, and what shuffled IDs would give on average.
-
-    Args:
-        rows: [m], catalogue rows of the ID set; pairs with an item outside it do not count.
-        groups: from `prefix_groups`, each [m].
-        n: items in the catalogue.
-        nearest: from `nearest_neighbors`.
-    """
-    position = np.full(n, -1)
-    position[rows] = np.arange(len(rows))
-    first, second = np.broadcast_arrays(position[nearest.queries][:, None], position[nearest.neighbors])
-    both = (first >= 0) & (second >= 0)
-    first, second = first[both], second[both]
+def neighbors_kept(groups: list[np.ndarray], nearest: Neighbors) -> list[NeighborsKept]:
+    """Per depth the share of neighbours that have the item's prefix, and what shuffled IDs would give on average;
+    `groups` from `prefix_groups`."""
     kept = []
     for depth, group in enumerate(groups, start=1):
         sizes = np.bincount(group).astype(np.float64)
+        share = float((group[nearest.queries][:, None] == group[nearest.neighbors]).mean())
         pairs = len(group) * (len(group) - 1)
-        share = float((group[first] == group[second]).mean()) if len(first) else 0.0
-        kept.append(NeighborsKept(depth, share, float((sizes * (sizes - 1)).sum() / pairs) if pairs else 0.0))
+        kept.append(NeighborsKept(depth, share, float((sizes * (sizes - 1)).sum() / pairs)))
     return kept

@@ -13,21 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from recbole_tiger.analysis import id_metrics
 from recbole_tiger.analysis.id_categories import Agreement, Categories, CrossTable, FirstCodeword, most_frequent
-from recbole_tiger.analysis.id_metrics import (
-    Collisions,
-    LevelUsage,
-    Neighbors,
-    NeighborsKept,
-    Prefixes,
-    collisions,
-    level_usage,
-    nearest_neighbors,
-    neighbors_kept,
-    prefix_groups,
-    prefixes,
-    reconstruction_errors,
-)
 
 
 @dataclass(frozen=True)
@@ -37,7 +24,6 @@ class IDSet:
     Attributes:
         codes: whole numbers [n, id_length], learned codewords without the collision token.
         codebook_sizes: codewords per level; None: the largest code of each level plus one.
-        rows: [n], which rows of the catalogue these are; None: all, in order.
         reconstruct: (codes [b, id_length], depth) -> [b, dim], what the first `depth` levels stand for, or None where
             codes stand for nothing (`Quantizer.reconstruct`).
         target: [n, dim], what `reconstruct` approximates, such as standardised embeddings; None: the embeddings.
@@ -45,7 +31,6 @@ class IDSet:
 
     codes: np.ndarray
     codebook_sizes: Sequence[int] | None = None
-    rows: np.ndarray | None = None
     reconstruct: Callable[[np.ndarray, int], np.ndarray | None] | None = None
     target: np.ndarray | None = None
 
@@ -76,12 +61,12 @@ class IDSetReport:
     id_length: int
     codebook_sizes: list[int]
     codebook_sizes_known: bool
-    levels: list[LevelUsage]
-    collisions: Collisions
-    prefixes: list[Prefixes]
+    levels: list[id_metrics.LevelUsage]
+    collisions: id_metrics.Collisions
+    prefixes: list[id_metrics.Prefixes]
     reconstruction: list[float] | None
     categories: dict[str, list[Agreement]] | None
-    neighbors: list[NeighborsKept] | None
+    neighbors: list[id_metrics.NeighborsKept] | None
     examples: list[Example]
     figure_4a: CrossTable | None
     figure_4b: list[FirstCodeword]
@@ -102,12 +87,11 @@ class IDReport:
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """The items of all sets: how many, and what is known of them."""
+    """What is known of the items of all sets."""
 
-    n: int
     titles: Sequence[str] | None
     tree: Categories | None
-    nearest: Neighbors | None
+    nearest: id_metrics.Neighbors | None
 
 
 def id_report(
@@ -148,12 +132,12 @@ def id_report(
     if n_shuffles < 1:
         raise ValueError(f"n_shuffles={n_shuffles} must be at least 1")
     n = _catalogue_size(sets, embeddings, categories, titles)
-    checked = {name: _checked(name, ids, n, embeddings) for name, ids in sets.items()}
+    checked = {name: _checked(name, ids, embeddings) for name, ids in sets.items()}
     rng, nearest = np.random.default_rng(random_state), None
     if embeddings is not None and n > 1 and n_neighbors > 0:
-        nearest = nearest_neighbors(embeddings, min(n_neighbors, n - 1), max_queries, rng)
+        nearest = id_metrics.nearest_neighbors(embeddings, min(n_neighbors, n - 1), max_queries, rng)
     tree = None if categories is None else Categories(categories)
-    catalogue, reports = _Catalogue(n, titles, tree, nearest), {}
+    catalogue, reports = _Catalogue(titles, tree, nearest), {}
     for name, ids in tqdm(checked.items(), desc="ID report", disable=None if progress else True, leave=False):
         known = sets[name].codebook_sizes is not None
         reports[name] = _set_report(ids, known, catalogue, n_shuffles, n_examples, rng)
@@ -166,38 +150,35 @@ def _set_report(
     ids: IDSet, sizes_known: bool, catalogue: _Catalogue, n_shuffles: int, n_examples: int, rng: np.random.Generator
 ) -> IDSetReport:
     """Measure one checked set."""
-    groups, tree, nearest = prefix_groups(ids.codes), catalogue.tree, catalogue.nearest
-    sizes, rows = ids.codebook_sizes, ids.rows
-    assert sizes is not None and rows is not None  # `_checked` fills them in
+    groups, tree, nearest = id_metrics.prefix_groups(ids.codes), catalogue.tree, catalogue.nearest
+    assert ids.codebook_sizes is not None  # `_checked` fills them in
     return IDSetReport(
         n_items=len(ids.codes),
         id_length=ids.codes.shape[1],
-        codebook_sizes=list(sizes),
+        codebook_sizes=list(ids.codebook_sizes),
         codebook_sizes_known=sizes_known,
-        levels=level_usage(ids.codes, sizes),
-        collisions=collisions(groups[-1]),
-        prefixes=prefixes(groups),
-        reconstruction=reconstruction_errors(ids.codes, ids.reconstruct, ids.target),
-        categories=None if tree is None else tree.agreement(rows, groups, n_shuffles, rng),
-        neighbors=None if nearest is None else neighbors_kept(rows, groups, catalogue.n, nearest),
+        levels=id_metrics.level_usage(ids.codes, ids.codebook_sizes),
+        collisions=id_metrics.collisions(groups[-1]),
+        prefixes=id_metrics.prefixes(groups),
+        reconstruction=id_metrics.reconstruction_errors(ids.codes, ids.reconstruct, ids.target),
+        categories=None if tree is None else tree.agreement(groups, n_shuffles, rng),
+        neighbors=None if nearest is None else id_metrics.neighbors_kept(groups, nearest),
         examples=[] if catalogue.titles is None else _examples(ids, groups, catalogue.titles, tree, n_examples),
-        figure_4a=None if tree is None else tree.figure_4a(rows, ids.codes),
-        figure_4b=[] if tree is None else tree.figure_4b(rows, ids.codes),
+        figure_4a=None if tree is None else tree.figure_4a(ids.codes),
+        figure_4b=[] if tree is None else tree.figure_4b(ids.codes),
     )
 
 
 def _catalogue_size(sets: Mapping[str, IDSet], *per_item: Any) -> int:
-    sizes = {len(values) for values in per_item if values is not None}
-    sizes |= {len(ids.codes) for ids in sets.values() if ids.rows is None}
+    sizes = {len(values) for values in (*per_item, *(ids.codes for ids in sets.values())) if values is not None}
     if len(sizes) > 1:
         raise ValueError(
-            f"embeddings, categories, titles and codes are of {sorted(sizes)} items: they must be of the same "
-            "catalogue; give `rows` for an ID set of a part of it"
+            f"embeddings, categories, titles and codes are of {sorted(sizes)} items: they must be of the same catalogue"
         )
-    return sizes.pop() if sizes else 1 + max(int(np.max(ids.rows)) for ids in sets.values() if ids.rows is not None)
+    return sizes.pop()
 
 
-def _checked(name: str, ids: IDSet, n: int, embeddings: np.ndarray | None) -> IDSet:
+def _checked(name: str, ids: IDSet, embeddings: np.ndarray | None) -> IDSet:
     """The set with nothing left open, or a clear error."""
     codes = np.asarray(ids.codes)
     if codes.ndim != 2 or 0 in codes.shape or codes.dtype.kind not in "iu":
@@ -210,29 +191,25 @@ def _checked(name: str, ids: IDSet, n: int, embeddings: np.ndarray | None) -> ID
         raise ValueError(f"ID set {name!r}: {len(sizes)} codebook sizes for {codes.shape[1]} levels")
     if codes.min() < 0 or (codes >= sizes).any():
         raise ValueError(f"ID set {name!r}: codes must lie between 0 and the codebook sizes {sizes.tolist()}")
-    rows = np.arange(n) if ids.rows is None else np.asarray(ids.rows)
-    if rows.shape != (len(codes),) or rows.min() < 0 or rows.max() >= n or len(np.unique(rows)) < len(rows):
-        raise ValueError(f"ID set {name!r}: rows must be {len(codes)} different numbers from 0 to {n - 1}")
     target = ids.target
     if target is None and embeddings is not None and ids.reconstruct is not None:
-        target = np.asarray(embeddings)[rows] if ids.rows is not None else np.asarray(embeddings)
+        target = np.asarray(embeddings)
     if target is not None and (np.ndim(target) != 2 or len(target) != len(codes)):
         raise ValueError(f"ID set {name!r}: the reconstruction target must be [{len(codes)}, dim]")
-    return IDSet(codes, [int(size) for size in sizes], rows, ids.reconstruct, target)
+    return IDSet(codes, [int(size) for size in sizes], ids.reconstruct, target)
 
 
 def _examples(
     ids: IDSet, groups: list[np.ndarray], titles: Sequence[str], tree: Categories | None, count: int
 ) -> list[Example]:
     """Items of the most frequent two-code prefix under each of the most frequent first codewords."""
-    assert ids.rows is not None  # `_checked` fills them in
     depth = min(2, ids.codes.shape[1])
     examples = []
     for codeword in most_frequent(ids.codes[:, 0], count):
         inside = np.flatnonzero(ids.codes[:, 0] == codeword)
         deeper = groups[depth - 1][inside]
         members = inside[deeper == np.bincount(deeper).argmax()]
-        rows = ids.rows[members[np.unique(np.linspace(0, len(members) - 1, 5).astype(int))]]
+        rows = members[np.unique(np.linspace(0, len(members) - 1, 5).astype(int))]
         examples.append(
             Example(
                 prefix=ids.codes[members[0], :depth].tolist(),

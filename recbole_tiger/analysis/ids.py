@@ -39,11 +39,7 @@ class MadeIDs:
 
 
 def make_ids(configs: Sequence) -> MadeIDs:
-    """Make the IDs of every configuration and report on them side by side.
-
-    Args:
-        configs: settings of TIGER runs on one dataset.
-    """
+    """Make the IDs of every configuration (of a TIGER run on one dataset) and report on them side by side."""
     start_logging(configs[0])
     init_seed(configs[0]["seed"], configs[0]["reproducibility"])
     loaded = create_dataset(configs[0])

@@ -188,11 +188,7 @@ def sasrec_contenders(config, n_items: int, k: int, library: str | None, threads
 
 
 def ann_library(wanted: str | None) -> str | None:
-    """The ANN library to use: the one asked for, or the first that is installed; None for neither.
-
-    Raises:
-        ConfigError: for an unknown one.
-    """
+    """The ANN library to use: the one asked for (a `ConfigError` if unknown) or the first, if installed; else None."""
     if wanted is not None and wanted not in ANN_LIBRARIES:
         raise ConfigError(f"ann={wanted!r} is unknown; choose one of {', '.join(ANN_LIBRARIES)}")
     return next((n for n in ([wanted] if wanted else ANN_LIBRARIES) if importlib.util.find_spec(n) is not None), None)

@@ -84,10 +84,7 @@ class TrainedRun:
 def open_run(config, checkpoint: str | None, n_users: int | None = None) -> TrainedRun:
     """Load the run of a checkpoint; without one, train that of the settings first.
 
-    Args:
-        config: settings of the run to train, where there is no checkpoint.
-        checkpoint: ``best.pth`` of a run.
-        n_users: this many test users, drawn with the run's seed; None for all.
+    Of the test users `n_users` are drawn with the run's seed; None for all.
     """
     if checkpoint is None:
         checkpoint = run_config(config)["files"]["checkpoint"]

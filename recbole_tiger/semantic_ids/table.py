@@ -1,6 +1,6 @@
 """Semantic IDs of a catalogue: codes in, a table with one ID per item out.
 
-The table resolves collisions (section 3.1.3 of the paper), finds items by ID or prefix, takes in unseen items, is
+The table resolves collisions (section 3.1.3 of the paper), groups items by prefix, takes in unseen items, is
 saved and loaded, and reports how the codes are used. Row 0 is the padding item, as in RecBole.
 """
 
@@ -51,7 +51,6 @@ class SemanticIDTable:
         self.level_sizes = tuple(int(size) for size in self.level_sizes)
         self.codes.setflags(write=False)
         self.items.setflags(write=False)
-        self._order: NDArray[np.int64] | None = None
 
     @property
     def length(self) -> int:
@@ -237,18 +236,6 @@ class SemanticIDTable:
         """The table that `state_dict` came from."""
         codes, items = state["codes"].numpy().copy(), np.array(state["items"], dtype=np.str_)
         return cls(**{**state, "codes": codes, "items": items})
-
-    def items_of(self, codes: Sequence[int]) -> list[int]:
-        """Internal numbers, ascending, of the items whose ID begins with `codes` (all columns: is `codes`)."""
-        if len(codes) > self.length:
-            raise ValueError(f"an ID has {self.length} codes, got {len(codes)}.")
-        if self._order is None:
-            self._order = 1 + np.lexsort(self.codes[1:].T[::-1])
-        start, stop = 0, self.n_items
-        for level, code in enumerate(codes):
-            column = self.codes[self._order[start:stop], level]
-            start, stop = start + np.searchsorted(column, [code, code + 1]).astype(int)
-        return [int(item) for item in np.sort(self._order[start:stop])]
 
     @property
     def is_unique(self) -> bool:

@@ -180,7 +180,6 @@ def test_none_keeps_collisions():
     table = SemanticIDTable.from_codes(codes, names(3), [2, 3], "none")
     assert table.codes[1:].tolist() == codes.tolist() and table.level_sizes == (2, 3)
     assert not table.is_unique and not table.has_collision_column
-    assert table.items_of((1, 2)) == [1, 2]
 
 
 # ---------------------------------------------------------------------- unseen items
@@ -233,7 +232,7 @@ def test_adding_a_known_item():
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("collision", ["append", "none"])
-def test_items_of_and_prefix_groups(seed, collision):
+def test_prefix_groups(seed, collision):
     rng = np.random.default_rng(seed)
     codes, sizes = catalogue(rng)
     table = SemanticIDTable.from_codes(codes, names(len(codes)), sizes, collision)
@@ -242,10 +241,6 @@ def test_items_of_and_prefix_groups(seed, collision):
         prefixes = [tuple(row[:depth]) for row in table.codes[1:].tolist()]
         order = {prefix: number for number, prefix in enumerate(sorted(set(prefixes)))}
         assert groups.tolist() == [order[prefix] for prefix in prefixes]
-        for prefix in {*prefixes[:5], (0,) * depth, (10**6,) * depth}:
-            assert table.items_of(prefix) == [1 + i for i, other in enumerate(prefixes) if other == prefix]
-    with pytest.raises(ValueError, match="an ID has"):
-        table.items_of([0] * (table.length + 1))
     with pytest.raises(ValueError, match="depth="):
         table.prefix_groups(table.length + 1)
 
@@ -366,7 +361,7 @@ def test_one_item():
         table = SemanticIDTable.from_codes(np.array([[1, 0, 2]]), ["only"], [3, 3, 3], collision)
         report = table.report()
         assert report["largest_group"] == 1 and report["levels"][0]["perplexity"] == 1
-        assert table.is_unique and table.items_of([1]) == [1]
+        assert table.is_unique
 
 
 # ---------------------------------------------------------------------- bad input
