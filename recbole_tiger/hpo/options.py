@@ -44,11 +44,7 @@ class Options:
     resume: bool = _option(False, "continue a sweep: the same command again, with this behind it")
 
     def __post_init__(self):
-        """Read every value in the type of its option.
-
-        Raises:
-            ConfigError: for a value that cannot work, with the key, the value and the way out.
-        """
+        """Read every value in the type of its option; a `ConfigError` for one that cannot work."""
         if str(self.scheduler) in ("pbt", "pb2", "PopulationBasedTraining"):
             raise ConfigError(
                 f"scheduler={self.scheduler} cannot work here: it copies the weights of one trial into another and "

@@ -44,15 +44,10 @@ def write_best(sweep: Sweep) -> Path | None:
 
 
 def evaluate_winner(sweep: Sweep) -> dict | None:
-    """The winner's test metrics: the one time that a sweep reads the test set.
+    """The winner's `number`, `test_result`, `popularity` (of the test set) and `checkpoint`; None without a winner.
 
-    A sweep that is continued after its end does not read it again, unless another trial has won since.
-
-    Returns:
-        `number`, `test_result`, `popularity` (of the test set), `checkpoint`; None without a winner.
-
-    Raises:
-        ConfigError: if the winner's checkpoint is not there.
+    This is the one time that a sweep reads the test set; one that is continued after its end does not read it again,
+    unless another trial has won since. A `ConfigError` if the winner's checkpoint is not there.
     """
     winner = sweep.winner()
     if winner is None:

@@ -31,17 +31,12 @@ _REFUSED = {
 
 
 def plan(space: Space, model: str | None, dataset: str, settings: Mapping[str, Any], options: Options) -> Sweep:
-    """A checked sweep, new or continued; nothing has run yet.
+    """A checked sweep, new or continued; nothing has run yet. A `ConfigError` for anything that cannot work.
 
     Args:
         space: what varies.
         model: None for the space's.
-        dataset: a name.
         settings: fixed settings of the user, which override those of the space.
-        options: how it runs.
-
-    Raises:
-        ConfigError: for anything that cannot work, with the key, the value and the way out.
     """
     model = model or space.model or "TIGER"
     _check_fixed(space, model, settings)
@@ -92,11 +87,8 @@ def _check_varied(space: Space, model: str) -> None:
 def _check_trials(
     space: Space, model: str, dataset: str, settings: Mapping, base: Mapping, samples
 ) -> tuple[str, bool, int]:
-    """Check the settings of every trial that is known by now.
-
-    Returns:
-        the metric of selection, whether more of it is better, and the maximum number of epochs.
-    """
+    """Check the settings of every trial that is known by now; returns the metric of selection, whether more of it is
+    better, and the maximum number of epochs."""
     epochs = 1
     for sample in samples if samples is not None else space.probes():
         chosen = space.settings_of(sample, base)

@@ -31,11 +31,7 @@ _ENVIRONMENT = {
 
 
 def import_ray():
-    """Ray with Tune.
-
-    Raises:
-        ConfigError: if it is not installed, or installed but unable to start.
-    """
+    """Ray with Tune; a `ConfigError` if it is not installed, or installed but unable to start."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -54,15 +50,9 @@ def import_ray():
 
 
 def start(address: str | None, cpus: int | None, dashboard: bool):
-    """Start Ray on this machine, or join a running cluster.
+    """Start Ray on this machine (`address` None), or join a cluster at `auto` or `host:port`.
 
-    Args:
-        address: None starts one here; `auto` or `host:port` joins one.
-        cpus: how many processors a Ray started here may use; None for all.
-        dashboard: open Ray's web page.
-
-    Raises:
-        ConfigError: if the address does not answer.
+    A Ray started here may use this many `cpus`, None for all. A `ConfigError` if the address does not answer.
     """
     ray = import_ray()
     options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
@@ -105,7 +95,6 @@ def run(trainable: Callable, resources: Mapping, callback, max_failures: int, fo
     Args:
         trainable: a function of a trial's configuration.
         resources: of one trial, `cpu` and `gpu`.
-        callback: receives every result.
         max_failures: restarts of a trial whose process or node died.
         folder: for Ray's own files.
         **search: arguments of ``ray.tune.TuneConfig``, which are the same under both versions.
@@ -148,15 +137,8 @@ def make_scheduler(name: str, *, max_epochs: int, grace_period: int, reduction_f
 
 
 def make_optuna(parameters, seed: int):
-    """Ray's Optuna searcher over a flat space; lists of values are searched by their position.
-
-    Args:
-        parameters: of a :class:`recbole_tiger.hpo.space.Space`.
-        seed: of the sampler.
-
-    Raises:
-        ConfigError: if Optuna is not installed.
-    """
+    """Ray's Optuna searcher over the parameters of a :class:`recbole_tiger.hpo.space.Space`, lists by their positions;
+    a `ConfigError` if Optuna is not installed."""
     try:
         import optuna
         from ray.tune.search.optuna import OptunaSearch

@@ -35,8 +35,7 @@ class Findings:
 
     Attributes:
         title, heading: what was run, and in a sentence how it went.
-        keys: the varied settings.
-        metric, bigger: of selection, and whether more of it is better.
+        keys, metric, bigger: the varied settings, the metric of selection, and whether more of it is better.
         rows: column -> value of each trial that is over, the best first: `trial`, the varied settings, the metrics of
             the best validation, `best epoch`, `epochs`, `status`, the costs of :data:`COSTS`, `reason`. What a trial
             does not have is None.
@@ -152,32 +151,33 @@ def text(findings: Findings, files: Mapping[str, str]) -> str:
     costs = [name for name, _ in COSTS.values() if name in findings.columns]
     shown = ["trial", *findings.keys, findings.metric, "epochs", "status", *costs]
     failed = [row for row in findings.rows if row["status"] == STATUS["failed"]]
-    parts = ["", findings.heading + "\n" + text_table(shown, findings.cells(shown), "l" * len(shown))]
+    parts = ["", findings.heading + "\n" + text_table(shown, findings.cells(shown))]
     if failed:
         parts.append("\n".join(f"trial {row['trial']} failed: {row['reason']}" for row in failed))
-    parts += [_verdict(findings), text_table(["file", "where"], list(files.items()), "ll")]
+    parts += [_verdict(findings), text_table(["file", "where"], list(files.items()))]
     return "\n\n".join(parts)
 
 
 def _verdict(findings: Findings) -> str:
     if findings.winner is None:
         return "No trial was ever validated: there is no winner, and the test set was not read."
-    table = text_table(findings.test[0], findings.test[1:], "l" * len(findings.test[0]))
+    table = text_table(findings.test[0], findings.test[1:])
     return f"Winner: {findings.winner}. Its test metrics, read once and after all trials:\n{table}"
 
 
 def csv_text(findings: Findings) -> str:
     """All rows, unrounded, as CSV."""
-    lists = (list, dict)
-    return csv_table(
-        [{name: json.dumps(v) if isinstance(v, lists) else v for name, v in row.items()} for row in findings.rows]
-    )
+
+    def plain(value: Any) -> Any:
+        return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+    return csv_table([{name: plain(value) for name, value in row.items()} for row in findings.rows])
 
 
 def markdown(findings: Findings) -> str:
     """The report as Markdown."""
     columns = findings.columns or ["trial"]
-    cells = [[markdown_text(value) for value in line] for line in findings.cells(columns)]
-    table = markdown_table([markdown_text(name) for name in columns], cells, "l" * len(columns))
+    header, *cells = [list(map(markdown_text, line)) for line in (columns, *findings.cells(columns))]
+    table = markdown_table(header, cells)
     # The verdict ends in a table of the terminal: a fenced block keeps its columns.
     return f"# {findings.title}\n\n{findings.heading}.\n\n{table}\n\n```\n{_verdict(findings)}\n```\n"

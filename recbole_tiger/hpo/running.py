@@ -16,13 +16,9 @@ from recbole_tiger.hpo.trainable import make_trainable
 
 
 def run(sweep: Sweep) -> bool:
-    """Run what is left of a sweep.
+    """Run what is left of a sweep; True if all of its trials have ended or its time was over, False if interrupted.
 
-    Returns:
-        True if all of its trials have ended, or its time was over; False if it was interrupted.
-
-    Raises:
-        ConfigError: if Ray is missing, does not answer, or has no node with room for a trial.
+    A `ConfigError` if Ray is missing, does not answer, or has no node with room for a trial.
     """
     with alone(sweep.folder):
         forget_failures(sweep)
@@ -48,8 +44,7 @@ def run(sweep: Sweep) -> bool:
 
 def _run_trials(sweep: Sweep, n_trials: int, seconds: float | None) -> None:
     """Give this many trials to Ray."""
-    from recbole_tiger.hpo.recorder import TrialRecorder  # here, since these import Ray
-    from recbole_tiger.hpo.searchers import TrialSearcher
+    from recbole_tiger.hpo.callbacks import TrialRecorder, TrialSearcher  # here, since it imports Ray
 
     options = sweep.options
     scheduler = ray_shim.make_scheduler(

@@ -34,12 +34,8 @@ _PATIENCE = 200
 
 @dataclass(frozen=True)
 class Domain:
-    """The values of one parameter.
-
-    Attributes:
-        kind: one of :data:`KINDS`.
-        values: all values (`choice`, `grid`), else (low, high) or (low, high, step). `randint` includes both ends.
-    """
+    """The values of one parameter: all of them (`choice`, `grid`), else (low, high) or (low, high, step) of another of
+    the :data:`KINDS`; `randint` includes both ends."""
 
     kind: str
     values: tuple
@@ -119,8 +115,7 @@ class Space:
         parameters: in an order in which every condition looks at parameters before it.
         path: the file it was read from.
         model: the model it is for, None for any.
-        search: how trials are drawn unless the user says otherwise.
-        trials: how many, None for the sampler's own number.
+        search, trials: how many are drawn, and how, unless the user says otherwise.
         settings: fixed settings of all trials.
         first: values to try first, key -> value.
     """
@@ -153,16 +148,12 @@ class Space:
         """The trials of a random or grid search: distinct, the same for the same seed.
 
         `grid` values are all tried, whatever else is drawn; search `grid` does so with every parameter that has a list
-        of values.
+        of values. A `ConfigError` for one over a parameter without such a list, or with too many points.
 
         Args:
             search: `random` or `grid`.
-            n_trials: how many; None for the whole grid, or 10 where there is none. A smaller space gives fewer.
-            seed: of the draws.
+            n_trials: None for the whole grid, or 10 where there is none. A smaller space gives fewer.
             base: all other settings, for conditions.
-
-        Raises:
-            ConfigError: for a grid over a parameter without a list of values, or with too many points.
         """
         rng = np.random.default_rng(seed)
         found: dict[str, dict] = {}
@@ -230,8 +221,8 @@ class Space:
 
     def encode(self, sample: Mapping) -> dict:
         """A sample as a searcher sees it."""
-        return {parameter.name: parameter.domain.encode(sample[parameter.name]) for parameter in self.parameters}
+        return {p.name: p.domain.encode(sample[p.name]) for p in self.parameters}
 
     def decode(self, suggestion: Mapping) -> dict:
         """The inverse of :meth:`encode`."""
-        return {parameter.name: parameter.domain.decode(suggestion[parameter.name]) for parameter in self.parameters}
+        return {p.name: p.domain.decode(suggestion[p.name]) for p in self.parameters}

@@ -35,14 +35,8 @@ def shipped_spaces() -> list[str]:
 
 
 def read_space(name: str | None) -> Space:
-    """A space from a file, or a shipped one by name.
-
-    Args:
-        name: the path of a YAML file or of a ``hyper.test`` text file, or a shipped space such as `tiger`.
-
-    Raises:
-        ConfigError: for a missing file, or anything in it that cannot work.
-    """
+    """A space from a YAML file, a ``hyper.test`` text file, or a shipped one by name, such as `tiger`; a `ConfigError`
+    for a missing file, or anything in it that cannot work."""
     shipped = ", ".join(shipped_spaces())
     if not name or not isinstance(name, str):
         raise ConfigError(f"--space is missing: give a YAML file or one of {shipped}")
@@ -52,23 +46,16 @@ def read_space(name: str | None) -> Space:
     if not path.is_file():
         raise ConfigError(f"space='{name}' is not a file, nor one of {shipped}")
     if path.suffix in (".yaml", ".yml"):
-        return space_from_dict(_read_yaml(path), str(path))
+        try:
+            content = read_yaml(path)
+        except ConfigError as error:  # which names the option of a run
+            raise ConfigError(str(error).replace("config_files: ", "space: ", 1)) from error
+        return space_from_dict(content, str(path))
     return space_from_text(path.read_text(encoding="utf-8"), str(path))
 
 
-def _read_yaml(path: Path) -> dict:
-    try:
-        return read_yaml(path)
-    except ConfigError as error:  # which names the option of a run
-        raise ConfigError(str(error).replace("config_files: ", "space: ", 1)) from error
-
-
 def space_from_dict(content: Mapping, path: str = "space") -> Space:
-    """A space from the content of a YAML file.
-
-    Raises:
-        ConfigError: naming the key, the value and the way out.
-    """
+    """A space from the content of a YAML file; a `ConfigError` names the key, the value and the way out."""
     for key in content:
         if key not in _SPACE_KEYS:
             known = ", ".join(_SPACE_KEYS)
@@ -125,11 +112,7 @@ def _parameter(name: str, key: str, entry: Any, path: str) -> Parameter:
 
 
 def domain(kind: str, values: Any, where: str) -> Domain:
-    """A checked domain.
-
-    Raises:
-        ConfigError: for an empty list, a range without values or with too many, or numbers where there are none.
-    """
+    """A checked domain; a `ConfigError` for an empty list, a range without values or with too many, or no numbers."""
     problem = _list_problem(values) if kind in ("choice", "grid") else _range_problem(kind, values)
     if problem:
         raise ConfigError(f"{where}: {kind}: {values!r} {problem}")
@@ -186,10 +169,7 @@ def space_from_text(text: str, path: str = "hyper.test") -> Space:
     """A space in RecBole's text form, one ``key kind values`` a line.
 
     As in RecBole, ``loguniform -8,0`` gives the *logarithms* of both ends, and a choice of lists may be quoted
-    (``choice ['[64,64]','[128,128]']``). Nothing is evaluated.
-
-    Raises:
-        ConfigError: naming the line.
+    (``choice ['[64,64]','[128,128]']``). Nothing is evaluated. A `ConfigError` names the line.
     """
     entries: dict = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -50,11 +50,10 @@ class Trial:
 
 @dataclass
 class Sweep:
-    """A sweep and where it stands.
+    """A sweep of `model` on `dataset` and where it stands.
 
     Attributes:
         folder: everything that it writes.
-        model, dataset, space, options: what is trained, what varies and how it runs.
         settings: what the user has fixed, paths absolute.
         base: all settings that do not vary, the shipped ones among them.
         metric, bigger: of selection, such as `ndcg@10`, and whether more of it is better.

@@ -23,15 +23,12 @@ FAILED = "failed.json"
 
 
 def run_trial(settings: Mapping, folder: Path, report: Callable[[dict], None]) -> None:
-    """Train one configuration, from its last checkpoint if it has one.
+    """Train one configuration, from its last checkpoint if it has one; a `ValueError` for what cannot work.
 
     Args:
         settings: of the run, all paths absolute; `model` and `dataset` among them.
         folder: of this trial alone.
         report: called with the record of :func:`record_of` after each validated epoch; may raise to end the trial.
-
-    Raises:
-        ValueError: for settings, data or a loss that cannot work.
     """
     last = folder / "last.pth"
     settings = {**settings, "run_dir": str(folder), "resume": str(last) if last.is_file() else None}
@@ -96,13 +93,9 @@ def reason_of_death(text: str) -> str:
 
 
 def make_trainable(sweep: Sweep, resources: Mapping[str, float]) -> Callable:
-    """The function that Ray runs for each trial.
+    """The function that Ray runs for each trial, with `cpu` and `gpu` of one; every node can reach the sweep's folder.
 
     It is sent to the workers by value, and imports this package there from the same place as here.
-
-    Args:
-        sweep: of the trial; every node can reach its folder.
-        resources: of one trial, `cpu` and `gpu`.
     """
     package_home = str(Path(__file__).resolve().parents[2])
     folder, selection = str(sweep.trials_folder), (sweep.metric, sweep.sign)

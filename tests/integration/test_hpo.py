@@ -233,7 +233,7 @@ def planned(toy, workplace, space, **options):
 
 def searcher_of(sweep):
     ray_shim.import_ray()
-    from recbole_tiger.hpo.searchers import TrialSearcher  # imports Ray
+    from recbole_tiger.hpo.callbacks import TrialSearcher  # imports Ray
 
     return TrialSearcher(sweep)
 
