@@ -16,16 +16,12 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.hpo.options import Options
 from recbole_tiger.hpo.space import KINDS, MAX_VALUES, Domain, Parameter, Space, is_number
 from recbole_tiger.settings.parse import parse_value, read_yaml
+from recbole_tiger.settings.schema import keys_with
 
 _HERE = Path(__file__).resolve().parent
 #: In a wheel the shipped spaces lie inside the package, in a checkout under the top-level `hpo`.
 SPACES = _HERE / "spaces" if (_HERE / "spaces").is_dir() else _HERE.parents[1] / "hpo" / "spaces"
 
-#: Keys that a sweep sets itself, or that would make trials incomparable.
-RESERVED = (
-    "model dataset data_path run_dir resume checkpoint_dir cache_dir gpu_id use_gpu device show_progress config_files "
-    "valid_metric metrics topk eval_args split temporal_cutoffs temporal_target mask_seen_items tie_order"
-).split()
 _SPACE_KEYS = ("model", "search", "trials", "settings", "first", "space")
 
 
@@ -68,7 +64,7 @@ def space_from_dict(content: Mapping, path: str = "space") -> Space:
         raise ConfigError(f"{path}: 'settings' must hold 'key: value' lines")
     parameters = []
     for key, entry in entries.items():
-        if key in RESERVED:
+        if key in keys_with("sweep"):
             raise ConfigError(f"{path}: '{key}' cannot vary in a sweep; all trials of one sweep share it")
         if key in settings:
             raise ConfigError(f"{path}: '{key}' is both varied and fixed under settings; keep one")
