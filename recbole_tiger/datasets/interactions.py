@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from recbole_tiger.datasets.arrays import BoolArray, FloatArray, IntArray
@@ -128,18 +129,9 @@ class InteractionLog:
                 "The source holds no usable interaction: check its files and the names of its columns."
             )
         if columns["times"] is None:
-            columns["times"] = positions_in_groups(columns["users"]).astype(np.float64) + 1
+            users = pd.Series(columns["users"])
+            columns["times"] = users.groupby(users).cumcount().to_numpy(np.float64) + 1
         return Interactions(**columns)
-
-
-def positions_in_groups(groups: IntArray) -> IntArray:
-    """For each row the number of earlier rows of its group: `[7, 7, 2, 7]` -> `[0, 1, 0, 2]`."""
-    order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.empty(0, np.int64)
-    positions = np.empty(len(groups), dtype=np.int64)
-    positions[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
-    return positions
 
 
 def duplicate_mask(interactions: Interactions, keep: str) -> BoolArray:
@@ -148,21 +140,16 @@ def duplicate_mask(interactions: Interactions, keep: str) -> BoolArray:
     check_choice("duplicates", keep, DUPLICATES)
     if keep == "keep":
         return np.ones(len(interactions), dtype=bool)
-    order = np.lexsort((interactions.times, interactions.items, interactions.users))
-    users, items = interactions.users[order], interactions.items[order]
-    differs = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
-    chosen = np.r_[True, differs] if keep == "first" else np.r_[differs, True]
-    mask = np.zeros(len(interactions), dtype=bool)
-    mask[order[chosen]] = True
+    order = np.argsort(interactions.times, kind="stable")
+    pairs = pd.DataFrame({"user": interactions.users[order], "item": interactions.items[order]})
+    mask = np.empty(len(interactions), dtype=bool)
+    mask[order] = ~pairs.duplicated(keep=keep)
     return mask
 
 
 def count_duplicates(users: IntArray, items: IntArray) -> int:
     """Rows beyond the first of their user-item pair."""
-    if not len(users):
-        return 0
-    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
-    return len(pairs) - len(np.unique(pairs))
+    return int(pd.DataFrame({"user": users, "item": items}).duplicated().sum())
 
 
 def check_cores(user_core: int, item_core: int) -> None:

@@ -16,7 +16,6 @@ from recbole_tiger.datasets.interactions import (
     count_ties,
     duplicate_mask,
     output_order,
-    positions_in_groups,
 )
 from recbole_tiger.datasets.sources import InteractionChunk
 from recbole_tiger.errors import PreparationError
@@ -122,20 +121,25 @@ def test_an_empty_log_is_an_error():
         InteractionLog().finish()
 
 
-def test_positions_in_groups():
-    assert positions_in_groups(np.array([7, 7, 2, 7, 2])).tolist() == [0, 1, 0, 2, 1]
-    assert positions_in_groups(np.array([], dtype=int)).tolist() == []
+def test_without_times_the_rows_of_a_user_are_numbered():
+    log = InteractionLog()
+    log.add(chunk(list("aabab"), list("vwxyz")), BadRows())
+    assert log.finish().times.tolist() == [1.0, 2.0, 1.0, 3.0, 2.0]
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("keep", ["first", "last", "keep"])
-def test_duplicates_as_pandas_drops_them(seed, keep):
+def test_duplicates_as_a_loop_drops_them(seed, keep):
     data = random_interactions(seed)
-    table = frame(data).sort_values("t", kind="stable")
-    repeated = table.duplicated(["u", "i"], keep="first")
-    assert count_duplicates(data.users, data.items) == repeated.sum()
-    kept = table if keep == "keep" else table.drop_duplicates(["u", "i"], keep=keep)
-    assert np.flatnonzero(duplicate_mask(data, keep)).tolist() == sorted(kept["row"])
+    rows = sorted(range(len(data)), key=lambda row: data.times[row])  # stable
+    first, last = {}, {}
+    for row in rows:
+        pair = int(data.users[row]), int(data.items[row])
+        first.setdefault(pair, row)
+        last[pair] = row
+    assert count_duplicates(data.users, data.items) == len(rows) - len(first)
+    kept = {"keep": rows, "first": first.values(), "last": last.values()}[keep]
+    assert np.flatnonzero(duplicate_mask(data, keep)).tolist() == sorted(kept)
 
 
 @pytest.mark.parametrize("seed", range(10))
