@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 #: Codewords that a picture tells apart by colour, and categories that it has bars for; the page says what is left out.
 MAX_CODEWORDS = 16
@@ -81,10 +82,8 @@ class Categories:
         self._add("fine", [PATH.join(path[top : top + 2]) if len(path) > top else None for path in paths])
 
     def _add(self, kind: str, values: list[str | None]) -> None:
-        names = sorted({value for value in values if value is not None})
-        number = {name: index for index, name in enumerate(names)}
-        self.names[kind] = names
-        self.labels[kind] = np.array([-1 if value is None else number[value] for value in values], dtype=np.int64)
+        self.labels[kind], names = pd.factorize(np.array(values, dtype=object), sort=True)
+        self.names[kind] = names.tolist()
 
     def describe(self) -> dict[str, dict[str, int]]:
         """For "leaf" and "top" the number of categories and of items without one; for "top" its level, from 1."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recbole_tiger.semantic_ids import statistics
+from recbole_tiger.semantic_ids.collisions import prefix_groups
+
 #: Bytes that similarities of one block of queries may take.
 _BLOCK_BYTES = 1 << 27
 
@@ -62,25 +65,17 @@ class Neighbors:
     neighbors: np.ndarray
 
 
-def prefix_groups(codes: np.ndarray) -> list[np.ndarray]:
+def depth_groups(codes: np.ndarray, codebook_sizes: Sequence[int]) -> list[np.ndarray]:
     """For each depth 1 … id_length the number [n] of each item's prefix, counted from 0 without gaps."""
-    groups: list[np.ndarray] = []
-    label = np.zeros(len(codes), dtype=np.int64)
-    for column in codes.T:
-        label = np.unique(label * (int(column.max()) + 1) + column, return_inverse=True)[1].reshape(-1)
-        groups.append(label)
-    return groups
+    return [prefix_groups(codes[:, :depth], codebook_sizes[:depth]) for depth in range(1, codes.shape[1] + 1)]
 
 
 def level_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> list[LevelUsage]:
     """The usage of each level."""
-    levels = []
-    for level, (column, size) in enumerate(zip(codes.T, codebook_sizes, strict=True), start=1):
-        share = np.bincount(column, minlength=size) / len(column)
-        share = share[share > 0]
-        entropy = float(-(share * np.log2(share)).sum()) + 0.0  # + 0.0: no "-0.0" for a single codeword
-        levels.append(LevelUsage(level, int(size), len(share), len(share) / size, entropy, 2.0**entropy))
-    return levels
+    return [
+        LevelUsage(level, found["size"], found["used"], found["usage"], found["entropy"], found["perplexity"])
+        for level, found in enumerate(statistics.level_usage(codes, codebook_sizes), start=1)
+    ]
 
 
 def collisions(groups: np.ndarray) -> Collisions:
@@ -149,7 +144,7 @@ def nearest_neighbors(embeddings: np.ndarray, k: int, max_queries: int, rng: np.
 
 def neighbors_kept(groups: list[np.ndarray], nearest: Neighbors) -> list[NeighborsKept]:
     """Per depth the share of neighbours that have the item's prefix, and what shuffled IDs would give on average;
-    `groups` from `prefix_groups`."""
+    `groups` from `depth_groups`."""
     kept = []
     for depth, group in enumerate(groups, start=1):
         sizes = np.bincount(group).astype(np.float64)

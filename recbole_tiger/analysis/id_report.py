@@ -150,8 +150,9 @@ def _set_report(
     ids: IDSet, sizes_known: bool, catalogue: _Catalogue, n_shuffles: int, n_examples: int, rng: np.random.Generator
 ) -> IDSetReport:
     """Measure one checked set."""
-    groups, tree, nearest = id_metrics.prefix_groups(ids.codes), catalogue.tree, catalogue.nearest
     assert ids.codebook_sizes is not None  # `_checked` fills them in
+    groups = id_metrics.depth_groups(ids.codes, ids.codebook_sizes)
+    tree, nearest = catalogue.tree, catalogue.nearest
     return IDSetReport(
         n_items=len(ids.codes),
         id_length=ids.codes.shape[1],

@@ -141,7 +141,7 @@ def test_expected_neighbours_of_shuffled_ids():
     nearest = id_metrics.nearest_neighbors(rng.normal(size=(17, 3)), 4, 100, rng)
 
     def kept(codes):
-        return id_metrics.neighbors_kept(id_metrics.prefix_groups(codes), nearest)[0]
+        return id_metrics.neighbors_kept(id_metrics.depth_groups(codes, [3]), nearest)[0]
 
     expected = kept(codes).shuffled
     dealt = [kept(rng.permutation(codes)).kept for _ in range(2000)]
