@@ -25,7 +25,9 @@ _CLASSES = {
     "rmsprop": torch.optim.RMSprop,
 }
 if hasattr(torch.optim, "Adafactor"):
-    _CLASSES["adafactor"] = torch.optim.Adafactor
+    from recbole_tiger.training.adafactor import Adafactor
+
+    _CLASSES["adafactor"] = Adafactor
 
 
 def build_optimizer(config, parameters: Iterable[nn.Parameter]) -> Optimizer:
