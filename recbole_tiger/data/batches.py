@@ -146,10 +146,11 @@ class TrainingWindows:
     def __len__(self) -> int:
         return len(self.user)
 
-    def read(self, index: torch.Tensor, width: int, n_targets: int) -> dict[str, torch.Tensor]:
+    def read(self, index: torch.Tensor, width: int, n_targets: int, n_in_all: int | None = None) -> dict:
         """Windows [B]: user [B], history [B, width], its length [B], ``targets`` and ``context`` [B, n_targets].
 
-        The context of a target is how many items of the history come before it. Padded with 0 at the end.
+        The context of a target is how many items of the history come before it. Padded with 0 at the end. How many
+        targets there are is ``n_targets``, where that is given as ``n_in_all``: the device need not be asked.
         """
         begin, first, end = self.begin[index], self.first_target[index], self.end[index]
         position = first[:, None] + torch.arange(n_targets, device=first.device)
@@ -159,15 +160,17 @@ class TrainingWindows:
             self.names.length: end - 1 - begin,
             "targets": gather_ranges(self.items, first, end, n_targets),
             "context": torch.where(position < end[:, None], position - begin[:, None], 0),
+            **({} if n_in_all is None else {"n_targets": n_in_all}),
         }
 
     def batches(self, batch_size: int, seed: Sequence[int]) -> Batches:
         """All windows once, `batch_size` at a time, those of as many targets together; each process has its share."""
         rows = [share_of(part) for part in seeded_batches(self.n_targets, batch_size, seed, self.bucket_batches)]
-        widths: list[tuple[int, ...]] = [
-            (int(self.n_history[r].max(initial=0)), int(self.n_targets[r].max(initial=0))) for r in rows
-        ]
         n_targets = [int(self.n_targets[r].sum()) for r in rows]
+        widths: list[tuple[int, ...]] = [
+            (int(self.n_history[r].max(initial=0)), int(self.n_targets[r].max(initial=0)), n)
+            for r, n in zip(rows, n_targets, strict=True)
+        ]
         return Batches(self.read, on_device(rows, self.user.device), widths, n_targets)
 
 
@@ -200,7 +203,7 @@ class Batches:
     Attributes:
         read: row numbers [B] and widths to a dictionary of tensors.
         rows: of each batch.
-        widths: what each batch is padded to, known here so that no step need ask the device.
+        widths: sizes of each batch that `read` needs, known here so that no step need ask the device.
         n_targets: items that this process trains on in each batch.
     """
 

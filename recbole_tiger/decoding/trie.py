@@ -9,11 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from recbole_tiger.decoding.trie_arrays import ChildRanges, IntArray, build_arrays
+
+
+def compact(values: Tensor, kept: Tensor, n: int) -> Tensor:
+    """`values[kept]` for a mask that is known to have `n` true entries: int64 `[n]`, and no device is asked for it."""
+    position = torch.where(kept, kept.flatten().cumsum(0).view_as(kept) - 1, n)
+    return values.new_empty(n + 1).scatter_(0, position.flatten(), values.flatten())[:n]
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,12 @@ class ExhaustedNodes:
         keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, equally long
             for every row, of `row * (N + 1) + node` for the N nodes of the level; filled up with N for the node.
         n_nodes: N of each.
+        n_rows: rows of the batch.
     """
 
     keys: list[Tensor]
     n_nodes: tuple[int, ...]
+    n_rows: int
 
     def has(self, level: int, rows: Tensor, nodes: Tensor) -> Tensor:
         """bool: are `nodes` of `level` exhausted for `rows`? Shapes that broadcast."""
@@ -42,12 +51,25 @@ class ExhaustedNodes:
         base = rows * (self.n_nodes[level] + 1) + first
         return torch.searchsorted(self.keys[level], base + count) - torch.searchsorted(self.keys[level], base)
 
+    @cached_property
+    def _found(self) -> tuple[list[Tensor], list[Tensor], list[int]]:
+        """Nodes `[n_rows, S]` of all levels, which of them to count, and how many: the device is asked once for all."""
+        nodes, there = [], []
+        for keys, n_nodes in zip(self.keys, self.n_nodes, strict=True):
+            row = torch.arange(self.n_rows, device=keys.device)[:, None]
+            node = keys.view(self.n_rows, len(keys) // max(self.n_rows, 1)) - row * (n_nodes + 1)
+            is_there = node < n_nodes
+            is_there[:, 1:] &= node[:, 1:] != node[:, :-1]
+            nodes.append(node)
+            there.append(is_there)
+        return nodes, there, torch.stack([each.sum() for each in there]).tolist()
+
     def pairs(self, level: int) -> tuple[Tensor, Tensor]:
         """Rows and exhausted nodes of `level`, each `[n]`, every pair once."""
-        keys = torch.unique_consecutive(self.keys[level])
-        row, node = keys // (self.n_nodes[level] + 1), keys % (self.n_nodes[level] + 1)
-        there = node < self.n_nodes[level]
-        return row[there], node[there]
+        nodes, there, counts = self._found
+        node, kept, n = nodes[level], there[level], counts[level]
+        row = torch.arange(self.n_rows, device=node.device)[:, None].expand_as(node)
+        return compact(row, kept, n), compact(node, kept, n)
 
 
 class PrefixTrie:
@@ -191,7 +213,7 @@ class PrefixTrie:
             low, high = self.item_range(level, torch.where(inside, node, 0))
             empty = torch.where(inside & (n_gone == high - low), node, n_nodes).sort(1).values
             keys.append((rows * (n_nodes + 1) + empty).flatten())
-        return ExhaustedNodes(keys[::-1], (*self.n_nodes, self.n_items))
+        return ExhaustedNodes(keys[::-1], (*self.n_nodes, self.n_items), len(items))
 
     def leaf_of(self, items: Tensor) -> Tensor:
         """The leaf (semantic ID) of item numbers (any shape); one past the last leaf for a number outside."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from recbole_tiger.data.tokens import PAD, Vocabulary, block_causal_mask, encoder_input
 from recbole_tiger.decoding import ExhaustedNodes
+from recbole_tiger.decoding.trie import compact
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn import ItemTree, Seq2Seq, Seq2SeqStepDecoder, T5Config, TreeSeq2Seq, TreeSeq2SeqStepDecoder
 from recbole_tiger.tokenization import TokenizedCatalogue
@@ -118,9 +119,10 @@ class TIGER(GenerativeRecommender):
     def calculate_loss(self, interaction):
         """Mean cross-entropy of the target items' codewords; a batch of windows has several targets in each row."""
         if "targets" in interaction:
-            return self._loss(*self._window_states(interaction))
+            n_targets = interaction["n_targets"] if "n_targets" in interaction else None
+            return self._loss(*self._window_states(interaction), n_targets)
         items = interaction[self.POS_ITEM_ID]
-        return self._loss(self.forward(interaction, items), items, interaction[self.ITEM_SEQ])
+        return self._loss(self.forward(interaction, items), items, interaction[self.ITEM_SEQ], len(items))
 
     def _window_states(self, batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """States [N, L, d_model], items [N] and seen items [N, H] of all positions of block-causal windows.
@@ -140,19 +142,24 @@ class TIGER(GenerativeRecommender):
             seen = torch.where(position < context[:, :, None], history[:, None], 0).flatten(0, 1)
         return hidden.flatten(0, 1), targets.flatten(), seen
 
-    def _loss(self, hidden: torch.Tensor, items: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    def _loss(
+        self, hidden: torch.Tensor, items: torch.Tensor, seen: torch.Tensor | None, n_targets: int | None
+    ) -> torch.Tensor:
         """Mean loss over levels and items.
 
         Args:
             hidden: [N, L, d_model] states under teacher forcing.
             items: [N], 0 for no target.
             seen: [N, H] items before each, or None.
+            n_targets: items that are none of the 0; None: the device is asked.
         """
         network = self.tree_network
         if network is not None and self.has_tree_loss:
             wanted = items > 0
-            states, items = hidden[wanted].float(), items[wanted]
-            exhausted = None if seen is None else self._exhausted(seen[wanted])
+            n_targets = int(wanted.sum()) if n_targets is None else n_targets
+            rows = compact(torch.arange(len(items), device=items.device), wanted, n_targets)
+            states, items = hidden.index_select(0, rows).float(), items.index_select(0, rows)
+            exhausted = None if seen is None else self._exhausted(seen.index_select(0, rows))
             with torch.autocast(hidden.device.type, enabled=False):  # ragged products are of one type
                 return network.loss(
                     states, items, self.loss_over, self.label_smoothing, exhausted, self.item_loss_weight

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from recbole_tiger.decoding.trie import compact
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn import ItemTree, Seen, TreeConfig, TreeNetwork, TreeStepDecoder
 from recbole_tiger.tokenization import TokenizedCatalogue
@@ -84,9 +85,10 @@ class TIGERTree(GenerativeRecommender):
         targets, context = interaction["targets"], interaction["context"]  # [B, J], context 0 where there is no target
         states, packed = self.network.states(history, lengths)
         wanted = context > 0
-        after = (packed.start[:, None] + context - 1)[wanted]  # [N] state that sees what comes before each target
-        states, seen = self.network.at(after, states, packed, history)
-        return self.network.loss(states, targets[wanted], seen)
+        n_targets = interaction["n_targets"] if "n_targets" in interaction else int(wanted.sum())
+        after = packed.start[:, None] + context - 1  # [B, J] state that sees what comes before each target
+        states, seen = self.network.at(compact(after, wanted, n_targets), states, packed, history)
+        return self.network.loss(states, compact(targets, wanted, n_targets), seen)
 
     def predict(self, interaction):
         """Score of each row's item, as in :meth:`recommend`: [B]."""

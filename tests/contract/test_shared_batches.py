@@ -52,7 +52,7 @@ def batch_and_cut(trainer, data):
     batch = next(iter(trainer._make_examples(data.train._dataset).batches(37, seed=(1, 2))))
 
     def cut(rows):
-        part = {name: value[rows] for name, value in batch.items()}
+        part = {name: value[rows] for name, value in batch.items() if name != "n_targets"}
         return part, int((part["context"] > 0).sum()) if "context" in part else len(rows)
 
     return cut, len(next(iter(batch.values())))

@@ -22,7 +22,7 @@ from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.model.tiger_tree import TIGERTree
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork, TreeStepDecoder, WeightAverage
 from recbole_tiger.nn.tree import item_softmax
-from recbole_tiger.nn.tree.ragged import ChildBlocks, ranges, segment_log_sum_exp
+from recbole_tiger.nn.tree.ragged import ChildBlocks, pair_products, ranges, segment_log_sum_exp, silence_sparse_warning
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import TokenizedCatalogue
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -125,6 +125,28 @@ def test_segment_log_sum_exp_and_its_gradient():
     weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.double)
     gradients = [torch.autograd.grad(x @ weights, values)[0] for x in (ours, theirs)]
     assert torch.allclose(*gradients)
+
+
+def test_products_of_16_bits_never_reach_the_kernel_that_cuda_lacks(monkeypatch):
+    silence_sparse_warning()
+    blocks = ChildBlocks.of(torch.tensor([0, 0, 2]), torch.tensor([0, 2, 3]), torch.tensor([2, 1, 3]))
+    rows, children = torch.randn(3, 8).bfloat16(), torch.randn(5, 8).bfloat16()
+    original, kinds = torch.sparse.sampled_addmm, set()
+
+    def sampled_addmm(pattern, left, right, **options):
+        kinds.update((pattern.dtype, left.dtype, right.dtype))
+        return original(pattern, left, right, **options)
+
+    monkeypatch.setattr(torch.sparse, "sampled_addmm", sampled_addmm)
+    found = []
+    for kind in (torch.bfloat16, torch.float32):
+        pair = [each.to(kind, copy=True).requires_grad_() for each in (rows, children)]
+        products = pair_products(*pair, blocks)
+        assert products.dtype == kind
+        found.append([products, *torch.autograd.grad(products.float().square().sum(), pair)])
+    assert kinds == {torch.float32}
+    for ours, exact in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), exact, rtol=0.03, atol=0.1)
 
 
 # -------------------------------------------------------------------------------------------------- the output, exactly

@@ -25,8 +25,9 @@ class _ItemCrossEntropy(torch.autograd.Function):
         of_states, of_embeddings = torch.empty_like(states), torch.zeros_like(embeddings)
         of_added, total = torch.zeros_like(added), states.new_zeros(())
         size = _ROWS.get(states.device.type, _ROWS_ELSEWHERE)
-        edges = torch.arange(0, n + size, size, device=row.device)
-        first = torch.searchsorted(row, edges).tolist()
+        first = [0, len(row)]
+        if n > size:
+            first = torch.searchsorted(row, torch.arange(0, n + size, size, device=row.device)).tolist()
         for block, start in enumerate(range(0, n, size)):
             here, target = states[start : start + size], targets[start : start + size, None]
             logits = here @ embeddings.t()

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
+from recbole_tiger.nn.tree.choices import Choices, choices_of
 from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.tree.ragged import (
-    ChildBlocks,
     pair_products,
     ranges,
     sampled_products,
@@ -155,25 +155,22 @@ class TreeModule(nn.Module):
         """
         codes = self.tree.codes.index_select(0, items)
         paths = self.tree.paths.index_select(0, items)
-        for level in range(self.tree.trie.depth):
+        by_node = over == "children" or bool(self.node_tables)
+        found = choices_of(self.tree, paths, seen, branching=over == "children", by_node=by_node)
+        for level, choices in enumerate(found):
+            if choices is None:  # where a prefix has one continuation there is nothing to choose: probability 1
+                continue
+            hidden = hidden_of(level, choices.rows)
             if over == "level":
-                yield None, self._over_level(level, hidden_of, codes, paths, smoothing, seen)
+                yield None, self._over_level(level, hidden, codes, choices, smoothing)
             elif level == 0:
                 existing = self.codeword_embedding(0, self.tree.trie.tokens[0].long())
-                logits = hidden_of(0, None) @ existing.t()
-                if seen is not None:
-                    row, node = self._repeated(0, seen, paths, None)
-                    logits = logits.index_put((row, node), self.repeat_logit(0), accumulate=True)
+                logits = hidden @ existing.t()
+                if choices.repeated is not None:
+                    logits = logits.index_put(choices.repeated, self.repeat_logit(0), accumulate=True)
                 yield None, F.cross_entropy(logits, paths[:, 0], label_smoothing=smoothing, reduction="none")
             else:
-                # Where a prefix has one continuation there is nothing to choose: probability 1.
-                above = paths[:, level - 1]
-                rows = (self.tree.count[level].index_select(0, above) > 1).nonzero().squeeze(1)
-                if len(rows):
-                    rows = rows.index_select(0, above.index_select(0, rows).argsort(stable=True))
-                    hidden = hidden_of(level, rows)
-                    repeated = None if seen is None else self._repeated(level, seen, paths, rows)
-                    yield rows, self._over_children(level, hidden, paths.index_select(0, rows), smoothing, repeated)
+                yield choices.rows, self._over_children(level, hidden, paths, choices, smoothing)
 
     def log_likelihoods(
         self, hidden_of: HiddenOf, items: Tensor, over: Over, seen: ExhaustedNodes | None = None
@@ -204,28 +201,14 @@ class TreeModule(nn.Module):
         repeated = seen.has(depth, rows, self.tree.trie.position(items)) & (items > 0)
         return logits + repeated * self.repeat_logit(depth)
 
-    def _repeated(self, level: int, seen: ExhaustedNodes, paths: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Nodes of `seen` at `level` on or beside the paths of `rows` (None: all), each with its position in `rows`."""
-        row, node = seen.pairs(level)
-        if level:
-            beside = self.tree.trie.parent(level, node) == paths[row, level - 1]
-            row, node = row[beside], node[beside]
-        if rows is None:
-            return row, node
-        position = torch.full((len(paths),), -1, device=rows.device)
-        position[rows] = torch.arange(len(rows), device=rows.device)
-        position = position[row]
-        return position[position >= 0], node[position >= 0]
-
-    def _over_children(
-        self, level: int, hidden: Tensor, paths: Tensor, smoothing: float, repeated: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """Cross-entropies over the children of the nodes `paths[:, level - 1]`, which are in ascending order."""
-        first, above = self.tree.first[level], paths[:, level - 1]
-        blocks = ChildBlocks.of(above, first, self.tree.count[level])
+    def _over_children(self, level: int, hidden: Tensor, paths: Tensor, choices: Choices, smoothing: float) -> Tensor:
+        """Cross-entropies over the children of the nodes that the rows of `choices` choose below."""
+        assert choices.rows is not None and choices.blocks is not None, "rows are laid out by their node"
+        first, blocks, paths = self.tree.first[level], choices.blocks, paths.index_select(0, choices.rows)
+        above = paths[:, level - 1]
         logits = pair_products(hidden, self.child_embedding(level, blocks.child), blocks)
-        if repeated is not None:
-            row, node = repeated
+        if choices.repeated is not None:
+            row, node = choices.repeated
             pair = blocks.row_start[row] + node - first[above[row]]
             logits = logits.index_put((pair,), self.repeat_logit(level), accumulate=True)
         log_sum = segment_log_sum_exp(logits, blocks.row_start)
@@ -233,33 +216,22 @@ class TreeModule(nn.Module):
         if not smoothing:
             return log_sum - chosen
         n_children = blocks.row_start.diff()
-        owner = torch.repeat_interleave(n_children)
+        owner = torch.repeat_interleave(n_children, output_size=len(logits))
         mean = torch.zeros_like(log_sum).index_add(0, owner, logits) / n_children
         return log_sum - (1 - smoothing) * chosen - smoothing * mean
 
-    def _over_level(
-        self,
-        level: int,
-        hidden_of: HiddenOf,
-        codes: Tensor,
-        paths: Tensor,
-        smoothing: float,
-        seen: ExhaustedNodes | None,
-    ) -> Tensor:
+    def _over_level(self, level: int, hidden: Tensor, codes: Tensor, choices: Choices, smoothing: float) -> Tensor:
         """Cross-entropies over all codewords of a level, where those that lead to an item have what their nodes add."""
-        rows = paths[:, level - 1].argsort(stable=True) if level and self.node_tables else None
-        hidden = hidden_of(level, rows)
+        rows, blocks = choices.rows, choices.blocks
         logits = hidden @ self.level_codewords(level).t()
         token = self.tree.trie.tokens[level].long()
-        if rows is not None:
-            above = paths[:, level - 1].index_select(0, rows)
-            blocks = ChildBlocks.of(above, self.tree.first[level], self.tree.count[level])
+        if blocks is not None:
             added = pair_products(hidden, self._node_embedding(level, blocks.child), blocks)
-            index = torch.repeat_interleave(blocks.row_start.diff()) * logits.shape[1]
-            index = index + token.index_select(0, blocks.child).index_select(0, blocks.column)
+            owner = torch.repeat_interleave(blocks.row_start.diff(), output_size=len(blocks.column))
+            index = owner * logits.shape[1] + token.index_select(0, blocks.child).index_select(0, blocks.column)
             logits = logits.flatten().index_add(0, index, added).view_as(logits)
-        if seen is not None:
-            row, node = self._repeated(level, seen, paths, rows)
+        if choices.repeated is not None:
+            row, node = choices.repeated
             logits = logits.index_put((row, token[node]), self.repeat_logit(level), accumulate=True)
         wanted = codes[:, level] if rows is None else codes[:, level].index_select(0, rows)
         losses = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")

@@ -35,22 +35,27 @@ class Packed:
     def of(cls, lengths: Tensor, n_heads: int) -> Packed:
         """Of histories with `lengths` `[B]`, at least 1 each."""
         device = lengths.device
-        user = torch.repeat_interleave(lengths)
+        # Groups of neighbours in the order of length; the widest of each is its last.
+        order = lengths.argsort(stable=True)
+        groups_of = order.tensor_split(min(_LENGTH_GROUPS, len(lengths)))
+        widest = lengths[torch.stack([members[-1] for members in groups_of])]
+        n_items, *widths = torch.cat([lengths.sum()[None], widest]).tolist()  # all that the device is asked for
+        user = torch.repeat_interleave(lengths, output_size=n_items)
         start = lengths.cumsum(0) - lengths
         head = torch.arange(n_heads, device=device)[:, None]
         groups, gather, n_rows = [], [], 0
-        back = torch.empty(len(user) * n_heads, dtype=torch.long, device=device)
-        for members in lengths.argsort(stable=True).tensor_split(min(_LENGTH_GROUPS, len(lengths))):
-            length, width = lengths[members, None, None], int(lengths[members].max())
+        back = torch.empty(n_items * n_heads + 1, dtype=torch.long, device=device)  # the last for what is padding
+        for members, width in zip(groups_of, widths, strict=True):
+            length = lengths[members, None, None]
             position = torch.arange(width, device=device)
             item = start[members, None, None] + torch.minimum(position, length - 1)  # [n, 1, width]
             gather += [((item * 3 + part) * n_heads + head).flatten() for part in range(3)]
             row = torch.arange(len(members) * n_heads * width, device=device).view(len(members), n_heads, width)
-            inside = (position < length).expand_as(row)
-            back[(item * n_heads + head)[inside]] = row[inside] + n_rows
+            back[torch.where(position < length, item * n_heads + head, n_items * n_heads)] = row + n_rows
             n_rows += row.numel()
             groups.append((len(members), width))
-        return cls(user, torch.arange(len(user), device=device) - start[user], start, groups, torch.cat(gather), back)
+        column = torch.arange(n_items, device=device) - start[user]
+        return cls(user, column, start, groups, torch.cat(gather), back[:-1])
 
 
 class PackedAttention(nn.Module):

@@ -14,11 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_tiger.decoding.trie import compact
 
-def ranges(start: Tensor, count: Tensor) -> Tensor:
-    """`start[i], start[i] + 1, …, start[i] + count[i] - 1` for every i, one after the other: int64 `[count.sum()]`."""
+
+def ranges(start: Tensor, count: Tensor, n: int | None = None) -> Tensor:
+    """`start[i], start[i] + 1, …, start[i] + count[i] - 1` for every i, one after the other: int64 `[count.sum()]`.
+
+    Where that sum is known as `n`, the device is not asked for it.
+    """
     ends = count.cumsum(0)
-    owner = torch.repeat_interleave(count)
+    owner = torch.repeat_interleave(count, output_size=n)
     return torch.arange(len(owner), device=count.device) + (start - ends + count).index_select(0, owner)
 
 
@@ -38,33 +43,65 @@ class ChildBlocks:
     child_pair: Tensor  # [M] number of that pair, row by row
 
     @classmethod
-    def of(cls, nodes: Tensor, first: Tensor, count: Tensor) -> ChildBlocks:
-        """Blocks of rows at `nodes` `[N]`, ascending; `first` and `count` give the children of every node."""
-        distinct, block, n_rows = torch.unique_consecutive(nodes, return_inverse=True, return_counts=True)
+    def of(cls, nodes: Tensor, first: Tensor, count: Tensor, sizes: tuple[int, int, int] | None = None) -> ChildBlocks:
+        """Blocks of rows at `nodes` `[N]`, ascending; `first` and `count` give the children of every node.
+
+        `sizes` are the last three of `block_sizes`; without them the device is asked.
+        """
+        if sizes is None:
+            n_children = count[nodes]
+            _, *asked = block_sizes(nodes, n_children, torch.ones_like(nodes, dtype=torch.bool)).tolist()
+            sizes = (asked[0], asked[1], asked[2])
+        n_blocks, n_child, n_pairs = sizes
+        opens = _opens(nodes)
+        block = opens.cumsum(0) - 1
+        block_row = compact(torch.arange(len(nodes), device=nodes.device), opens, n_blocks)
+        distinct = nodes[block_row]
+        n_rows = torch.cat([block_row[1:], block_row.new_full((1,), len(nodes))]) - block_row
         n_children = count[distinct]
-        block_row = n_rows.cumsum(0) - n_rows
         block_child = n_children.cumsum(0) - n_children
         row_count = n_children[block]
         row_start = F.pad(row_count.cumsum(0), (1, 0))
-        child_block = torch.repeat_interleave(n_children)
+        child_block = torch.repeat_interleave(n_children, output_size=n_child)
         child_count = n_rows[child_block]
-        child_row = ranges(block_row[child_block], child_count)
-        within = torch.arange(len(child_block), device=nodes.device) - block_child[child_block]
+        child_row = ranges(block_row[child_block], child_count, n_pairs)
+        within = torch.arange(n_child, device=nodes.device) - block_child[child_block]
         return cls(
-            child=ranges(first[distinct], n_children),
+            child=ranges(first[distinct], n_children, n_child),
             row_start=row_start,
-            column=ranges(block_child[block], row_count),
+            column=ranges(block_child[block], row_count, n_pairs),
             child_start=F.pad(child_count.cumsum(0), (1, 0)),
             child_row=child_row,
-            child_pair=row_start[child_row] + torch.repeat_interleave(within, child_count),
+            child_pair=row_start[child_row] + torch.repeat_interleave(within, child_count, output_size=n_pairs),
         )
+
+
+def _opens(nodes: Tensor) -> Tensor:
+    """bool `[N]`: is a node of an ascending list another than the one before?"""
+    opens = torch.ones_like(nodes, dtype=torch.bool)
+    torch.ne(nodes[1:], nodes[:-1], out=opens[1:])
+    return opens
+
+
+def block_sizes(nodes: Tensor, n_children: Tensor, kept: Tensor) -> Tensor:
+    """Rows, distinct nodes, children of these, and pairs of rows and children: int64 `[4]`.
+
+    Args:
+        nodes, n_children: of each row, `[N]`, by ascending node.
+        kept: bool `[N]`, whether a row counts; the same for all rows of a node.
+    """
+    opens = _opens(nodes) & kept
+    return torch.stack([kept.sum(), opens.sum(), (n_children * opens).sum(), (n_children * kept).sum()])
 
 
 def sampled_products(rows: Tensor, columns: Tensor, row_start: Tensor, column: Tensor) -> Tensor:
     """`rows[i] · columns[column[m]]` for the pairs `m` from `row_start[i]` up to `row_start[i + 1]`: `[M]`.
 
-    Without derivative. Args: rows `[N, d]`, columns `[S, d]`, row_start `[N + 1]`, column `[M]`.
+    Without derivative. Args: rows `[N, d]`, columns `[S, d]`, row_start `[N + 1]`, column `[M]`. Numbers of 16 bits are
+    multiplied in float32: torch's product of sparse patterns has no other kernel for them on CUDA.
     """
+    if rows.dtype in (torch.bfloat16, torch.float16):
+        return sampled_products(rows.float(), columns.float(), row_start, column).to(rows.dtype)
     pattern = torch.sparse_csr_tensor(
         row_start, column, rows.new_zeros(len(column)), (len(rows), len(columns)), check_invariants=False
     )
@@ -116,7 +153,7 @@ def pair_products(rows: Tensor, children: Tensor, blocks: ChildBlocks) -> Tensor
 def segment_log_sum_exp(values: Tensor, start: Tensor) -> Tensor:
     """`logsumexp` of each segment `values[start[i]:start[i + 1]]`, none of which is empty: `[N]`."""
     count = start.diff()
-    owner = torch.repeat_interleave(count)
+    owner = torch.repeat_interleave(count, output_size=len(values))
     highest = values.new_full((len(count),), -torch.inf).scatter_reduce_(0, owner, values.detach(), "amax")
     total = torch.zeros_like(highest).index_add(0, owner, (values - highest.index_select(0, owner)).exp())
     return total.log() + highest
