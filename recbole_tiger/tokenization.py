@@ -26,6 +26,7 @@ from recbole_tiger.content.cooccurrence import cooccurrence_vectors
 from recbole_tiger.content.encoders import Encoder, build_encoder
 from recbole_tiger.content.item_table import read_item_table
 from recbole_tiger.content.sentences import build_sentences, item_titles
+from recbole_tiger.content.vectors import ItemVectors
 from recbole_tiger.distributed.collectives import from_main, is_main
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.quantization import QUANTIZERS, Quantizer, Scaler, build_quantizer, quantizer_from_state_dict
@@ -48,6 +49,7 @@ class TokenizedCatalogue:
         scaler: what was applied to embeddings before the quantizer; None for IDs read from a file.
         titles: what to call each item, in internal order; None without an item file.
         sentences: item text that new items are embedded beside, for content_encoder=tfidf_svd; None for the others.
+        vectors: content that the model reads beside the IDs (`use_content`); None without.
         seconds: time of each stage ("item text", "embeddings", "semantic IDs").
         files: cache files, by stage.
         cached: stages that were read from the cache.
@@ -58,15 +60,22 @@ class TokenizedCatalogue:
     scaler: Scaler | None = None
     titles: list[str] | None = None
     sentences: list[str] | None = None
+    vectors: ItemVectors | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     cached: tuple[str, ...] = ()
+
+    @property
+    def content_rows(self) -> torch.Tensor | None:
+        """The vector of each item, float16 `[n_items + 1, dim]`; None where the model reads none."""
+        return None if self.vectors is None else self.vectors.rows
 
     def state_dict(self) -> dict[str, Any]:
         """All that says what an item's ID is and what a new item's would be, as plain values and tensors."""
         parts = {"table": self.table, "quantizer": self.quantizer, "scaler": self.scaler}
         state = {name: None if part is None else part.state_dict() for name, part in parts.items()}
-        return {**state, "titles": self.titles, "sentences": self.sentences}
+        own = {} if self.vectors is None else {"vectors": self.vectors.state_dict()}
+        return {**state, "titles": self.titles, "sentences": self.sentences, **own}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> TokenizedCatalogue:
@@ -77,6 +86,7 @@ class TokenizedCatalogue:
             scaler=None if state["scaler"] is None else Scaler.from_state_dict(state["scaler"]),
             titles=state.get("titles"),
             sentences=state.get("sentences"),
+            vectors=ItemVectors.from_state_dict(state["vectors"]) if "vectors" in state else None,
         )
 
 
@@ -236,10 +246,36 @@ def prepare_semantic_ids(
     """
     made = None
     if is_main():
-        read = config["semantic_id"] == "file"
-        made = _ids_from_file(config, items) if read else _ids_from_content(config, items, interactions)
+        made = _semantic_ids(config, items, interactions)
     state = from_main(lambda: cast(TokenizedCatalogue, made).state_dict())  # runs in the first process alone
     return made or TokenizedCatalogue.from_state_dict(state)
+
+
+def _semantic_ids(config, items: list[str], interactions: TrainingInteractions | None) -> TokenizedCatalogue:
+    method = config["semantic_id"]
+    if method != "file":
+        _check_codebooks(config, len(items))
+    # `file` and `random` look at no content, so none is asked for unless the model reads it.
+    content = item_content(config, items) if config["use_content"] or method not in ("file", "random") else None
+    if method == "file":
+        made = _ids_from_file(config, items)
+    else:
+        made = _ids_from_content(config, items, None if method == "random" else content, interactions)
+    if content is None:
+        return made
+    return dataclasses.replace(
+        made,
+        sentences=content.sentences if config["content_encoder"] == "tfidf_svd" else None,
+        vectors=ItemVectors.fit(content.embeddings) if config["use_content"] else None,
+    )
+
+
+def _check_codebooks(config, n_items: int) -> None:
+    if max(np.atleast_1d(config["codebook_size"])) > n_items and QUANTIZERS[config["semantic_id"]].learns_codewords:
+        raise ConfigError(
+            f"codebook_size={config['codebook_size']} is larger than the catalogue ({n_items} items): most "
+            "codewords could never be used; lower codebook_size"
+        )
 
 
 def _ids_from_file(config, items: list[str]) -> TokenizedCatalogue:
@@ -254,17 +290,14 @@ def _ids_from_file(config, items: list[str]) -> TokenizedCatalogue:
     )
 
 
-def _ids_from_content(config, items: list[str], interactions: TrainingInteractions | None) -> TokenizedCatalogue:
-    if max(np.atleast_1d(config["codebook_size"])) > len(items) and QUANTIZERS[config["semantic_id"]].learns_codewords:
-        raise ConfigError(
-            f"codebook_size={config['codebook_size']} is larger than the catalogue ({len(items)} items): most "
-            "codewords could never be used; lower codebook_size"
-        )
-    if config["semantic_id"] == "random":  # the one method that looks at no content, so none is asked for
+def _ids_from_content(
+    config, items: list[str], content: Content | None, interactions: TrainingInteractions | None
+) -> TokenizedCatalogue:
+    """IDs that a quantizer makes of content; without any (`semantic_id=random`) of the items' numbers."""
+    scaler = scaler_of(config)
+    if content is None:
         content = Content([], np.arange(len(items), dtype=np.float64)[:, None])
         scaler, interactions = Scaler("none", None), None
-    else:
-        content, scaler = item_content(config, items), scaler_of(config)
     started = perf_counter()
     quantizer = quantizer_of(config)
     arguments = {argument: value for argument, value in quantizer.get_params().items() if argument != "device"}
@@ -299,7 +332,6 @@ def _ids_from_content(config, items: list[str], interactions: TrainingInteractio
     return dataclasses.replace(
         TokenizedCatalogue.from_state_dict(state),
         titles=titles_of(config, items),
-        sentences=content.sentences if config["content_encoder"] == "tfidf_svd" and content.sentences else None,
         seconds={**content.seconds, "semantic IDs": perf_counter() - started},
         files={**content.files, "semantic IDs": str(path)},
         cached=content.cached + (("semantic IDs",) if hit else ()),

@@ -60,7 +60,8 @@ class GenerativeRecommender(SequentialRecommender):
     def _use_semantic_ids(self, prepared: TokenizedCatalogue) -> None:
         """Everything that follows from the Semantic IDs: the trie, and what the model reads of every item.
 
-        Items that were not there in training have no embedding, nor have their nodes; their codewords speak for them.
+        Items that were not there in training have no embedding, nor have their nodes; their codewords, and with
+        `use_content` their content, speak for them.
         """
         table, network = prepared.table, self.tree_network
         self.prepared_ids = prepared
@@ -73,6 +74,9 @@ class GenerativeRecommender(SequentialRecommender):
             number = {item: i for i, item in enumerate(self.trained_ids.table.items.tolist())}
             rows = np.array([number.get(item, 0) for item in table.items.tolist()], dtype=np.int64)
             network.use(table.codes, table.level_sizes, torch.from_numpy(rows))
+        if network.content is not None:
+            assert prepared.content_rows is not None, "IDs of a model with content come with vectors"
+            network.content.vectors = prepared.content_rows.to(network.content.weight.device)
         self.trie = network.tree.trie
 
     def step_decoder(

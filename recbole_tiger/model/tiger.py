@@ -24,9 +24,9 @@ class TIGER(GenerativeRecommender):
     """Predicts the Semantic ID of the next item, token by token, from the Semantic IDs of a user's history.
 
     The loss of a level is the cross-entropy over that level's codewords: the paper trains a softmax over the whole
-    vocabulary, of which the other levels' codewords can never be right. Six switches, all off in the paper's model,
-    lead from it to TIGERTree: `loss_over=children`, `use_node_embeddings`, `use_item_embeddings`, `repeat_bias`,
-    `item_loss_weight` with `rescore_weight`, and `cross_position_bias`.
+    vocabulary, of which the other levels' codewords can never be right. Seven switches, all off in the paper's model,
+    lead from it to TIGERTree: `loss_over=children`, `use_node_embeddings`, `use_item_embeddings`, `use_content`,
+    `repeat_bias`, `item_loss_weight` with `rescore_weight`, and `cross_position_bias`.
     """
 
     def __init__(self, config, dataset):
@@ -36,7 +36,6 @@ class TIGER(GenerativeRecommender):
         self.loss_over = config["loss_over"]
         self.likelihood = config["likelihood"] or self.loss_over
         self.node_embeddings = config["use_node_embeddings"]
-        self.item_embeddings = config["use_item_embeddings"]
         self.repeat_bias = bool(config["repeat_bias"])
         self.item_loss_weight = config["item_loss_weight"] or 0.0
         self.rescore_weight = config["rescore_weight"] or 0.0
@@ -47,6 +46,7 @@ class TIGER(GenerativeRecommender):
         # load dataset info
         self.trained_ids: TokenizedCatalogue = dataset.semantic_ids
         table = self.trained_ids.table
+        self.item_inputs = bool(config["use_item_embeddings"]) or self.trained_ids.vectors is not None
         user_ids = dataset.field2id_token[dataset.uid_field]
 
         # define layers and loss
@@ -57,16 +57,18 @@ class TIGER(GenerativeRecommender):
         self.has_tree_loss = bool(
             self.loss_over == "children" or self.node_embeddings or self.repeat_bias or self.item_loss_weight
         )
-        if self.has_tree_loss or self.item_embeddings or self.likelihood == "children":
+        if self.has_tree_loss or self.item_inputs or self.likelihood == "children":
             self.seq2seq = TreeSeq2Seq(
                 t5,
                 ItemTree(table.codes, table.level_sizes),
                 self.levels,
                 node_embeddings=self.node_embeddings,
-                item_embeddings=self.item_embeddings,
+                item_embeddings=config["use_item_embeddings"],
                 item_dropout=config["item_embedding_dropout"],
                 repeat_bias=self.repeat_bias,
                 item_head=self.item_loss_weight > 0,
+                vectors=self.trained_ids.content_rows,
+                start_nodes_at_content=bool(config["use_content_nodes"]),
             )
         else:
             self.seq2seq = Seq2Seq(t5)
@@ -104,7 +106,7 @@ class TIGER(GenerativeRecommender):
             allowed = block_causal_mask(
                 tokens.shape[1], self.vocabulary.length, user_tokens is not None, device=tokens.device
             )
-        if self.item_embeddings:
+        if self.item_inputs:
             embeds = self.seq2seq.embed_history(tokens, history)
         else:
             embeds = self.seq2seq.embed(tokens)

@@ -44,6 +44,7 @@ class TIGERTree(GenerativeRecommender):
             label_smoothing=config["label_smoothing"],
             item_loss_weight=config["item_loss_weight"],
             sparse_gradients=config["update_rows"] == "touched",
+            start_nodes_at_content=bool(config["use_content_nodes"]),
         )
 
         # load dataset info
@@ -51,7 +52,7 @@ class TIGERTree(GenerativeRecommender):
 
         # define layers and loss
         table = self.trained_ids.table
-        self.network = TreeNetwork(network, ItemTree(table.codes, table.level_sizes))
+        self.network = TreeNetwork(network, ItemTree(table.codes, table.level_sizes), self.trained_ids.content_rows)
         self._use_semantic_ids(self.trained_ids)
 
     @property

@@ -4,6 +4,7 @@ Input: token or item tensors. Output: hidden states, logits and losses. Nothing 
 """
 
 from recbole_tiger.nn.averaging import WeightAverage
+from recbole_tiger.nn.content_map import ContentMap
 from recbole_tiger.nn.row_adamw import RowAdamW
 from recbole_tiger.nn.step_decoders import Seq2SeqStepDecoder, TreeSeq2SeqStepDecoder, TreeStepDecoder
 from recbole_tiger.nn.t5.config import T5Config
@@ -15,6 +16,7 @@ from recbole_tiger.nn.tree.network import Seen, TreeConfig, TreeNetwork
 from recbole_tiger.nn.tree.seq2seq import TreeSeq2Seq
 
 __all__ = [
+    "ContentMap",
     "IncrementalDecoder",
     "ItemTree",
     "RowAdamW",

@@ -164,7 +164,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("pooling_type", "str", choices=("average", "max")),
     *_keys("pre_model_path", "str", "resume machine path content", optional=True),
     *_keys("tie_word_embeddings p5_user_number cross_position_bias use_node_embeddings use_item_embeddings", "bool"),
-    *_keys("repeat_bias head_attention tie_embeddings", "bool"),
+    *_keys("repeat_bias head_attention tie_embeddings use_content use_content_nodes", "bool"),
     *_keys("encoder_mask", "str", choices=("bidirectional", "block_causal")),
     *_keys("loss_over", "str", choices=("children", "level"), renamed=_OVER),
     *_keys("update_rows", "str", choices=("all", "touched")),

@@ -222,6 +222,12 @@ def _check_semantic_ids(config: Config) -> None:
         raise ConfigError("semantic_id=file needs --semantic_id_file=FILE.json, a map of item id to codes")
     if isinstance(sizes, list) and len(sizes) != length:
         raise ConfigError(f"codebook_size={sizes!r} names {len(sizes)} levels, but id_length={length}; make them agree")
+    if config["use_content_nodes"] and not (config["use_content"] and config["use_node_embeddings"]):
+        raise ConfigError(
+            f"use_content_nodes=True with use_content={config['use_content']} and use_node_embeddings="
+            f"{config['use_node_embeddings']}: it says where node embeddings start with content; set both to True, or "
+            "leave it out"
+        )
     for key in ("content_file", "semantic_id_file"):
         needed = config["content_encoder"] == "precomputed" if key == "content_file" else method == "file"
         if needed and not (config[key] and Path(config[key]).is_file()):

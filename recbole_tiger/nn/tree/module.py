@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
+from recbole_tiger.nn.content_map import ContentMap
 from recbole_tiger.nn.tree.choices import Choices, choices_of
 from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
@@ -36,6 +37,7 @@ _Self = TypeVar("_Self", bound="TreeModule")
 
 # A repetition's logit is a parameter times this: where nobody repeats, it goes far below zero in a few passes.
 _REPEAT_SCALE = 20.0
+_MAPPED_AT_ONCE = 65536  # items whose content is in single precision at a time
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class TreeModule(nn.Module):
         trained_tree: what the tables were made for.
         node_tables: per level from 1 on, `[n_rows, d]`; empty without node embeddings.
         item_table: `[n_items + 1, d]`, or None.
+        content: the map of item content that is a part of every item's embedding, new items' too, or None.
         repeat_weight: None, or `[L + 1]`: what having interacted with all items of a node adds to its logit, for the
             nodes of each level and at the end for items, in units of `_REPEAT_SCALE`.
     """
@@ -70,6 +73,7 @@ class TreeModule(nn.Module):
     trained_tree: ItemTree
     node_tables: nn.ParameterDict
     item_table: nn.Parameter | None
+    content: ContentMap | None
     repeat_weight: nn.Parameter | None
     sparse_gradients = False
 
@@ -83,6 +87,25 @@ class TreeModule(nn.Module):
                 self.node_tables[str(level)] = nn.Parameter(torch.zeros(n_rows, width))
         self.item_table = nn.Parameter(torch.zeros(len(tree.codes), width)) if items else None
         self.repeat_weight = nn.Parameter(torch.zeros(tree.trie.depth + 1)) if repeats else None
+        self.content = None
+
+    def read_content(self, vectors: Tensor, width: int, *, start_nodes: bool) -> None:
+        """Let items have content. A subclass calls this last, so that with one seed all else starts as without it.
+
+        Args:
+            vectors: `[n_items + 1, dim]`, see `ContentMap`.
+            width: of an item's embedding.
+            start_nodes: a node's embedding starts as the map of the mean of the vectors below it, instead of at zero.
+        """
+        self.content = ContentMap(vectors, width)
+        if start_nodes:
+            with torch.no_grad():
+                items = torch.arange(1, len(vectors))
+                mapped = torch.cat([self.content(part) for part in items.split(_MAPPED_AT_ONCE)])
+                for level, table in self.node_tables.items():
+                    rows = self.tree.node_rows[int(level)][self.tree.paths[1:, int(level)]]
+                    count = torch.bincount(rows, minlength=len(table)).clamp(min=1)
+                    table.index_add_(0, rows, mapped).div_(count[:, None])[ABSENT] = 0
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """What a hidden state is multiplied with for the logits of codes (any shape) of a level: `[…, d]`."""
@@ -101,6 +124,8 @@ class TreeModule(nn.Module):
 
     def use(self, codes: npt.NDArray[np.int64], level_sizes: Sequence[int], item_rows: Tensor) -> None:
         """Read and score the items of another table: of more items than the network was trained with.
+
+        Where items have content, `content.vectors` must become those of the same items.
 
         Args:
             codes: int64 `[n + 1, L]`, padding in row 0.
@@ -133,6 +158,17 @@ class TreeModule(nn.Module):
         if self.training and dropped:
             rows = torch.where(torch.rand(items.shape, device=items.device) < dropped, ABSENT, rows)
         return rows
+
+    def beside_codewords(self, items: Tensor, dropped: float = 0.0) -> Tensor | None:
+        """What items (any shape) have beside their codewords, `[…, d]`: an embedding of their own, and their content.
+
+        None for neither; of the first a share `dropped` is left out in training.
+        """
+        own = None if self.item_table is None else self.table_rows(self.item_table, self.item_rows(items, dropped))
+        if self.content is None:
+            return own
+        mapped: Tensor = self.content(items)
+        return mapped if own is None else own + mapped
 
     def repeat_logit(self, level: int) -> Tensor:
         """What a repetition adds to the logit of a node of `level` (of an item: level L): a scalar."""

@@ -49,6 +49,7 @@ class TreeConfig:
     label_smoothing: float = 0.0  # share of the target's probability that is spread over what the softmax is over
     item_loss_weight: float = 0.0  # of a cross-entropy over all items, by the items' input embeddings; 0: none
     sparse_gradients: bool = False  # of the item and node tables, for `RowAdamW`
+    start_nodes_at_content: bool = False  # with content: nodes start as the map of the mean of the vectors below them
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.n_heads:
@@ -120,9 +121,13 @@ class _Head(nn.Module):
 
 
 class TreeNetwork(TreeModule):
-    """The network; see `TreeModule` for its tables and its softmax."""
+    """The network; see `TreeModule` for its tables and its softmax.
 
-    def __init__(self, config: TreeConfig, tree: ItemTree) -> None:
+    Args:
+        vectors: `[n_items + 1, dim]` frozen content of the items, a map of which is added to their embeddings; or None.
+    """
+
+    def __init__(self, config: TreeConfig, tree: ItemTree, vectors: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
         self.sparse_gradients = config.sparse_gradients
@@ -151,6 +156,8 @@ class TreeNetwork(TreeModule):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=_INIT_STD)
                 nn.init.zeros_(module.bias)
+        if vectors is not None:
+            self.read_content(vectors, width, start_nodes=config.start_nodes_at_content)
 
     def _codewords(self, tables: nn.ParameterList, level: int, codes: Tensor) -> Tensor:
         """Embeddings of codes (any shape) of a level, zero for codes that were not there in training."""
@@ -167,19 +174,21 @@ class TreeNetwork(TreeModule):
         return reduce(add, (self._codewords(self.codewords, above, codes[:, above]) for above in range(level)))
 
     def item_embedding(self, items: Tensor, *, whole: bool = False) -> Tensor:
-        """Input of items `[P]`: codewords, plus what the item itself or its nodes add; zero for padding.
+        """Input of items `[P]`: codewords, plus what the item itself, its content or its nodes add; zero for padding.
 
-        In training a share of what is added is left out, at random, unless they are wanted `whole`.
+        In training a share of what item or nodes add is left out, at random, unless they are wanted `whole`.
         """
         codes = self.tree.codes.index_select(0, items)
         depth = codes.shape[1]
         x = reduce(add, (self._codewords(self.codewords, level, codes[:, level]) for level in range(depth)))
         x = x * (items > 0).to(x.dtype)[:, None]
-        if not self.config.item_embeddings:
+        dropped = 0.0 if whole else self.config.item_dropout
+        beside = self.beside_codewords(items, dropped)
+        if beside is not None:
+            x = x + beside
+        if self.item_table is not None or not self.config.item_embeddings:
             return x
-        present = self.item_rows(items, 0.0 if whole else self.config.item_dropout)
-        if self.item_table is not None:
-            return x + self.table_rows(self.item_table, present)
+        present = self.item_rows(items, dropped)
         paths = self.tree.paths.index_select(0, items)
         for level in range(1, depth):
             rows = torch.where(present > 0, self.tree.node_rows[level].index_select(0, paths[:, level]), ABSENT)

@@ -31,6 +31,8 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         node_embeddings, item_embeddings, repeat_bias: which tables there are. They start at zero, so that the network
             starts as the T5 with the same seed.
         item_dropout: share of the items' embeddings left out in training.
+        vectors: `[n_items + 1, dim]` frozen content, a map of which is a part of the items' embeddings, or None.
+        start_nodes_at_content: with `vectors`: nodes start as the map of the mean of those below them.
         item_head: there is a softmax over all items as well: of the decoder's first state, plus a linear map of it that
             starts at zero, with the sum of an item's codewords and its own embedding.
     """
@@ -46,6 +48,8 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         item_dropout: float,
         repeat_bias: bool = False,
         item_head: bool = False,
+        vectors: Tensor | None = None,
+        start_nodes_at_content: bool = False,
     ) -> None:
         super().__init__(config)
         self.level_token_slices = list(level_token_slices)
@@ -54,6 +58,8 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         width = config.d_model
         self.make_tables(tree, width, nodes=node_embeddings, items=item_embeddings, repeats=repeat_bias)
         self.item_head = nn.Parameter(torch.zeros(width, width)) if item_head else None
+        if vectors is not None:
+            self.read_content(vectors, width, start_nodes=start_nodes_at_content)
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """As in `Seq2Seq.logits`: scaled where it is the input embedding too. Nodes start at zero, unscaled."""
@@ -65,9 +71,8 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
     def whole_item_embedding(self, items: Tensor) -> Tensor:
         codes = self.tree.codes.index_select(0, items)
         embedded = reduce(add, (self.codeword_embedding(level, codes[:, level]) for level in range(codes.shape[1])))
-        if self.item_table is None:
-            return embedded
-        return embedded + self.table_rows(self.item_table, self.tree.item_rows[items]) * self._scale
+        beside = self.beside_codewords(items)
+        return embedded if beside is None else embedded + beside * self._scale
 
     def item_state(self, first: Tensor) -> Tensor:
         """State of the softmax over all items, from the decoder's first state; both `[N, d_model]`."""
@@ -75,14 +80,14 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         return first + first @ self.item_head
 
     def embed_history(self, tokens: Tensor, history: Tensor) -> Tensor:
-        """Input embeddings `[B, T, d_model]` with item embeddings: to each token of an item the item's is added.
+        """Input embeddings `[B, T, d_model]`: to each token of an item the item's own embedding and content are added.
 
         Args:
             tokens: `[B, T]`; those of the history are the last ones.
             history: `[B, H]` item numbers, padded with 0.
         """
-        assert self.item_table is not None, "histories are embedded with item embeddings"
-        own = self.table_rows(self.item_table, self.item_rows(history, self.item_dropout))
+        own = self.beside_codewords(history, self.item_dropout)
+        assert own is not None, "histories are embedded with item embeddings or content"
         own = own.repeat_interleave(len(self.level_token_slices), dim=1)
         return self.embed(tokens) + F.pad(own, (0, 0, tokens.shape[1] - own.shape[1], 0))
 
