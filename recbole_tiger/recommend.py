@@ -5,7 +5,6 @@ Input: ``best.pth`` of a run of a model with Semantic IDs. Output: items with ti
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import sys
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ class Recommendation:
     """One recommended item: its external id, and its title, or its id where it has none.
 
     Attributes:
-        score: log-likelihood of the Semantic ID it was found by.
+        score: log-likelihood of the Semantic ID it was found by, and what `rescore_weight` adds to it.
         codes: its codewords.
         new: whether it was added after training.
     """
@@ -99,6 +98,7 @@ class Recommender:
         self.items = [str(item) for item in prepared.table.items]
         self.titles = ["", *(prepared.titles or self.items[1:])]
         self._table = prepared.table
+        self._embeddings: list[np.ndarray] = []  # of new items
         self._new: UnseenItems | None = None
         self._index()
 
@@ -176,7 +176,8 @@ class Recommender:
     def add_items(self, path: str | Path) -> int:
         """Take in the items of an ``.item`` file: they get Semantic IDs, and are found through their first codewords.
 
-        Nothing is trained. A new item joins a list where an ID with its learned codewords is predicted (paper, 4.4.1).
+        Nothing is trained. A new item joins a list where an ID with its learned codewords is predicted (paper, 4.4.1);
+        a model with `use_content` and `rescore_weight` ranks it by its own text there.
 
         Returns:
             how many items were added.
@@ -201,12 +202,13 @@ class Recommender:
             titles = item_titles(table, items, field, seq_separator=self.config["seq_separator"])
         embeddings = embed_new_items(self.config, sentences, items, self.prepared.sentences)
         codes = quantizer.transform(scaler.transform(embeddings))
+        self._embeddings.append(embeddings)
         n_before, trained = self.n_items, self.prepared.table
         new_codes = np.concatenate([self._table.codes[trained.n_items + 1 :, : trained.id_length], codes])
         self.items += items
         self.titles += [title or item for title, item in zip(titles, items, strict=True)]
         self._table = with_unseen_items(trained, new_codes, self.items[trained.n_items + 1 :])
-        self.model._use_semantic_ids(dataclasses.replace(self.prepared, table=self._table))
+        self.model._use_semantic_ids(self.prepared.with_table(self._table, np.concatenate(self._embeddings)))
         self.model.to(self.config["device"])
         self._new = UnseenItems(self._table, trained.n_items, device=self.config["device"])
         self._index()
@@ -286,10 +288,11 @@ class Recommender:
         lengths = torch.tensor([len(history) for history in recent], device=device)
         excluded = _padded(histories, device) if exclude_seen else None
         n_found = k if self._new is None else options["beam_size"]
+        if self._new is not None:
+            options = {**options, "beside": self._new.beside(k, tells_apart=self.model.tells_unseen_apart)}
         found = self.model.recommend(users, _padded(recent, device), lengths, n_found, excluded=excluded, **options)
         if self._new is None:
             return found
-        found = self._new.candidates(found, k)
         if excluded is not None:  # a new item that was found through its prefix
             seen = (found.items[:, :, None] == excluded[:, None, :]).any(2)
             found = BeamResult(found.items.masked_fill(seen, 0), found.scores.masked_fill(seen, -torch.inf))

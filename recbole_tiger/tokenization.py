@@ -70,6 +70,14 @@ class TokenizedCatalogue:
         """The vector of each item, float16 `[n_items + 1, dim]`; None where the model reads none."""
         return None if self.vectors is None else self.vectors.rows
 
+    def with_table(self, table: SemanticIDTable, embeddings: np.ndarray | None) -> TokenizedCatalogue:
+        """These with another table, which has new items at its end; `embeddings` `[n, dim]` are theirs."""
+        vectors = self.vectors
+        if vectors is not None:
+            assert embeddings is not None, "new items of a model with content come with embeddings"
+            vectors = vectors.with_new(embeddings)
+        return dataclasses.replace(self, table=table, vectors=vectors)
+
     def state_dict(self) -> dict[str, Any]:
         """All that says what an item's ID is and what a new item's would be, as plain values and tensors."""
         parts = {"table": self.table, "quantizer": self.quantizer, "scaler": self.scaler}

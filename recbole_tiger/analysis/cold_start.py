@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from recbole_tiger.analysis.cold_start_data import ColdData, write_cold_data
 from recbole_tiger.analysis.runs import TestUsers, joined, test_users
-from recbole_tiger.decoding import BeamResult, rank_items
+from recbole_tiger.decoding import BeamResult, of_one_width, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
@@ -39,7 +39,8 @@ CHOICES = (
     "item has no interaction before the test. The paper speaks of the training split only.",
     "The scaling of the embeddings, and TF-IDF where that is the encoder, are fitted without them as well.",
     "The search stays among the prefixes of seen and unseen items. A predicted ID gives its seen item, then the unseen "
-    "items with its first codewords, in arbitrary order, where the ID first stands in the list. A prefix that only "
+    "items with its first codewords, in arbitrary order, where the ID first stands in the list; with use_content and "
+    "rescore_weight all of them are ranked by scores of their own, from codes and text. A prefix that only "
     "unseen items have can be predicted too: the paper's search could generate any ID.",
     "A list of K holds at most the whole part of epsilon * K unseen items: none for K < 10 at epsilon = 0.1.",
     "Semantic_KNN: cosine in the scaled embeddings with the last item of the history, or with the mean of its items; "
@@ -158,14 +159,14 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     users, prepared = test_users(config, dataset, loader), dataset.semantic_ids
     codes, embeddings = unseen_codes(config, prepared, _unseen_sentences(data, config), data.unseen)
     n_seen, table = prepared.table.n_items, with_unseen_items(prepared.table, codes, data.unseen)
-    model._use_semantic_ids(dataclasses.replace(prepared, table=table))
+    model._use_semantic_ids(prepared.with_table(table, embeddings))
     model.to(config["device"])
     unseen = [UnseenItems(table, n_seen, length, config["device"]) for length in lengths]
     targets = _targets(data, dataset, users, n_seen)
     longest, is_unseen = max(k for k, _ in points), targets > n_seen
     found = model_candidates(model, users, unseen, longest, config["eval_batch_size"])
     lists = dict(zip(method_names(config["model"], lengths), found, strict=True))
-    if embeddings is not None:
+    if config["semantic_id"] != "random":
         content = item_content(config, [str(item) for item in prepared.table.items[1:]])
         vectors = prepared.scaler.scale(np.concatenate([content.embeddings, embeddings]))
         for mean, name in ((False, BASELINES[0]), (True, BASELINES[1])):
@@ -212,21 +213,24 @@ def _popularity(config, sequences, users: TestUsers, phase: str, n_seen: int) ->
 
 def _unseen_sentences(data: ColdData, config) -> list[str]:
     """The text of the unseen items, from the whole dataset's item file, which the run never read."""
-    if config["content_encoder"] == "precomputed" or config["semantic_id"] == "random":
+    is_read = config["semantic_id"] != "random" or config["use_content"]
+    if config["content_encoder"] == "precomputed" or not is_read:
         return [""] * len(data.unseen)
     table = item_table(data.source)
     return sentences_of_new_items(table[table[config["ITEM_ID_FIELD"]].isin(data.unseen)], data.unseen, config)
 
 
 def unseen_codes(config, prepared: TokenizedCatalogue, sentences: list[str], items: list[str]):
-    """Learned codewords [n, id_length] and embeddings [n, dim] of unseen items; no embeddings for random IDs (None)."""
-    quantizer, scaler = prepared.quantizer, prepared.scaler
+    """Learned codewords [n, id_length] and embeddings [n, dim] of unseen items; None where nothing reads these."""
+    quantizer, scaler, random = prepared.quantizer, prepared.scaler, config["semantic_id"] == "random"
     assert quantizer is not None  # only IDs read from a file have none, and the settings refuse these
-    if config["semantic_id"] == "random":
+    embeddings = None
+    if not random or prepared.vectors is not None:
+        embeddings = embed_new_items(config, sentences, items, prepared.sentences)
+    if random:
         n = prepared.table.n_items
-        return quantizer.transform(np.arange(n, n + len(items), dtype=np.float64)[:, None]), None
-    embeddings = embed_new_items(config, sentences, items, prepared.sentences)
-    assert scaler is not None  # it stands beside every quantizer of item text
+        return quantizer.transform(np.arange(n, n + len(items), dtype=np.float64)[:, None]), embeddings
+    assert scaler is not None and embeddings is not None  # both stand beside every quantizer of item text
     return quantizer.transform(scaler.transform(embeddings)), embeddings
 
 
@@ -234,18 +238,20 @@ def model_candidates(
     model, users: TestUsers, unseen: Sequence[UnseenItems], at_most: int, chunk: int
 ) -> list[BeamResult]:
     """The model's predictions with unseen items among them, [n, C], for each rule of what belongs to a prediction."""
-    parts = []
+    found: list[list[BeamResult]] = [[] for _ in unseen]
     for part in users.chunks(chunk, "search"):
-        found = model.recommend(part.users, part.history, part.lengths, model.beam_size, excluded=part.excluded)
-        parts.append([own.candidates(found, at_most) for own in unseen])
-    return [_joined_to_width(of_one) for of_one in zip(*parts, strict=True)]
-
-
-def _joined_to_width(parts: Sequence[BeamResult]) -> BeamResult:
-    width = max(part.items.shape[1] for part in parts)
-    return joined(
-        [BeamResult(*(F.pad(x, (0, width - x.shape[1])) for x in (part.items, part.scores))) for part in parts]
-    )
+        for own, lists in zip(unseen, found, strict=True):
+            lists.append(
+                model.recommend(
+                    part.users,
+                    part.history,
+                    part.lengths,
+                    model.beam_size,
+                    excluded=part.excluded,
+                    beside=own.beside(at_most, tells_apart=model.tells_unseen_apart),
+                )
+            )
+    return [joined(of_one_width(lists)) for lists in found]
 
 
 def knn_candidates(vectors: np.ndarray, users: TestUsers, n_seen: int, k: int, mean: bool) -> BeamResult:

@@ -5,7 +5,7 @@ Input: a step decoder, which may be any model's, and a trie. Output: ranked item
 
 from recbole_tiger.decoding.beam_search import beam_search
 from recbole_tiger.decoding.exact import exact_scores, exact_topk
-from recbole_tiger.decoding.ranking import rank_items
+from recbole_tiger.decoding.ranking import of_one_width, rank_items
 from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ChildStepDecoder, ForkableStepDecoder, FreeBeamResult, StepDecoder
 from recbole_tiger.decoding.unconstrained import free_beam_search
@@ -22,5 +22,6 @@ __all__ = [
     "exact_scores",
     "exact_topk",
     "free_beam_search",
+    "of_one_width",
     "rank_items",
 ]

@@ -7,7 +7,8 @@ at most a share epsilon of these (paper, section 4.4.1).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,6 +79,10 @@ class UnseenItems:
         self._count = torch.from_numpy(count).to(device)  # unseen items of each group …
         self._start = torch.from_numpy(np.cumsum(count) - count).to(device)  # … and where they begin in
         self._members = torch.from_numpy(members).to(device)  # item numbers, group by group
+
+    def beside(self, at_most: int, *, tells_apart: bool) -> Callable[[BeamResult], BeamResult]:
+        """`candidates` of predictions, for a model that ranks them; all of a prefix where it tells them apart."""
+        return partial(self.candidates, at_most=len(self._members) if tells_apart else at_most)
 
     def candidates(self, predicted: BeamResult, at_most: int) -> BeamResult:
         """Every predicted seen item, each followed by the unseen items with its prefix that were not listed before.

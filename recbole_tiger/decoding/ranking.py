@@ -26,6 +26,16 @@ def rank_items(items: Tensor, scores: Tensor, k: int) -> BeamResult:
     return BeamResult(items, scores)
 
 
+def of_one_width(parts: Sequence[BeamResult]) -> list[BeamResult]:
+    """The same results without `ids`, with 0 and `-inf` at the ends of rows up to the width of the widest."""
+    width = max(part.items.shape[1] for part in parts)
+    more = [width - part.items.shape[1] for part in parts]
+    return [
+        BeamResult(F.pad(part.items, (0, n)), F.pad(part.scores, (0, n), value=-torch.inf))
+        for part, n in zip(parts, more, strict=True)
+    ]
+
+
 def sort_keys(rank: Tensor, tie: Tensor) -> Tensor:
     """int64 keys whose descending order is that of float32 `rank`, equal ranks by ascending `tie` (below 2**32).
 

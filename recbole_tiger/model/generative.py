@@ -5,7 +5,7 @@ A subclass says how histories become logits (`step_decoder`) and what follows fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from recbole_tiger.decoding import (
     beam_search,
     exact_topk,
     free_beam_search,
+    of_one_width,
     rank_items,
 )
 from recbole_tiger.nn import ItemTree, TreeModule
@@ -56,6 +57,12 @@ class GenerativeRecommender(SequentialRecommender):
     def tree_network(self) -> TreeModule | None:
         """The part of the model that has embeddings of nodes and items, if there is one."""
         return None
+
+    @property
+    def tells_unseen_apart(self) -> bool:
+        """Whether unseen items with the same codewords have scores of their own: by their content."""
+        network = self.tree_network
+        return network is not None and network.content is not None and self.rescore_weight > 0
 
     def _use_semantic_ids(self, prepared: TokenizedCatalogue) -> None:
         """Everything that follows from the Semantic IDs: the trie, and what the model reads of every item.
@@ -116,6 +123,7 @@ class GenerativeRecommender(SequentialRecommender):
         temperature: float | Sequence[float] | None = None,
         sample: bool = False,
         generator: torch.Generator | None = None,
+        beside: Callable[[BeamResult], BeamResult] | None = None,
     ) -> BeamResult:
         """The k most likely items after each history.
 
@@ -125,6 +133,8 @@ class GenerativeRecommender(SequentialRecommender):
             lengths: [B] items of each history.
             k: length of the lists.
             excluded: [B, S] item numbers that must not appear, padded with 0.
+            beside: what puts unseen items beside those found (`UnseenItems.candidates`), at the same scores. Where the
+                model tells them apart, all are ranked by scores of their own. The lists are then as long as they get.
 
         Returns:
             items [B, k] (0 where the beam holds fewer) and scores [B, k] (-inf there), best first: log-likelihoods,
@@ -135,6 +145,7 @@ class GenerativeRecommender(SequentialRecommender):
         beam_size = beam_size or self.beam_size
         exact = self.scoring == "exact" and not sample
         rescore = self.rescore_weight > 0 and not sample  # a sample is in the order in which it was drawn
+        ranked = beside if rescore and self.tells_unseen_apart else None
         n_found = k if not rescore else self.trie.n_items if exact else beam_size
         parts = []
         for rows in order.split(self.decode_batch_size):
@@ -151,10 +162,14 @@ class GenerativeRecommender(SequentialRecommender):
                 options |= {"beam_size": beam_size, "sample": sample, "generator": generator}
                 found = beam_search(decoder, self.trie, **options)
             if rescore:
+                found = found if ranked is None else ranked(found)
                 scores = found.scores + self.rescore_weight * decoder.item_logits(found.items)
-                found = rank_items(found.items, scores, k)
+                found = rank_items(found.items, scores, k if ranked is None else found.items.shape[1])
             parts.append(found)
-        return BeamResult.gathered(parts, order)
+        if ranked is not None:
+            return BeamResult.gathered(of_one_width(parts), order)
+        result = BeamResult.gathered(parts, order)
+        return result if beside is None else beside(result)
 
     @torch.no_grad()
     def generate_ids(

@@ -9,10 +9,11 @@ from catalogue import settings_of
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
 from recbole_tiger.content import ItemVectors
-from recbole_tiger.decoding.cold_start import with_unseen_items
+from recbole_tiger.decoding.cold_start import UnseenItems, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import make_trainer, prepare_data, trainer_class
+from recbole_tiger.recommend import Recommender
 from recbole_tiger.training.checkpoint import load_checkpoint
 
 SWITCHES = {
@@ -168,6 +169,56 @@ def test_new_items_count_by_their_codes_and_text_alone(toy, model):
     recommender.load_other_parameter(recommender.other_parameter())
     again = recommender.recommend(*arguments_of(data), 10)
     assert torch.equal(again.items, before.items) and torch.allclose(again.scores, before.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", SWITCHES)
+def test_unseen_items_with_the_same_codewords_are_ranked_by_their_text(toy, model):
+    _, data, trainer = made(toy, model, use_content=True, decode_batch_size=4)  # of six users, so two parts
+    recommender = randomised(trainer.model)
+    trained = recommender.trained_ids
+    known, rng = trained.table, np.random.default_rng(0)
+    codes = known.codes[[3, 3, 3, 9, 20, 20], : known.id_length]
+    table = with_unseen_items(known, codes, [f"new{n}" for n in range(6)])
+    recommender._use_semantic_ids(trained.with_table(table, rng.normal(size=(6, 16))))
+    unseen = UnseenItems(table, 48)
+    found = recommender.recommend(*arguments_of(data), 54, beam_size=54, beside=unseen.beside(9, tells_apart=True))
+    recommender.rescore_weight = 0.0
+    predicted = recommender.recommend(*arguments_of(data), 54, beam_size=54)
+    recommender.rescore_weight = 1.0
+    listed = unseen.candidates(predicted, 9)
+    users, history, lengths = arguments_of(data)
+    decoder = recommender.step_decoder(users, history, lengths)
+    decoder.begin()
+    orders = set()
+    for user in range(6):
+        of_user = {i: s for i, s in zip(listed.items[user].tolist(), listed.scores[user].tolist(), strict=True) if i}
+        logits = decoder.item_logits(torch.tensor([list(of_user)] * 6))[user].tolist()
+        score = {item: of_user[item] + logit for item, logit in zip(of_user, logits, strict=True)}
+        expected = sorted(score, key=score.get, reverse=True)
+        assert len(expected) == 54 and found.items[user, :54].tolist() == expected
+        assert found.scores[user, :54].tolist() == pytest.approx([score[i] for i in expected], abs=1e-3)
+        orders.add(tuple(item for item in expected if item in (49, 50, 51)))
+    assert len(orders) > 1
+
+
+def test_a_new_item_comes_with_its_text_from_a_checkpoint_alone(toy, workplace):
+    result = run_recbole_tiger("TIGERTree", "toy", config_dict=settings_of("TIGERTree", toy, use_content=True))
+    recommender = Recommender.from_checkpoint(result["files"]["checkpoint"])
+    items = (workplace / "data/toy/toy.item").read_text().splitlines()
+    twin = items[5].split("\t")[0]
+    rows = [items[0], items[5].replace(twin, "n1"), items[9].replace(items[9].split("\t")[0], "n2")]
+    (workplace / "data/toy/toy.item").unlink()
+    (workplace / "new.item").write_text("\n".join(rows[:2]) + "\n")
+    (workplace / "more.item").write_text("\n".join([rows[0], rows[2]]) + "\n")
+    assert recommender.add_items("new.item") == recommender.add_items("more.item") == 1
+    vectors = recommender.model.network.content.vectors
+    number = recommender.find(twin)
+    assert (
+        len(vectors) == 51 and torch.equal(vectors[49], vectors[number]) and not torch.equal(vectors[49], vectors[50])
+    )
+    [found] = recommender.recommend([["i0_3", "i0_4"]], 48)
+    assert {r.item for r in found if r.new} and len({r.score for r in found}) == len(found)
+    assert recommender.recommend([["n1", "n2"]], 3)
 
 
 @pytest.mark.parametrize("semantic_id", ["random", "file"])
