@@ -65,6 +65,7 @@ _SPECS = (
     ),
     ModelSpec("Semantic_KNN", "semantic_knn", untrained=True, shares_batches=True),
     ModelSpec("BERT4RecFixed", "bert4rec_fixed", shares_batches=True),
+    ModelSpec("BSARec", "bsarec", shares_batches=True),
     ModelSpec(
         "TIGERTree", "tiger_tree", "TIGERTreeTrainer", "TIGERDataset",
         generative=True, uses_semantic_ids=True, shares_batches=True,
