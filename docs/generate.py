@@ -31,6 +31,7 @@ def settings_page() -> str:
         "impossible value is an error before any work.\n",
     ]
     groups = [("The protocol, and what all runs share", PROPERTIES / "overall.yaml")]
+    groups += [("Item text for models with an embedding table of items", PROPERTIES / "item_text.yaml")]
     groups += [
         (f"Model {file.stem}", file) for file in sorted((PROPERTIES / "model").glob("*.yaml")) if "_" not in file.stem
     ]

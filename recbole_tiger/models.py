@@ -32,6 +32,8 @@ class ModelSpec:
             others FEARec, TransRec and SHAN compare the examples of a batch or take a norm over it, and DIN and DIEN
             normalise over it.
         norm_over_batch: its `reg_weight` is of a norm over the batch.
+        item_tables: its embedding tables with a row for each item, through which alone it reads histories and scores
+            items, so that `item_text` can add text to them, as a test shows of each; () where that cannot be.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ModelSpec:
     sampled_loss: str | None = None
     shares_batches: bool = False
     norm_over_batch: bool = False
+    item_tables: tuple[str, ...] = ()
 
     @property
     def ours(self) -> bool:
@@ -54,6 +57,7 @@ class ModelSpec:
         return self.module is not None
 
 
+_TABLE = ("item_embedding",)
 _SPECS = (
     ModelSpec(
         "TIGER", "tiger", "TIGERTrainer", "TIGERDataset", ("tuned", "paper", "quick", "tiny", "extended"),
@@ -64,21 +68,30 @@ _SPECS = (
         generative=True, has_t5=True, shares_batches=True,
     ),
     ModelSpec("Semantic_KNN", "semantic_knn", untrained=True, shares_batches=True),
-    ModelSpec("BERT4RecFixed", "bert4rec_fixed", shares_batches=True),
-    ModelSpec("BSARec", "bsarec", shares_batches=True),
+    ModelSpec("BERT4RecFixed", "bert4rec_fixed", shares_batches=True, item_tables=_TABLE),
+    ModelSpec("BSARec", "bsarec", shares_batches=True, item_tables=_TABLE),
     ModelSpec(
         "TIGERTree", "tiger_tree", "TIGERTreeTrainer", "TIGERDataset",
         generative=True, uses_semantic_ids=True, shares_batches=True,
     ),
     ModelSpec("S3Rec", trainer="S3RecTrainer", needs_features=True, shares_batches=True),
-    *(ModelSpec(name, needs_features=True, shares_batches=True) for name in ("FDSA", "GRU4RecF", "SASRecF")),
-    *(ModelSpec(name, shares_batches=True, norm_over_batch=True) for name in ("FOSSIL", "HGN")),
+    *(
+        ModelSpec(name, needs_features=True, shares_batches=True, item_tables=_TABLE)
+        for name in ("FDSA", "GRU4RecF", "SASRecF")
+    ),
+    ModelSpec("FOSSIL", shares_batches=True, norm_over_batch=True, item_tables=_TABLE),
+    ModelSpec(
+        "HGN", shares_batches=True, norm_over_batch=True,
+        item_tables=("item_embedding", "item_embedding_for_prediction"),
+    ),
     ModelSpec("FPMC", sampled_loss="BPR", shares_batches=True),
     ModelSpec("TransRec", sampled_loss="BPR"),
     *(ModelSpec(name, sampled_loss="BCE") for name in ("DIN", "DIEN")),
+    ModelSpec("FEARec", item_tables=_TABLE),
+    ModelSpec("NPE", shares_batches=True),
     *(
-        ModelSpec(name, shares_batches=True)
-        for name in "BERT4Rec CORE Caser GCSAN GRU4Rec HRM LightSANs NARM NPE NextItNet SASRec SINE SRGNN STAMP".split()
+        ModelSpec(name, shares_batches=True, item_tables=_TABLE)
+        for name in "BERT4Rec CORE Caser GCSAN GRU4Rec HRM LightSANs NARM NextItNet SASRec SINE SRGNN STAMP".split()
     ),
 )  # fmt: skip
 #: Models of which anything is known, by name: ours first.
@@ -93,3 +106,8 @@ def model_spec(name: str | None) -> ModelSpec:
 def models_with(trait: str) -> tuple[str, ...]:
     """Names of the models that have a trait, which is an attribute of `ModelSpec`."""
     return tuple(name for name, spec in MODELS.items() if getattr(spec, trait))
+
+
+def row_name(model: str, item_text: str | None = None) -> str:
+    """What a row of a table calls a model: `SASRec+text` where it reads text beside its own item embeddings."""
+    return model + {"add": "+text", "only": " (text only)"}.get(item_text or "none", "")

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from recbole_tiger.experiment import loading
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.run import start_run
+from recbole_tiger.settings.chain import reads_item_text
 from recbole_tiger.settings.parse import parse_value, read_config_files
-from recbole_tiger.settings.validate import known_keys
+from recbole_tiger.settings.validate import known_keys, text_keys
 
 
 def run_recbole_tiger(
@@ -44,21 +45,23 @@ def run_recbole_tiger(
         ConfigError: for settings that cannot work, before any training.
     """
     if command_line is None:
-        command_line = _settings_in_argv(model, config_dict)
+        command_line = _settings_in_argv(model, {**read_config_files(config_file_list), **(config_dict or {})})
     return start_run(
         build_config(model, dataset, config_file_list, config_dict, command_line, distributable=True), saved
     )
 
 
-def _settings_in_argv(model: str, config_dict: Mapping | None) -> dict:
-    """The ``--key=value`` arguments of the running script that name settings of this model."""
-    known = known_keys((config_dict or {}).get("model", model))
-    found = {}
+def _settings_in_argv(model: str, settings: Mapping) -> dict:
+    """The ``--key=value`` arguments of the running script that name settings of this model, under its other ones."""
+    model = settings.get("model", model)
+    known, found = known_keys(model), {}
     for argument in sys.argv[1:]:
         key, equals, value = argument[2:].partition("=")
         if argument.startswith("--") and equals and key in known:
             found[key] = parse_value(value, key)
-    return found
+    if reads_item_text(model, {**settings, **found}):
+        return found
+    return {key: value for key, value in found.items() if key not in text_keys(model)}
 
 
 def load_data_and_model(model_file: str):

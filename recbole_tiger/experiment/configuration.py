@@ -22,7 +22,14 @@ from recbole_tiger.settings.chain import shipped_settings
 from recbole_tiger.settings.parse import read_config_files
 from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.split import SPLIT_KEYS, checked_split
-from recbole_tiger.settings.validate import check_arithmetic, check_keys, check_model, check_settings, read_settings
+from recbole_tiger.settings.validate import (
+    check_arithmetic,
+    check_item_text,
+    check_keys,
+    check_model,
+    check_settings,
+    read_settings,
+)
 
 #: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, as RecBole's
 #: own default.
@@ -62,6 +69,7 @@ def build_config(
     check_model(model)
     check_keys(user, model)
     user = read_settings(user)
+    check_item_text(user, model)
     dataset = user.pop("dataset", dataset)
     user.pop("config_files", None)
     shipped = shipped_settings(model, dataset, user)

@@ -21,6 +21,7 @@ from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.experiment.provenance import data_checksum
+from recbole_tiger.model.item_text import read_item_text
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.validate import check_settings
 from recbole_tiger.tokenization import TokenizedCatalogue, item_file
@@ -137,8 +138,11 @@ def trainer_class(model: str) -> type[SequentialTrainer]:
     return TRAINERS[model_spec(model).trainer]
 
 
-def _make_model(config: Config, data: PreparedData):
-    return get_model(config["model"])(config, data.train._dataset).to(config["device"])
+def _make_model(config: Config, data: PreparedData, state: Mapping | None = None):
+    """The model of a run; `state`: weights that it will get."""
+    model = get_model(config["model"])(config, data.train._dataset)
+    read_item_text(model, config, data.dataset, state)
+    return model.to(config["device"])
 
 
 def make_trainer(config: Config, data: PreparedData) -> SequentialTrainer:
@@ -173,7 +177,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
         config.checkpoint_semantic_ids = TokenizedCatalogue.from_state_dict(other["semantic_ids"])
     data = prepare_data(config)
     init_seed(config["seed"], config["reproducibility"])
-    model = _make_model(config, data)
+    model = _make_model(config, data, checkpoint["state_dict"])
     model.load_state_dict(checkpoint["state_dict"])
     model.load_other_parameter(checkpoint.get("other_parameter"))
     return config, model, data.dataset, data.train, data.valid, data.test

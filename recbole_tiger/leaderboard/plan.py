@@ -16,12 +16,20 @@ from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.leaderboard.table import PLACE_KEYS, PROTOCOL_KEYS
-from recbole_tiger.models import POP, model_spec
+from recbole_tiger.models import POP, model_spec, row_name
+from recbole_tiger.settings.chain import reads_item_text
 from recbole_tiger.settings.parse import parse_value, read_yaml
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.settings.split import SPLIT_KEYS
-from recbole_tiger.settings.validate import check_keys, check_model, known_keys, recbole_models
+from recbole_tiger.settings.validate import (
+    check_item_text,
+    check_keys,
+    check_model,
+    known_keys,
+    recbole_models,
+    text_keys,
+)
 
 #: Pop has no Config of its own: data and protocol come with this model's.
 CARRIER = "SASRec"
@@ -31,7 +39,10 @@ OF_THE_TABLE = ("model", "dataset", "seed")
 
 @dataclass(frozen=True)
 class RowName:
-    """One row as it is typed: ``label`` is ``model`` or ``model[key=value,...]``, ``tag`` the settings in brackets."""
+    """One row as it is typed: ``label`` is ``model`` or ``model[key=value,...]``, ``tag`` the settings in brackets.
+
+    ``SASRec+text`` is ``SASRec[item_text=add]``.
+    """
 
     label: str
     model: str
@@ -83,23 +94,24 @@ def is_leaderboard(settings: Mapping) -> bool:
 
 
 def parse_rows(text: str | Sequence[str]) -> list[RowName]:
-    """Rows of a ``--model`` argument; a `ConfigError` unless each is ``NAME`` or ``NAME[key=value,...]``, and once."""
+    """Rows of a ``--model`` argument; a `ConfigError` unless each is NAME, NAME+text or NAME[key=value,…], and once."""
     rows: list[RowName] = []
     for part in _split(text) if isinstance(text, str) else map(str, text):
-        found = re.fullmatch(r"(\w+)(?:\[(.*)\])?", part.strip())
-        tag = {}
-        for setting in _split(found[2]) if found and found[2] else []:
+        found = re.fullmatch(r"(\w+)(\+text)?(?:\[(.*)\])?", part.strip())
+        tag, shown = {"item_text": "add"} if found and found[2] else {}, []
+        for setting in _split(found[3]) if found and found[3] else []:
             key, equals, value = (piece.strip() for piece in setting.partition("="))
             if not equals or not key:
                 found = None
                 break
             tag[key] = parse_value(value, key)
+            shown += [setting.replace(" ", "")] if key != "item_text" else []
         if not found:
             raise ConfigError(
                 f"model: cannot read the row '{part.strip()}'; write NAME or 'NAME[key=value,key=value]', separated by "
                 "commas"
             )
-        label = found[1] + (f"[{','.join(s.replace(' ', '') for s in _split(found[2]))}]" if tag else "")
+        label = row_name(found[1], tag.get("item_text")) + (f"[{','.join(shown)}]" if shown else "")
         if label in (row.label for row in rows):
             raise ConfigError(f"model: the row '{label}' is given twice; keep one, or give one of them other settings")
         rows.append(RowName(label, found[1], tag))
@@ -137,7 +149,7 @@ def make_plan(
     _check_rows_and_seeds(names, seeds)
     shared, blocks = _read_files(config_files, names)
     shared.update(settings)
-    _check_shared(shared, names)
+    _check_shared(shared, names, blocks)
 
     tasks, impossible, root, data = [], {}, None, ""
     for name in names:
@@ -155,8 +167,9 @@ def make_plan(
             name_of_folder = f"leaderboard-{dataset}-{content_key(data, protocol)[:8]}"
             root = Path(folder or Path(plain["checkpoint_dir"]) / name_of_folder).absolute()
         row = content_key(data, name.model, _comparable(protocol if name.model == POP else plain))
+        label = name.label if "item_text" in name.tag else _with_text(name, own)
         for seed in _seeds_of(name.model, seeds):
-            tasks.append(Task(name.label, name.model, dataset, seed, own, row, root / _folder_name(name, seed, row)))
+            tasks.append(Task(label, name.model, dataset, seed, own, row, root / _folder_name(name, seed, row)))
     if root is None:
         raise ConfigError("no row can run: " + "; ".join(f"{label}: {reason}" for label, reason in impossible.items()))
     return Plan(dataset, root, tasks, impossible)
@@ -171,6 +184,11 @@ def _check_rows_and_seeds(names: Sequence[RowName], seeds: Sequence[int]) -> Non
             raise ConfigError(f"seeds={list(seeds)}: {seed!r} is not a whole number; write --seeds=2024,2025")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds={list(seeds)} names a seed twice; runs of one seed are the same run")
+
+
+def _with_text(name: RowName, own: Mapping) -> str:
+    """The label of a row whose text is asked for outside its brackets."""
+    return row_name(name.model, own.get("item_text")) + name.label.removeprefix(name.model)
 
 
 def _folder_name(name: RowName, seed: int | None, row: str) -> str:
@@ -223,7 +241,7 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
     return shared, blocks
 
 
-def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
+def _check_shared(shared: Mapping, names: Sequence[RowName], blocks: Mapping) -> None:
     for key in ("run_dir", "resume"):
         if shared.get(key):
             raise ConfigError(
@@ -235,8 +253,9 @@ def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
             "leave both out"
         )
     for key, value in shared.items():
-        if not any(key in known_keys_of(name.model) for name in names):
+        if not any(key in _keys_of_row(name, {**shared, **_block(name, blocks), **name.tag}) for name in names):
             check_keys({key: value}, carrier_of(names[0].model))
+            check_item_text({key: value}, carrier_of(names[0].model))
     recipe = shared.get("recipe")
     offered = sorted({offer for name in names for offer in model_spec(name.model).recipes})
     if recipe and recipe not in offered:
@@ -244,10 +263,21 @@ def _check_shared(shared: Mapping, names: Sequence[RowName]) -> None:
         raise ConfigError(f"recipe='{recipe}' is not a recipe of any row; {hint}")
 
 
+def _block(name: RowName, blocks: Mapping) -> dict:
+    """What the files say under the name of the row's model, and of the row."""
+    return {**blocks.get(name.model, {}), **blocks.get(name.label, {})}
+
+
+def _keys_of_row(name: RowName, own: Mapping) -> set[str]:
+    """The settings that a row reads: those of item text only where it has any, so that without it is the same row."""
+    known = set(known_keys_of(name.model))
+    return known if reads_item_text(name.model, own) else known - text_keys(carrier_of(name.model)) - {"item_text"}
+
+
 def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks: Mapping) -> dict:
     """The settings of one row: the shared ones that it knows, and its own."""
-    known = known_keys_of(name.model)
-    own = {**shared, **blocks.get(name.model, {}), **blocks.get(name.label, {}), **command_line, **name.tag}
+    own = {**shared, **_block(name, blocks), **command_line, **name.tag}
+    known = _keys_of_row(name, own)
     own = {key: value for key, value in own.items() if key in known and key != "seed"}
     if own.get("recipe") not in model_spec(name.model).recipes and "recipe" not in name.tag:
         own.pop("recipe", None)

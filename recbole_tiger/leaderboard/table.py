@@ -15,7 +15,7 @@ import numpy as np
 
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
 from recbole_tiger.leaderboard.published import published_table
-from recbole_tiger.models import POP, model_spec
+from recbole_tiger.models import POP, model_spec, row_name
 from recbole_tiger.report.tables import Table
 from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.schema import keys_with
@@ -71,7 +71,8 @@ def read_run(folder: Path) -> StoredRun | None:
     result["config"] = renamed_settings(result["config"])
     own = {key: value for key, value in result["config"].items() if key not in PLACE_KEYS and key != "pre_model_path"}
     row = about.get("row") or json.dumps([result["data_checksum"], own], sort_keys=True)
-    return StoredRun(about.get("label") or result["model"], row, folder, result)
+    label = about.get("label") or row_name(result["model"], result["config"].get("item_text"))
+    return StoredRun(label, row, folder, result)
 
 
 def read_runs(root: str | Path) -> list[StoredRun]:

@@ -4,7 +4,7 @@ Input: token or item tensors. Output: hidden states, logits and losses. Nothing 
 """
 
 from recbole_tiger.nn.averaging import WeightAverage
-from recbole_tiger.nn.content_map import ContentMap
+from recbole_tiger.nn.content_map import ContentMap, ContentTable
 from recbole_tiger.nn.row_adamw import RowAdamW
 from recbole_tiger.nn.step_decoders import Seq2SeqStepDecoder, TreeSeq2SeqStepDecoder, TreeStepDecoder
 from recbole_tiger.nn.t5.config import T5Config
@@ -17,6 +17,7 @@ from recbole_tiger.nn.tree.seq2seq import TreeSeq2Seq
 
 __all__ = [
     "ContentMap",
+    "ContentTable",
     "IncrementalDecoder",
     "ItemTree",
     "RowAdamW",

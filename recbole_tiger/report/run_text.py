@@ -8,6 +8,7 @@ from __future__ import annotations
 from tabulate import tabulate
 
 from recbole_tiger.datasets.paper_counts import table2_text
+from recbole_tiger.models import row_name
 from recbole_tiger.report.tables import text_table
 from recbole_tiger.settings.split import describe_split
 
@@ -33,7 +34,7 @@ def _metrics_table(result: dict) -> str:
     digits = result["config"]["metric_decimal_place"]
     rows = []
     for phase, own in (("valid", result["best_valid_result"]), ("test", result["test_result"])):
-        label = result["model"]
+        label = row_name(result["model"], result["config"].get("item_text"))
         if result["config"].get("recipe"):
             label += f" ({result['config']['recipe']})"
         if own:

@@ -22,6 +22,15 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 PROPERTIES = _PACKAGE / "properties" if (_PACKAGE / "properties").is_dir() else _PACKAGE.parent / "properties"
 
 
+#: Defaults of `item_text` and what it reads, which a run without it does not have.
+TEXT_PROPERTIES = PROPERTIES / "item_text.yaml"
+
+
+def reads_item_text(model: str, settings: Mapping) -> bool:
+    """Whether the items of a model with item tables have text beside or in place of embeddings of their own."""
+    return bool(model_spec(model).item_tables) and settings.get("item_text") in ("add", "only")
+
+
 def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
     """The recipe used when none is asked for: `tiny` on ml-100k (minutes on two cores), the model's first elsewhere.
 
@@ -85,7 +94,8 @@ def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
     if model_spec(model).uses_semantic_ids:
         shipped = read_config_files(by_model)
         by_method = [PROPERTIES / "semantic_id" / f"{settings.get('semantic_id') or shipped['semantic_id']}.yaml"]
-    files = [PROPERTIES / "overall.yaml", by_model[0], *by_method, *by_model[1:], by_dataset]
+    by_text = [TEXT_PROPERTIES] if reads_item_text(model, settings) else []
+    files = [PROPERTIES / "overall.yaml", *by_text, by_model[0], *by_method, *by_model[1:], by_dataset]
     return [file for file in files if file.is_file()]
 
 

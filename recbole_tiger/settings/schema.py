@@ -122,6 +122,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("offset", "any", "place resume derived"),
     # Content and Semantic IDs
     *_keys("content_encoder", "str", choices=("sentence_transformers", "tfidf_svd", "precomputed")),
+    *_keys("item_text", "str", choices=("none", "add", "only")),
     *_keys("content_model", "str"),
     *_keys("content_fields", "list", optional=True),
     *_keys("content_template", "str", optional=True),

@@ -18,7 +18,7 @@ from recbole.evaluator.register import metric_information
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.settings.chain import PROPERTIES, default_recipe
+from recbole_tiger.settings.chain import PROPERTIES, TEXT_PROPERTIES, default_recipe, reads_item_text
 from recbole_tiger.settings.field import is_interval
 from recbole_tiger.settings.parse import read_config_files
 from recbole_tiger.settings.schema import FIELDS, TOKENIZERS, keys_with
@@ -57,7 +57,8 @@ def known_keys(model: str) -> set[str]:
     keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *keys_with("general")}
     theirs = Path(recbole.__file__).parent / "properties"
     files = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", theirs / "model" / f"{model}.yaml"]
-    files += [*PROPERTIES.glob("*.yaml"), *PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
+    files += [PROPERTIES / "overall.yaml", *([TEXT_PROPERTIES] if model_spec(model).item_tables else [])]
+    files += [*PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
     files += [PROPERTIES / "model" / f"{model}.yaml", *PROPERTIES.glob(f"model/{model}_*.yaml")]  # and its recipes
     keys.update(read_config_files(file for file in files if file.is_file()))
     return keys | {key for key in FIELDS if key.startswith(tuple(f"{tokenizer}_" for tokenizer in TOKENIZERS))}
@@ -71,6 +72,22 @@ def check_keys(user: Mapping, model: str) -> None:
             close = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
             hint = f"; did you mean {' or '.join(close)}?" if close else "; docs/reference/settings.md lists the keys"
             raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
+
+
+def text_keys(model: str) -> set[str]:
+    """Keys that a model with item tables reads with `item_text` alone."""
+    return set(read_config_files([TEXT_PROPERTIES])) - {"item_text"} if model_spec(model).item_tables else set()
+
+
+def check_item_text(user: Mapping, model: str) -> None:
+    """Raise for settings of item text that a model without `item_text` would not read."""
+    if reads_item_text(model, user):
+        return
+    for key in sorted(text_keys(model) & user.keys()):
+        raise ConfigError(
+            f"{key}={user[key]!r}: {model} reads item text with item_text=add or item_text=only alone; set one of "
+            f"them, or leave {key} out"
+        )
 
 
 def read_settings(settings: Mapping) -> dict:
@@ -103,6 +120,8 @@ def check_settings(config: Config) -> None:
         _check_generative(config)
     if model_spec(config["model"]).uses_semantic_ids:
         _check_semantic_ids(config)
+    if reads_item_text(config["model"], config.final_config_dict):
+        _check_content_file(config)
     if config["model"] == "P5":
         _check_p5(config)
     if config["model"] == "TIGERTree":
@@ -228,10 +247,19 @@ def _check_semantic_ids(config: Config) -> None:
             f"{config['use_node_embeddings']}: it says where node embeddings start with content; set both to True, or "
             "leave it out"
         )
-    for key in ("content_file", "semantic_id_file"):
-        needed = config["content_encoder"] == "precomputed" if key == "content_file" else method == "file"
-        if needed and not (config[key] and Path(config[key]).is_file()):
-            raise ConfigError(f"{key}={config[key]!r} is not a file; give the path of an existing one")
+    _check_content_file(config)
+    if method == "file":
+        _check_file(config, "semantic_id_file")
+
+
+def _check_content_file(config: Config) -> None:
+    if config["content_encoder"] == "precomputed":
+        _check_file(config, "content_file")
+
+
+def _check_file(config: Config, key: str) -> None:
+    if not (config[key] and Path(config[key]).is_file()):
+        raise ConfigError(f"{key}={config[key]!r} is not a file; give the path of an existing one")
 
 
 def _check_p5(config: Config) -> None:
