@@ -12,24 +12,34 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.leaderboard.outputs import report
 from recbole_tiger.leaderboard.plan import OF_THE_TABLE, make_plan
 from recbole_tiger.leaderboard.published import check_published
+from recbole_tiger.leaderboard.rows import read_rows
 from recbole_tiger.leaderboard.run import failures_of, run_plan
 from recbole_tiger.leaderboard.table import read_run, read_runs
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
 
 
-def run(settings: Mapping) -> str:
-    """The `leaderboard` command.
+def run(settings: Mapping) -> str | tuple[str, int]:
+    """The `leaderboard` command: of stored runs, or with `rows` of those of a file, of which it makes what is missing.
 
     Raises:
         ConfigError: for an unknown key, or for published numbers where the paper has none.
         ValueError: if no finished run is there, or one is damaged.
     """
     settings = dict(settings)
+    if "rows" in settings:
+        for key in ("model", "seed", "runs", "output"):
+            if key in settings:
+                raise ConfigError(
+                    f"{key}={settings[key]!r} stands beside rows='{settings['rows']}'; leave one of them out"
+                )
+        return make(settings)
     folder = settings.pop("runs", "saved")
     output = settings.pop("output", None) or folder
     published = settings.pop("published", False)
     for key in settings:
-        raise ConfigError(f"unknown key '{key}' of the leaderboard command; it has --runs, --output and --published")
+        raise ConfigError(
+            f"unknown key '{key}' of the leaderboard command; it has --runs, --output, --published and --rows"
+        )
     runs = read_runs(str(folder))
     return report(runs, (), str(output), check_published(published, [stored.result["dataset"] for stored in runs]))
 
@@ -60,6 +70,9 @@ def make(settings: Mapping) -> tuple[str, int]:
     """
     settings = dict(settings)
     files = pop_config_files(settings)
+    named = read_rows(settings.pop("rows")) if "rows" in settings else None
+    if named is not None:
+        settings = {**named.settings, "dataset": named.dataset, "seeds": named.seeds, **settings}
     model, dataset, seeds = _pop_table(settings, files)
     options = {
         "ray": settings.pop("ray", False),
@@ -73,7 +86,7 @@ def make(settings: Mapping) -> tuple[str, int]:
             "out"
         )
     folder = settings.pop("leaderboard_dir", None)
-    plan = make_plan(model, dataset, seeds, files, settings, folder)
+    plan = make_plan(model if named is None else named.rows, dataset, seeds, files, settings, folder)
     run_plan(plan, **options)
     found = [read_run(task.folder) for task in plan.tasks if task.is_done()]
     failures = failures_of(plan)

@@ -80,6 +80,8 @@ COMMANDS: dict[str, Command] = {
         "Tables and a page of stored runs; runs on other data or under another protocol get a table of their own.",
         (
             ("runs", "FOLDER", "every finished run below this folder (saved)"),
+            ("rows", "FILE", "rows with names, settings and seeds: make what is missing of them, with any --key=value "
+             "and the options of leaderboards"),
             ("published", "True", "the numbers that the paper prints for its datasets, in tables of their own"),
             ("output", "FOLDER",
              "where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs"),

@@ -41,12 +41,14 @@ OF_THE_TABLE = ("model", "dataset", "seed")
 class RowName:
     """One row as it is typed: ``label`` is ``model`` or ``model[key=value,...]``, ``tag`` the settings in brackets.
 
-    ``SASRec+text`` is ``SASRec[item_text=add]``.
+    ``SASRec+text`` is ``SASRec[item_text=add]``. A row of a file (``leaderboard/rows.py``) has a name of its own for a
+    label, and ``seeds`` of its own or None.
     """
 
     label: str
     model: str
     tag: dict
+    seeds: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _split(text: str) -> list[str]:
 
 
 def make_plan(
-    model: str | Sequence[str],
+    model: str | Sequence[str] | Sequence[RowName],
     dataset: str,
     seeds: Sequence[int],
     config_files: Iterable[str] = (),
@@ -144,7 +146,7 @@ def make_plan(
 
     Precedence of settings: brackets > ``settings`` > a row's or model's block in the files > the files > what we ship.
     """
-    names = parse_rows(model)
+    names = [row for row in model if isinstance(row, RowName)] or parse_rows(model)  # type: ignore[arg-type]
     settings = dict(settings or {})
     _check_rows_and_seeds(names, seeds)
     shared, blocks = _read_files(config_files, names)
@@ -168,7 +170,7 @@ def make_plan(
             root = Path(folder or Path(plain["checkpoint_dir"]) / name_of_folder).absolute()
         row = content_key(data, name.model, _comparable(protocol if name.model == POP else plain))
         label = name.label if "item_text" in name.tag else _with_text(name, own)
-        for seed in _seeds_of(name.model, seeds):
+        for seed in _seeds_of(name, seeds):
             tasks.append(Task(label, name.model, dataset, seed, own, row, root / _folder_name(name, seed, row)))
     if root is None:
         raise ConfigError("no row can run: " + "; ".join(f"{label}: {reason}" for label, reason in impossible.items()))
@@ -179,16 +181,20 @@ def _check_rows_and_seeds(names: Sequence[RowName], seeds: Sequence[int]) -> Non
     for name in names:
         if name.model != POP:
             check_model(name.model)
-    for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ConfigError(f"seeds={list(seeds)}: {seed!r} is not a whole number; write --seeds=2024,2025")
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds={list(seeds)} names a seed twice; runs of one seed are the same run")
+    for several in (seeds, *(name.seeds for name in names if name.seeds)):
+        for seed in several:
+            if isinstance(seed, bool) or not isinstance(seed, int):
+                raise ConfigError(f"seeds={list(several)}: {seed!r} is not a whole number; write --seeds=2024,2025")
+        if len(set(several)) < len(several):
+            raise ConfigError(f"seeds={list(several)} names a seed twice; runs of one seed are the same run")
 
 
 def _with_text(name: RowName, own: Mapping) -> str:
     """The label of a row whose text is asked for outside its brackets."""
-    return row_name(name.model, own.get("item_text")) + name.label.removeprefix(name.model)
+    text = row_name("", own.get("item_text"))
+    if name.label.startswith(name.model):
+        return name.model + text + name.label.removeprefix(name.model)
+    return name.label + text
 
 
 def _folder_name(name: RowName, seed: int | None, row: str) -> str:
@@ -201,8 +207,8 @@ def carrier_of(model: str) -> str:
     return CARRIER if model == POP else model
 
 
-def _seeds_of(model: str, seeds: Sequence[int]) -> Sequence[int | None]:
-    return [None] if model == POP or model_spec(model).untrained else seeds
+def _seeds_of(name: RowName, seeds: Sequence[int]) -> Sequence[int | None]:
+    return [None] if name.model == POP or model_spec(name.model).untrained else name.seeds or seeds
 
 
 @functools.cache

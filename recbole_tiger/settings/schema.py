@@ -189,7 +189,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("rescore_weight", "float", "reevaluate", range="[0,inf)"),
     # Options of commands
     *_keys(
-        "history histories user checkpoint new_items output output_dir runs category space storage name",
+        "history histories user checkpoint new_items output output_dir runs rows category space storage name",
         "str",
         "command",
     ),

@@ -17,6 +17,7 @@ from recbole_tiger.leaderboard.formats import format_latex, format_markdown, for
 from recbole_tiger.leaderboard.outputs import report, write_outputs
 from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows
 from recbole_tiger.leaderboard.published import TABLE_1
+from recbole_tiger.leaderboard.rows import read_rows
 from recbole_tiger.leaderboard.run import failures_of
 from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
 
@@ -420,3 +421,52 @@ def test_a_temporal_table_says_what_it_is(runs, tmp_path):
         assert history in text and "7 are items without a training interaction" in text
         assert "models see what other users did after them" not in text
     assert len(make_leaderboards(read_runs(runs))) == 3  # leave-one-out and the two targets never share a table
+
+
+# ------------------------------------------------------------------------------------------------------- rows of a file
+
+
+def test_rows_of_a_file_have_names_settings_and_seeds(data, workplace):
+    (workplace / "rows.yaml").write_text(
+        "dataset: toy\nseeds: [1, 2]\nsettings: {epochs: 3, hidden_size: 16}\nrows:\n"
+        "  A small one:\n    model: SASRec[n_layers=1]\n    settings: {hidden_size: 8}\n    seeds: [5]\n"
+        "  SASRec+text:\n    settings: {content_encoder: tfidf_svd}\n  Pop:\n"
+    )
+    table = read_rows("rows.yaml")
+    plan = make_plan(table.rows, table.dataset, table.seeds, settings={**data, **table.settings, "epochs": 4})
+    assert [(task.label, task.model, task.seed) for task in plan.tasks] == [
+        ("A small one", "SASRec", 5), ("SASRec+text", "SASRec", 1), ("SASRec+text", "SASRec", 2), ("Pop", "Pop", None),
+    ]  # fmt: skip
+    small, text = plan.tasks[0].settings, plan.tasks[1].settings
+    assert (small["n_layers"], small["hidden_size"], small["epochs"]) == (1, 8, 4) and "item_text" not in small
+    assert (text["item_text"], text["content_encoder"], text["hidden_size"]) == ("add", "tfidf_svd", 16)
+    typed = make_plan("SASRec[n_layers=1,hidden_size=8]", "toy", [5], settings={**data, "epochs": 4})
+    assert typed.tasks[0].row == plan.tasks[0].row  # a name changes no run
+
+
+def test_the_command_makes_the_rows_of_a_file(data, workplace):
+    (workplace / "rows.yaml").write_text("dataset: toy\nrows:\n  The most popular:\n    model: Pop\n")
+    text, status = leaderboard.run({**data, "rows": "rows.yaml"})
+    assert status == 0 and "The most popular" in text
+    assert "The most popular" in leaderboard.run({"runs": "saved"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rows: {Pop: }", "needs a dataset"),
+        ("dataset: toy\nrows: {Pop: 3}", "the row 'Pop' must be lines"),
+        ("dataset: toy\nrow: {Pop: }", "has the key 'row'"),
+        ("dataset: toy\nrows: {A: {model: SASRec, epochs: 3}}", "the row 'A' has the key 'epochs'"),
+        ("dataset: toy\nrows: {A: {model: SASRec, seeds: x}}", "seeds='x' is of the wrong kind"),
+        ("dataset: toy\nrows: {A: {model: SASRec, seeds: [1, 1]}}", "names a seed twice"),
+        ("dataset: toy\nrows: {A b: }", "cannot read the row 'A b'"),
+        ("dataset: toy\nrows: {A: {model: SASRec, settings: {hiden_size: 3}}}", "unknown key 'hiden_size'"),
+    ],
+)
+def test_what_a_file_of_rows_cannot_say_is_named(data, workplace, text, words):
+    (workplace / "rows.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        leaderboard.run({**data, "rows": "rows.yaml"})
+    with pytest.raises(ConfigError, match="model='SASRec' stands beside rows='rows.yaml'"):
+        leaderboard.run({**data, "rows": "rows.yaml", "model": "SASRec"})
