@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from numpy.typing import NDArray
 
 from recbole_tiger.io import atomic_write_text
 
+#: A level has fewer codes, however few items there are: each has a row of the model's embeddings.
+MOST_CODES = 1 << 20
+
 
 def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
     """The codes of these items, int64 `[n_items, columns]`; items in the file that are not asked for are left out.
 
     Raises:
-        ValueError: no such file, not JSON, items missing, rows of different lengths, or codes that are not whole
-            numbers from 0.
+        ValueError: no such file, not JSON, an item missing or there twice, rows of different lengths, or codes that
+            are not whole numbers from 0 to below `MOST_CODES` (or twice the number of items).
     """
     content = _content(Path(path))
     missing = [item for item in items if item not in content]
@@ -27,10 +31,10 @@ def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
             f"semantic_id_file={path} has no ID for {len(missing)} of {len(items)} items, "
             f"such as {', '.join(missing[:3])}."
         )
-    rows = [content[item] for item in items]
+    rows, most = [content[item] for item in items], max(MOST_CODES, 2 * len(items))
     for item, row in zip(items, rows, strict=True):
         if not isinstance(row, list) or not row:
-            raise ValueError(f"semantic_id_file={path}: item {item} needs a list of codes, got {row!r}.")
+            raise ValueError(f"semantic_id_file={path}: item {item} needs a list of codes, got {_cut(row)}.")
         if len(row) != len(rows[0]):
             raise ValueError(
                 f"semantic_id_file={path}: item {item} has {len(row)} codes, item {items[0]} has {len(rows[0])}; "
@@ -38,20 +42,44 @@ def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
             )
         # type(), because True is an instance of int
         if any(type(code) is not int or code < 0 for code in row):
-            raise ValueError(f"semantic_id_file={path}: item {item} has {row!r}; codes must be whole numbers from 0.")
+            raise ValueError(
+                f"semantic_id_file={path}: item {item} has {_cut(row)}; codes must be whole numbers from 0."
+            )
+        if max(row) >= most:
+            raise ValueError(
+                f"semantic_id_file={path}: item {item} has {_cut(row)}, so a level of more than {most:,} codes for "
+                f"{len(items):,} items; number the codes of a level from 0 without gaps."
+            )
     return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
 
 
 def _content(path: Path) -> dict[str, Any]:
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = {item.strip(): codes for item, codes in pairs}
+        if len(found) < len(pairs):
+            counts = Counter(item.strip() for item, _ in pairs)
+            twice.extend(item for item, count in counts.items() if count > 1)
+        return found
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
     except OSError as error:
         raise ValueError(f"semantic_id_file={path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"semantic_id_file={path} is not JSON: {error}.") from error
+    if twice:
+        raise ValueError(f"semantic_id_file={path}: the item {twice[0]} stands there twice; keep one of them.")
     if not isinstance(content, dict):
         raise ValueError(f"semantic_id_file={path} must hold one object {{item_id: [codes]}}.")
     return content
+
+
+def _cut(value: object) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def write_codes(path: str | Path, items: Sequence[str], codes: NDArray[np.int64], overwrite: bool = False) -> None:

@@ -137,7 +137,7 @@ _TABLE: tuple[Field, ...] = (
     ),
     *_keys("semantic_id", "str", choices=(*TOKENIZERS, "file")),
     *_keys("id_length", "int", range="[1,inf)"),
-    *_keys("codebook_size", "int or list", range="[2,inf)"),
+    *_keys("codebook_size", "int or list", range="[2,1048576]"),
     *_keys("collision", "str", choices=("append", "reassign", "none")),
     *_keys("semantic_id_seed", "int", optional=True),
     *_arguments("rkmeans pq hierarchical_kmeans", "max_iterations", "int"),

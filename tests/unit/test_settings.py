@@ -163,7 +163,11 @@ def test_a_value_of_python_has_the_type_of_its_key(key, value, read):
         ("dropout_rate", (1, -0.1, "inf"), "a number of at least 0 and below 1"),
         ("knn_decay", (0, 1.1), "a number above 0 and at most 1"),
         ("temperature", ([1.0, 0], "0", [], "hot"), "a number above 0 or a list of them"),
-        ("codebook_size", (1, [64, 1], [64, 2.5], "none"), "a whole number of at least 2 or a list of them"),
+        (
+            "codebook_size",
+            (1, [64, 1], [64, 2.5], "none"),
+            "a whole number of at least 2 and at most 1048576",
+        ),
         ("rqvae_hidden_sizes", (64, [64.5]), "a list of int"),
         ("mask_seen_items", ("yes", "on", 2, None, "None"), "True or False"),
         ("dataset", (True, ["a"], None, {"a": 1}), "text"),

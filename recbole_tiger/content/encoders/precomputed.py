@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from recbole_tiger.cache import content_key
 from recbole_tiger.content.encoders.base import Encoder, examples
+
+_MOST_DEFLATED = 1033  # bytes that one byte of a zip can stand for
 
 
 class Precomputed(Encoder):
@@ -94,7 +97,9 @@ def _read(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]:
     """Ids, if the file has them, and embeddings `[m, dim]` of any number type."""
     try:
         ids, embeddings = (_read_parquet if path.suffix == ".parquet" else _read_numpy)(path, wrong)
-    except (zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile's, zlib's and numpy's own, and MemoryError
         raise ValueError(f"{wrong} cannot be read, it may be damaged ({error}): write it again") from error
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         shape = list(embeddings.shape)
@@ -120,16 +125,16 @@ def _ids_of_rows(n_rows: int, item_file_ids: Sequence[str] | None, wrong: str) -
 
 def _read_numpy(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
+        if path.suffix == ".npy":
+            loaded = np.load(path, mmap_mode="r", allow_pickle=False)  # raises where the file is shorter than it says
             if loaded.dtype.names is None:
                 return None, loaded
             names = list(loaded.dtype.names)
             arrays = {name: loaded[name] for name in names}
         else:
-            with loaded:
-                names = loaded.files
-                arrays = {name: loaded[name] for name in ("item_id", "embedding") if name in names}
+            with zipfile.ZipFile(path) as archive:
+                names = [name.removesuffix(".npy") for name in archive.namelist()]
+                arrays = {name: _member(archive, name) for name in ("item_id", "embedding") if name in names}
     except ValueError as error:  # among them object arrays, which only pickle could read
         raise ValueError(
             f"{wrong} cannot be read ({error}): it must hold plain arrays, the ids as np.array(ids, dtype=str)"
@@ -137,6 +142,23 @@ def _read_numpy(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]
     if not {"item_id", "embedding"} <= arrays.keys():
         raise ValueError(f"{wrong} must hold the arrays item_id and embedding, but holds {', '.join(names) or 'none'}")
     return _ids_as_text(arrays["item_id"], wrong), arrays["embedding"]
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an `.npz`, read only if the file is as long as its header says."""
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and (
+            size != info.file_size - stream.tell() or size > _MOST_DEFLATED * info.compress_size
+        ):
+            raise ValueError(f"{name} says {list(shape)} of {dtype}, which is not what the file holds")
+        stream.seek(0)
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        return array
 
 
 def _read_parquet(path: Path, wrong: str) -> tuple[list[str], NDArray[Any]]:
@@ -170,7 +192,10 @@ def _ids_as_text(ids: NDArray[Any], wrong: str) -> list[str]:
     if ids.ndim != 1:
         raise ValueError(f"{wrong} has item ids of shape {list(ids.shape)}: there must be one axis")
     if ids.dtype.kind == "S":
-        ids = np.char.decode(ids, "utf-8")
+        try:
+            ids = np.char.decode(ids, "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{wrong} has item ids that are not UTF-8 ({error}): save them as strings") from error
     if ids.dtype.kind not in "UiuOT":
         raise ValueError(f"{wrong} has item ids of type {ids.dtype}: they must be strings or whole numbers")
-    return [str(item) for item in ids.tolist()]
+    return [str(item).strip() for item in ids.tolist()]
