@@ -11,6 +11,7 @@ import enum
 import errno
 import os
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -66,6 +67,25 @@ def atomic_torch_save(path: str | os.PathLike[str], obj: Any) -> None:
 
     with atomic_file(path) as file:
         torch.save(obj, file)
+
+
+def checked_torch_load(path: str | os.PathLike[str], device: Any = "cpu") -> Any:
+    """What `atomic_torch_save` wrote, plain values and tensors only, to the bit.
+
+    Args:
+        device: where tensors go.
+
+    Raises:
+        Exception: what zip, pickle and torch raise over a damaged file. Its CRC-32s, one for each tensor and one for
+            the rest, are checked first: torch writes them and does not look at them.
+    """
+    import torch
+
+    if zipfile.is_zipfile(path):  # of other files torch says what they are
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 @contextlib.contextmanager

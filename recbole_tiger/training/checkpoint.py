@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import pickle
 import random
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from recbole_tiger.errors import CheckpointError, DamagedCheckpointError
-from recbole_tiger.io import atomic_torch_save
+from recbole_tiger.io import atomic_torch_save, checked_torch_load
 
 FORMAT = "recbole_tiger checkpoint"
 FORMAT_VERSION = 1
@@ -55,15 +54,17 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     """Read a checkpoint of this package.
 
     Raises:
-        DamagedCheckpointError: if it cannot be read.
+        DamagedCheckpointError: if it cannot be read, or is not to the bit what was written.
         CheckpointError: if the file is missing, or not ours.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at '{path}': give the path of a .pth file that a run wrote")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        state = checked_torch_load(path, device)
+    except PermissionError as error:
+        raise CheckpointError(f"the checkpoint '{path}' may not be read by this user: {error.strerror}") from error
+    except Exception as error:  # whatever zip, pickle and torch raise over damaged bytes
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedCheckpointError(
             f"the checkpoint '{path}' is damaged or was not written by recbole_tiger ({first}); use another one, or "
@@ -71,9 +72,9 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"'{path}' is not a checkpoint of recbole_tiger; RecBole's own are read by RecBole")
-    if state["format_version"] != FORMAT_VERSION:
+    if state.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"the checkpoint '{path}' has format version {state['format_version']}, this version reads "
+            f"the checkpoint '{path}' has format version {state.get('format_version')}, this version reads "
             f"{FORMAT_VERSION}; read it with the version of recbole_tiger that wrote it"
         )
     return state

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recbole_tiger.io import atomic_torch_save
+from recbole_tiger.io import atomic_torch_save, checked_torch_load
 from recbole_tiger.quantization.codebooks import quantize
 from recbole_tiger.quantization.kmeans import group_sums, kmeans, pad_rows
 from recbole_tiger.quantization.rqvae.losses import StepResult, backward
@@ -172,7 +172,7 @@ class Training:
     def load(self, path: Path, fingerprint: str) -> None:
         """Continues where the checkpoint was written."""
         try:
-            state = torch.load(path, map_location=self.x.device, weights_only=True)
+            state = checked_torch_load(path, self.x.device)
             found = state["fingerprint"]
         except Exception as error:  # torch raises many types for a damaged file
             raise ValueError(f"the checkpoint {path} is damaged ({error}): delete it to start afresh.") from error
