@@ -131,7 +131,16 @@ def item_table(config) -> pd.DataFrame:
 
 
 def _read_table(path: str | Path, config) -> pd.DataFrame:
-    return read_item_table(path, field_separator=config["field_separator"], encoding=config["encoding"] or "utf-8")
+    table = read_item_table(
+        path,
+        config["field_separator"],
+        config["encoding"] or "utf-8",
+        id_field=config["ITEM_ID_FIELD"],
+        seq_separator=config["seq_separator"],
+    )
+    for note in table.attrs["notes"]:
+        getLogger().warning(note)
+    return table
 
 
 def titles_of(config, items: list[str]) -> list[str] | None:
@@ -139,8 +148,6 @@ def titles_of(config, items: list[str]) -> list[str] | None:
     if not item_file(config).is_file():
         return None
     table, id_field = item_table(config), config["ITEM_ID_FIELD"]
-    if id_field not in table.columns:
-        return None
     table = table.drop_duplicates(id_field, keep=False)
     named = set(table[id_field])
     present = [item for item in items if item in named]
@@ -352,12 +359,8 @@ def read_new_items(path: str | Path, config) -> tuple[pd.DataFrame, list[str]]:
     Raises:
         ValueError: for a file that is missing, not in RecBole's form, or without items.
     """
-    table, id_field = _read_table(path, config), config["ITEM_ID_FIELD"]
-    if id_field not in table.columns:
-        raise ValueError(f"new_items='{path}' has no column '{id_field}'; its columns: {', '.join(table.columns)}")
-    if table.empty:
-        raise ValueError(f"new_items='{path}' holds no items")
-    return table, table[id_field].tolist()
+    table = _read_table(path, config)
+    return table, table[config["ITEM_ID_FIELD"]].tolist()
 
 
 def sentences_of_new_items(table: pd.DataFrame, items: Sequence[str], config) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from recbole.data.dataset import SequentialDataset
 
 from recbole_tiger.data.dataset import order_interactions
+from recbole_tiger.datasets.atomic_reader import read_atomic
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.io import atomic_write_text
@@ -106,13 +107,12 @@ def _write_interactions(config, path: Path, users: list, items: list) -> None:
 
 def _write_items(config, path: Path, unseen: set[str]) -> None:
     """The lines of the item file whose item is not unseen, unchanged."""
-    encoding, separator = config["encoding"] or "utf-8", config["field_separator"]
-    with open(item_file(config), encoding=encoding, newline="") as file:
+    source, encoding, field = item_file(config), config["encoding"] or "utf-8", config["ITEM_ID_FIELD"]
+    table = read_atomic(source, (field,), None, config["field_separator"], encoding, progress=False, keep=(field,))
+    with open(source, encoding=encoding, newline="\n") as file:
         head, *lines = file.read().split("\n")
-    names = [part.strip('"\ufeff ').partition(":")[0] for part in head.rstrip("\r").split(separator)]
-    column = names.index(config["ITEM_ID_FIELD"])
-    lines = [line for line in lines if line and line.rstrip("\r").split(separator)[column].strip('"') not in unseen]
-    atomic_write_text(path, "\n".join([head, *lines]) + "\n", encoding)
+    kept = [line for line, item in zip(lines, table.columns[field], strict=False) if item not in unseen]
+    atomic_write_text(path, "\n".join([head, *kept]) + "\n", encoding)
 
 
 def _cold_config(config, name: str, seed: int, folder: Path):

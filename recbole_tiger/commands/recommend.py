@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from recbole_tiger.datasets.atomic_reader import read_atomic
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.io import atomic_file
 from recbole_tiger.recommend import Recommendation, Recommender
@@ -97,37 +98,54 @@ def read_histories(path: str | Path, config) -> dict[str, list[str]]:
         raise ValueError(f"histories='{path}' is not a file; give a .csv, .tsv, .inter or .parquet")
     if path.suffix not in HISTORY_FILES:
         raise ValueError(f"histories='{path}' must end in one of {', '.join(HISTORY_FILES)}")
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text(path, config["field_separator"])
-    table.columns = [str(column).partition(":")[0] for column in table.columns]
-    twice = [column for column, count in Counter(table.columns).items() if count > 1]
-    if twice:
-        raise ValueError(f"histories='{path}', line 1: the column '{twice[0]}' stands there twice; keep one")
     user, item, time = (config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME"))
+    table = _read_inter(path, config) if path.suffix == ".inter" else _read_table(path)
     for field in (user, item):
         if field not in table.columns:
             raise ValueError(f"histories='{path}' has no column '{field}'; its columns: {', '.join(table.columns)}")
     if table.empty:
         raise ValueError(f"histories='{path}' holds no interactions")
     for field in (user, item):
-        _refuse(path, field, table, table[field].isna() | (table[field].astype(str).str.strip() == ""), "is empty")
+        empty = table[field].isna()
+        table[field] = table[field].astype(str).str.strip()
+        _refuse(path, field, table, empty | (table[field] == ""), "is empty")
     if time in table.columns:
-        moments = pd.to_numeric(table[time], errors="coerce")
-        _refuse(path, time, table, moments.isna(), "is not a number")
-        table = table.iloc[np.argsort(moments.to_numpy(), kind="stable")]
-    return {str(name): rows.astype(str).tolist() for name, rows in table.groupby(user, sort=False)[item]}
+        moments = pd.to_numeric(table[time], errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+        _refuse(path, time, table, pd.Series(~np.isfinite(moments)), "is not a finite number")
+        table = table.iloc[np.argsort(moments, kind="stable")]
+    return {name: rows.tolist() for name, rows in table.groupby(user, sort=False)[item]}
 
 
-def _read_text(path: Path, field_separator: str) -> pd.DataFrame:
-    """The cells of a text file as they are written, the number of its line as the index of each row."""
-    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix, field_separator)
+def _read_inter(path: Path, config) -> pd.DataFrame:
+    """An atomic file, as strictly as a run reads its data."""
+    user, item, time = (config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME"))
+    separator, encoding = config["field_separator"], config["encoding"] or "utf-8"
+    read = read_atomic(path, (user, item), time, separator, encoding, keep=(user, item, time))
+    return pd.DataFrame(read.columns, index=np.arange(2, len(read) + 2))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A table whose columns may carry a type; a text file has the number of its line as the index of each row."""
+    table = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path)
+    table.columns = pd.Index([str(column).partition(":")[0] for column in table.columns], dtype=object)
+    twice = [column for column, count in Counter(table.columns).items() if count > 1]
+    if twice:
+        raise ValueError(f"histories='{path}', line 1: the column '{twice[0]}' stands there twice; keep one")
+    return table
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # pyarrow's own
+        raise ValueError(f"histories='{path}' is no Parquet file, or damaged ({str(error).splitlines()[0]})") from error
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    """The cells of a .csv or .tsv as they are written."""
     lines, rows, line = [], [], 1  # a quoted cell may run over several lines
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(
-            file,
-            delimiter=separator,
-            quoting=csv.QUOTE_NONE if path.suffix == ".inter" else csv.QUOTE_MINIMAL,
-            strict=True,
-        )
+        reader = csv.reader(file, delimiter="," if path.suffix == ".csv" else "\t", strict=True)
         try:
             header = next(reader, [])
             line = reader.line_num + 1

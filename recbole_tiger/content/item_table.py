@@ -2,83 +2,64 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
 import pandas as pd
 
-_TYPES = frozenset({"token", "token_seq", "float", "float_seq"})
+from recbole_tiger.datasets.atomic_reader import read_atomic
+
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"', re.DOTALL)
 
 
 def read_item_table(
-    path_to_item_file: str | Path, field_separator: str = "\t", encoding: str = "utf-8"
+    path_to_item_file: str | Path,
+    field_separator: str = "\t",
+    encoding: str = "utf-8",
+    *,
+    id_field: str | None = None,
+    seq_separator: str = " ",
 ) -> pd.DataFrame:
     """Read an atomic `.item` file as text, one row per line of the file.
 
-    Quotes are ordinary characters, since titles are full of inches and nicknames, except that a field which
+    Quotes are ordinary characters, since titles are full of inches and nicknames, except that a text which
     starts *and* ends with a double quote, with every quote between them doubled, is unquoted, as CSV writers
-    produce it. A line with too many fields is read once more with quotes that may hide a separator.
+    produce it. An id is never unquoted: it is the same text in the `.inter` file.
 
     Args:
         path_to_item_file: the file; its first line holds `name:type` for each column.
         field_separator: between fields (RecBole's `field_separator`).
         encoding: of the file (RecBole's `encoding`).
+        id_field: the column of the ids, which must be there; None if the file is read without them.
+        seq_separator: between the parts of a cell (RecBole's `seq_separator`).
 
     Returns:
-        a frame of `str` (empty fields are ""), columns without ":type"; the types are in `frame.attrs["types"]`.
+        a frame of `str` (empty fields are ""), columns without ":type"; the types are in `frame.attrs["types"]`, and
+        what was altered in `frame.attrs["notes"]`.
 
     Raises:
-        ValueError: no such file, wrong encoding, a header that is none, a line with another number of fields.
+        AtomicFileError: a file that is no atomic file, with the line.
+        ValueError: no such file.
     """
     path = Path(path_to_item_file)
-    try:
-        with open(path, encoding=encoding, newline="") as file:
-            text = file.read()
-    except FileNotFoundError:
+    if not path.is_file():
         raise ValueError(
             f"there is no item file {path}: Semantic IDs are made from item text, so add it, or set "
             "content_encoder=precomputed and content_file"
-        ) from None
-    except (UnicodeDecodeError, LookupError) as error:
-        raise ValueError(f"{path} cannot be read with encoding={encoding} ({error}): set encoding") from error
-    lines = [line[:-1] if line.endswith("\r") else line for line in text.removeprefix("\ufeff").split("\n")]
-    types = _header(path, lines[0], field_separator)
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not line:
-            continue
-        fields = [_unquote(field) for field in line.split(field_separator)]
-        if len(fields) > len(types) and len(field_separator) == 1:
-            fields = next(csv.reader([line], delimiter=field_separator))
-        if len(fields) != len(types):
-            raise ValueError(
-                f"{path}, line {number}, has {len(fields)} fields where the header names {len(types)}: is "
-                f"there a separator ({field_separator!r}) or a line break inside a field?"
-            )
-        rows.append(fields)
-    table = pd.DataFrame(rows, columns=list(types), dtype=str)
-    table.attrs["types"] = types
+        )
+    ids = () if id_field is None else (id_field,)
+    read = read_atomic(
+        path, ids, None, field_separator, encoding, progress=False, seq_separator=seq_separator, as_text=True
+    )
+    columns = {name: cells if name in ids else list(map(unquote, cells)) for name, cells in read.columns.items()}
+    table = pd.DataFrame(columns, dtype=str)
+    table.attrs["types"] = {field.name: field.type for field in read.fields}
+    table.attrs["notes"] = read.notes
     return table
 
 
-def _header(path: Path, line: str, field_separator: str) -> dict[str, str]:
-    types: dict[str, str] = {}
-    for column in line.split(field_separator):
-        name, _, kind = _unquote(column).strip().partition(":")
-        if not name or kind not in _TYPES:
-            raise ValueError(
-                f"{path}: its first line must hold 'name:type' columns ({', '.join(sorted(_TYPES))}) "
-                f"separated by field_separator={field_separator!r}, but has {column!r}"
-            )
-        if name in types:
-            raise ValueError(f"{path}: column {name!r} stands twice in its first line")
-        types[name] = kind
-    return types
-
-
-def _unquote(field: str) -> str:
-    if len(field) > 1 and field[0] == '"' == field[-1] and (inner := _QUOTED.fullmatch(field)):
+def unquote(text: str) -> str:
+    """A text without the quotes that CSV writers put around it; any other text as it is."""
+    if len(text) > 1 and text[0] == '"' == text[-1] and (inner := _QUOTED.fullmatch(text)):
         return inner.group(1).replace('""', '"')
-    return field
+    return text

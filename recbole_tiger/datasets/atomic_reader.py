@@ -1,13 +1,14 @@
 """The strict reader of atomic files: every cell exactly as it is written, or an error that says where and why not.
 
 Input: the path of an `.inter` or `.item` file. Output: an `AtomicTable`, one array per column, one row per line. Quotes
-and words such as `NA` are plain text, no line is skipped and no cell is filled in (unlike in RecBole's own reader).
+and words such as `NA` are plain text, no line is skipped and no cell is filled in (unlike in RecBole's own reader). One
+thing is altered, and counted: an id has no blanks at its ends, here, in preparation and in a history.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,19 @@ class AtomicTable:
         path: the file; row k of the table is its line k + 2.
         fields: the columns in the order of the file.
         columns: by name, float64 [n] where the type is `float` (NaN where a cell is empty), else object [n] of the
-            exact texts.
+            exact texts; only those that were asked for.
+        rows: n.
+        notes: what was altered, counted, one sentence for each column.
     """
 
     path: Path
     fields: tuple[Field, ...]
     columns: dict[str, NDArray[Any]]
+    rows: int
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.columns[self.fields[0].name])
+        return self.rows
 
 
 def read_atomic(
@@ -50,8 +55,12 @@ def read_atomic(
     separator: str = "\t",
     encoding: str = "utf-8",
     progress: bool = True,
+    *,
+    seq_separator: str = " ",
+    keep: Collection[str] | None = None,
+    as_text: bool = False,
 ) -> AtomicTable:
-    """Read an atomic file block by block; the memory is that of the columns.
+    """Read an atomic file block by block; the memory is that of the columns, and an id is stored once.
 
     Args:
         path: the file; its lines end with `\\n` or `\\r\\n`, and a byte-order mark is dropped.
@@ -60,31 +69,49 @@ def read_atomic(
         separator: RecBole's `field_separator`, one ASCII character.
         encoding: RecBole's `encoding`.
         progress: show a bar (quiet without a terminal).
+        seq_separator: RecBole's, between the numbers of a `float_seq` cell.
+        keep: columns of the table, by default all; the others are checked as well.
+        as_text: numbers as the texts that they are written as, once they are checked.
 
     Raises:
         AtomicFileError: the file does not exist, or is not an atomic file from its first to its last line; the message
             names file, line, column, the value found and the way out.
     """
     path = Path(path)
-    if len(separator) != 1 or not separator.isascii() or separator in "\n\r\0":
-        raise AtomicFileError(f"field_separator={separator!r} must be one ASCII character, such as '\\t' or ','.")
+    if not seq_separator:
+        raise AtomicFileError("seq_separator='' must be the text between the parts of a cell, such as ' '.")
     parser: _Parser | None = None
     hidden = None if progress else True
     with tqdm(unit=" rows", unit_scale=True, desc=path.name, leave=False, disable=hidden) as bar:
         for block in _blocks(path, encoding):
             if parser is None:
                 head, _, block = block.partition("\n")
-                fields = read_header(head, path, separator)
+                fields = _header(head, path, separator)
                 _check_roles(path, fields, ids, time)
-                parser = _Parser(path, fields, {*ids, time}, separator)
+                parser = _Parser(path, fields, ids, time, separator, seq_separator, keep, as_text)
             bar.update(parser.add(block))
     if parser is None:
-        raise AtomicFileError(
-            f"{path} is empty: write a line such as user_id:token item_id:token timestamp:float first."
-        )
+        raise AtomicFileError(_empty(path))
     if not parser.rows:
         raise AtomicFileError(f"{path} ends after line 1, the header: add the rows, or prepare the dataset again.")
-    return AtomicTable(path, fields, parser.columns())
+    return AtomicTable(path, fields, parser.columns(), parser.rows, parser.notes())
+
+
+def read_fields(path: str | Path, separator: str = "\t", encoding: str = "utf-8") -> tuple[Field, ...]:
+    """The columns that the first line of an atomic file names; errors as `read_atomic`."""
+    for block in _blocks(Path(path), encoding):
+        return _header(block.partition("\n")[0], Path(path), separator)
+    raise AtomicFileError(_empty(path))
+
+
+def _header(line: str, path: Path, separator: str) -> tuple[Field, ...]:
+    if len(separator) != 1 or not separator.isascii() or separator in "\n\r\0":
+        raise AtomicFileError(f"field_separator={separator!r} must be one ASCII character, such as '\\t' or ','.")
+    return read_header(line, path, separator)
+
+
+def _empty(path: str | Path) -> str:
+    return f"{path} is empty: write a line such as user_id:token item_id:token timestamp:float first."
 
 
 def _check_roles(path: Path, fields: Sequence[Field], ids: Sequence[str], time: str | None) -> None:
@@ -126,6 +153,8 @@ def _blocks(path: Path, encoding: str) -> Iterator[str]:
                 line += block.count("\n")
     except FileNotFoundError:
         raise AtomicFileError(f"{path} does not exist: check dataset and data_path.") from None
+    except OSError as error:
+        raise AtomicFileError(f"{path} cannot be read: {error.strerror or error}.") from error
     except LookupError:
         raise AtomicFileError(f"encoding={encoding!r} is unknown to Python: use utf-8, latin-1, …") from None
     except UnicodeDecodeError as error:
@@ -145,12 +174,25 @@ def _not_text(path: Path, codec: str, error: UnicodeDecodeError) -> str:
 
 
 class _Parser:
-    """Collects the columns of a file block by block; `required` columns have no empty cell."""
+    """Collects the columns of a file block by block; arguments as for `read_atomic`."""
 
-    def __init__(self, path: Path, fields: Sequence[Field], required: set[str | None], separator: str) -> None:
-        self.path, self.fields, self.required, self.separator = path, fields, required, separator
+    def __init__(
+        self,
+        path: Path,
+        fields: Sequence[Field],
+        ids: Sequence[str],
+        time: str | None,
+        separator: str,
+        seq_separator: str,
+        keep: Collection[str] | None,
+        as_text: bool,
+    ) -> None:
+        self.path, self.fields, self.separator, self.seq_separator = path, fields, separator, seq_separator
+        self.time, self.as_text = time, as_text
         self.rows = 0
-        self._parts: list[list[NDArray[Any]]] = [[] for _ in fields]
+        self._parts: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields if keep is None or f.name in keep}
+        self._known: dict[str, dict[str, str]] = {name: {} for name in ids}  # each id, which all its rows share
+        self._stripped: dict[str, tuple[int, str, int]] = {}  # cells with outer blanks: how many, the first, its line
         self._line_marks = separator.encode() * (len(fields) - 1) + b"\n"
         self._no_marks = bytes(set(range(256)) - set(self._line_marks))
 
@@ -164,19 +206,30 @@ class _Parser:
             return 0
         cells = block[:-1].replace("\n", self.separator).split(self.separator)
         for k, field in enumerate(self.fields):
-            column = cells[k :: len(self.fields)]
+            column, numbers = cells[k :: len(self.fields)], None
             if field.type == "float":
-                self._parts[k].append(self._numbers(column, field))
-                continue
-            if field.name in self.required:
-                self._check_ids(column, field)
-            self._parts[k].append(np.fromiter(column, dtype=object, count=rows))
+                numbers = self._numbers(column, field)
+            elif field.type == "float_seq":
+                self._check_sequences(column, field)
+            elif field.name in self._known:
+                column = self._ids(column, field)
+            if field.name in self._parts:
+                texts = numbers is None or self.as_text
+                self._parts[field.name].append(np.fromiter(column, dtype=object, count=rows) if texts else numbers)
         self.rows += rows
         return rows
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns of all blocks by name; the blocks are freed column by column."""
-        return {field.name: np.concatenate(self._parts.pop(0)) for field in self.fields}
+        return {name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)}
+
+    def notes(self) -> tuple[str, ...]:
+        """A sentence for each column of ids in which blanks were removed."""
+        return tuple(
+            f"{self.path}: {count:,} cells of {name} had blanks at an end of the id, which were removed (the first is "
+            f"{shorten(cell)} in line {line})."
+            for name, (count, cell, line) in self._stripped.items()
+        )
 
     def _wrong_cells(self, block: str) -> str:
         """The message for the first line that has another number of cells than the header."""
@@ -191,12 +244,28 @@ class _Parser:
             f"write {' '.join(map(str, self.fields))}, {self.separator!r} between (quotes do not hold a cell together)."
         )
 
-    def _check_ids(self, column: list[str], field: Field) -> None:
-        """Raise at the first text of a column that cannot be an id."""
+    def _ids(self, column: list[str], field: Field) -> list[str]:
+        """The cells of a column of ids without outer blanks; raises at the first that cannot be an id."""
+        ids = list(map(str.strip, column))
+        if ids != column:
+            rows = [row for row, (cell, name) in enumerate(zip(column, ids, strict=True)) if cell != name]
+            count, *first = self._stripped.get(field.name, (0, column[rows[0]], self._line(rows[0])))
+            self._stripped[field.name] = (count + len(rows), *first)
         for bad, way_out in (("", "fill it in, or remove the row"), (PADDING_TOKEN, "RecBole pads with it: rename it")):
-            if bad in column:
-                line = self._line(column.index(bad))
-                raise AtomicFileError(f"{self.path}, line {line}, {field}: {bad!r} is not an id: {way_out}.")
+            if bad in ids:
+                row = ids.index(bad)
+                where = f"{self.path}, line {self._line(row)}, {field}"
+                raise AtomicFileError(f"{where}: {shorten(column[row])} is not an id: {way_out}.")
+        return list(map(self._known[field.name].setdefault, ids, ids))
+
+    def _check_sequences(self, column: list[str], field: Field) -> None:
+        """Raise at the first cell that is not a sequence of numbers."""
+        for row, cell in enumerate(column):
+            if any(part and _number(part) is None for part in cell.split(self.seq_separator)):
+                raise AtomicFileError(
+                    f"{self.path}, line {self._line(row)}, {field}: {shorten(cell)} is not a sequence of finite "
+                    f"numbers, {self.seq_separator!r} between them: correct it, or leave the cell empty."
+                )
 
     def _numbers(self, column: list[str], field: Field) -> NDArray[np.float64]:
         """Texts as float64 [n]: all at once, or one by one to find empty cells and the first that is not a number."""
@@ -207,7 +276,7 @@ class _Parser:
                 return numbers
         except ValueError:
             pass
-        required = field.name in self.required
+        required = field.name == self.time
         numbers = np.empty(len(column))
         for row, cell in enumerate(column):
             number = _number(cell)

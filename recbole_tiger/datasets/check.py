@@ -32,13 +32,15 @@ HISTOGRAM_BINS = 40
 @dataclass(frozen=True)
 class CodedInteractions:
     """The n interactions of a file, or of its core, in the order of the file: codes int [n] in the order of first
-    appearance in the file, times float64 [n] (None without a time column), and ids by code."""
+    appearance in the file, times float64 [n] (None without a time column), ids by code, and the `notes` of what the
+    reader altered, counted."""
 
     users: IntArray
     items: IntArray
     times: FloatArray | None
     user_names: Sequence[str]
     item_names: Sequence[str]
+    notes: Sequence[str]
 
 
 def check_dataset(
@@ -76,7 +78,7 @@ def check_dataset(
     report["item_table"] = check_items(item_path, interacted, progress) if item_path.is_file() else None
     report["checksum"] = data_checksum(folder, dataset)
     report["table2"] = against_table2(dataset, lambda: _counts(data))
-    report["warnings"] = dataset_warnings(report)
+    report["warnings"] = [*data.notes, *(report["item_table"] or {}).pop("notes", ()), *dataset_warnings(report)]
     return report
 
 
@@ -90,7 +92,8 @@ def core_counts(
 
 def read_core(path: Path, user_core: int, item_core: int, time_field: str, progress: bool) -> CodedInteractions:
     """The k-core of an `.inter` file with the columns `user_id` and `item_id`; errors as `check_dataset`."""
-    columns = read_atomic(path, (USER.name, ITEM.name), time_field, progress=progress).columns
+    table = read_atomic(path, (USER.name, ITEM.name), time_field, progress=progress)
+    columns = table.columns
     users, user_names = pd.factorize(columns[USER.name])
     items, item_names = pd.factorize(columns[ITEM.name])
     core = k_core(users, items, user_core, item_core)
@@ -99,7 +102,8 @@ def read_core(path: Path, user_core: int, item_core: int, time_field: str, progr
             f"Nothing is left of {path} with user_core={user_core} and item_core={item_core}: choose smaller cores."
         )
     times = columns[time_field][core] if time_field in columns else None
-    return CodedInteractions(users[core], items[core], times, user_names.tolist(), item_names.tolist())
+    names = user_names.tolist(), item_names.tolist()
+    return CodedInteractions(users[core], items[core], times, *names, table.notes)
 
 
 def _counts(data: CodedInteractions) -> DatasetCounts:
@@ -237,7 +241,11 @@ def check_items(path: Path, interacted: set[str], progress: bool = True) -> dict
     Returns:
         `rows`, `repeated_rows`, `without_interactions`, `interacted_without_row`, `fields` (share of the items with
         interactions that have a value, by column), `same_text` (interacted items whose cells all equal another's),
-        `empty_sequence_cells` and `cells_with_leading_quote` (rows with cells that RecBole misreads).
+        `empty_sequence_cells` and `cells_with_leading_quote` (rows with cells that stock RecBole misreads), `notes` of
+        what the reader altered.
+
+    Raises:
+        AtomicFileError: not an atomic file with a column `item_id`.
     """
     table = read_atomic(path, (ITEM.name,), progress=progress)
     frame = pd.DataFrame(table.columns)
@@ -255,6 +263,7 @@ def check_items(path: Path, interacted: set[str], progress: bool = True) -> dict
         "same_text": int(cells.duplicated().sum()) if len(cells.columns) else 0,
         "empty_sequence_cells": int(sequences.isin(["", *WORDS_READ_AS_MISSING]).any(axis=1).sum()),
         "cells_with_leading_quote": int(texts.apply(lambda column: column.str.startswith('"')).any(axis=1).sum()),
+        "notes": table.notes,
     }
 
 

@@ -20,6 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -264,7 +265,7 @@ def install(archive: Path, url: str, dataset: str, data_path: Path) -> None:
         members = [member for member in content.infolist() if not member.is_dir()]
         paths = {member: PurePosixPath(member.filename.replace("\\", "/")) for member in members}
         for path in paths.values():
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            if path.is_absolute() or ".." in path.parts or ":" in str(path).partition("/")[0]:
                 raise zipfile.BadZipFile(f"the zip holds a path that leads outside: {str(path)!r}")
         chosen = {member: path.name for member, path in paths.items() if path.name.endswith(ATOMIC_SUFFIXES)}
         if not any(name.endswith(".inter") for name in chosen.values()):
@@ -280,8 +281,11 @@ def install(archive: Path, url: str, dataset: str, data_path: Path) -> None:
         if not any(name.startswith(f"{dataset}.") and name.endswith(".inter") for name in renamed):
             raise zipfile.BadZipFile(f"its files {sorted(renamed)} cannot be named after the dataset")
         for member, name in zip(chosen, renamed, strict=True):
-            with content.open(member) as source, (target / name).open("wb") as stream:
-                shutil.copyfileobj(source, stream, 1 << 20)  # checks the CRC at the end
+            try:
+                with content.open(member) as source, (target / name).open("wb") as stream:
+                    shutil.copyfileobj(source, stream, 1 << 20)  # checks the CRC at the end
+            except (zlib.error, EOFError, RuntimeError) as error:  # damaged, encrypted, or packed in another way
+                raise zipfile.BadZipFile(f"{name} in the zip cannot be unpacked ({error})") from error
             (target / f"{name}.sha256").write_text(f"{file_checksum(target / name)}  {name}\n")
         source_note = {"url": url, "bytes": archive.stat().st_size, "sha256": file_checksum(archive)}
         (target / f"{dataset}.source.json").write_text(json.dumps(source_note, indent=2) + "\n")

@@ -27,11 +27,17 @@ _UNUSABLE = -1
 
 
 class Vocabulary:
-    """Ids as codes 0, 1, 2, … in the order of their first appearance."""
+    """Ids as codes 0, 1, 2, … in the order of their first appearance.
+
+    Attributes:
+        names: ids by code.
+        stripped: how many spellings had blanks at an end, which no id has.
+    """
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
         self.names: list[str] = []
+        self.stripped = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,6 +62,7 @@ class Vocabulary:
         code = self._codes.setdefault(name, len(self.names))
         if code == len(self.names):
             self.names.append(name)
+        self.stripped += name != raw
         self._codes[raw] = code
         return code
 

@@ -138,7 +138,7 @@ def identifier(value: object, what: str) -> str:
 
 def check_identifier(text: str) -> str:
     """An id as it is written, outer blanks stripped; a `RowError` for one that RecBole would not read back as it is."""
-    text = text.strip(" \r\n")
+    text = text.strip()
     if not text:
         raise RowError("empty id")
     if _UNWANTED.search(text):

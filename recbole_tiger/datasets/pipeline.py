@@ -136,6 +136,9 @@ def prepare(source: Source, output: str | Path, dataset: str, options: PrepareOp
         summary.counts["items"] = len(np.unique(kept.items))
         summary.counts["interactions"] = len(kept)
         summary.skipped, summary.examples, summary.notes = dict(bad.counts), bad.examples, dict(source.notes)
+        for what, vocabulary in (("user", log.users), ("item", log.items)):
+            if vocabulary.stripped:
+                summary.notes[f"{what} ids with blanks at an end, which were removed"] = vocabulary.stripped
         content = {"summary": {**asdict(summary), "folder": dataset}, "options": asdict(options)}
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / f"{dataset}.summary.json").write_text(text + "\n", encoding="utf-8")

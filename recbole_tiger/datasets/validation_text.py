@@ -89,13 +89,13 @@ def _item_warnings(table: dict[str, Any] | None) -> list[str]:
             ),
             (
                 "empty_sequence_cells",
-                "rows of the .item file have an empty token_seq cell, on which RecBole crashes under pandas 3: write "
-                f"a word such as {UNKNOWN_TOKEN}.",
+                "rows of the .item file have an empty token_seq cell, on which stock RecBole crashes under pandas 3: "
+                f"write a word such as {UNKNOWN_TOKEN}.",
             ),
             (
                 "cells_with_leading_quote",
-                "rows of the .item file have a cell that begins with a quote, which RecBole reads as a quoted cell: it "
-                "drops the quotes, or swallows what follows.",
+                "rows of the .item file have a cell that begins with a quote, which stock RecBole reads as a quoted "
+                "cell: it drops the quotes, or swallows what follows (recbole_tiger does not).",
             ),
         )
         if table[key]

@@ -11,10 +11,10 @@ import functools
 import os
 from collections.abc import Callable
 from importlib.metadata import version
+from logging import getLogger
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from recbole_tiger.models import model_spec
@@ -61,7 +61,8 @@ def apply() -> None:
     """Apply all patches; called once per process."""
     restore_numpy_aliases()
     repair_fill_nan()
-    read_tables_fast_and_whole()
+    read_atomic_files_strictly()
+    leave_stored_datasets_unread()
     guard_download_barrier()
     respect_cuda_visible_devices()
     keep_anomaly_detection_off()
@@ -116,24 +117,35 @@ def repair_fill_nan() -> None:
     module.Dataset._fill_nan = _fill_nan
 
 
-def read_tables_fast_and_whole() -> None:
-    """Let RecBole's loader read files with pandas' C parser, and sequence columns without NaN.
+def read_atomic_files_strictly() -> None:
+    """Let every dataset read its files as they are written, or raise with the line.
 
-    RecBole asks for the parser in Python, which reads the same, but much slower and with several times the memory.
+    RecBole's own reader takes quotes for the marks of a cell that may run over lines, words such as NA for missing
+    cells, and a time that is missing for the mean of all; and when it drops rows without an id it drops others as well.
     """
-    from recbole.data.dataset import dataset as module
+    from recbole.data.dataset import Dataset
 
-    def read_csv(*args, **kwargs):
-        try:
-            frame = pd.read_csv(*args, **{**kwargs, "engine": "c"})
-        except ValueError:  # a separator of several characters, a number such as 1_000: as RecBole asks
-            frame = pd.read_csv(*args, **kwargs)
-        for column in frame.columns:
-            if str(column).endswith("_seq"):
-                frame[column] = frame[column].fillna("")
-        return frame
+    @_around(Dataset, "_load_feat")
+    def _load_feat(original, self, filepath, source):
+        from recbole_tiger.data.features import load_features
 
-    module.pd = _Instead(pd, read_csv=read_csv)
+        return load_features(self, filepath, source)
+
+
+def leave_stored_datasets_unread() -> None:
+    """Let RecBole make every dataset from its files: what it stores is a pickle, which runs code when it is opened.
+
+    It is also of other settings than those that RecBole compares, such as those of the Semantic IDs.
+    """
+    from recbole.data import utils as module
+
+    def exists(path):
+        if os.path.exists(path):
+            text = f"'{path}' is not read: a stored dataset may be of other settings; the data is read from its files"
+            getLogger().warning(text)
+        return False
+
+    module.os = _Instead(os, path=_Instead(os.path, exists=exists))
 
 
 def guard_download_barrier() -> None:

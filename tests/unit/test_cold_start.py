@@ -217,5 +217,5 @@ def test_columns_that_no_new_item_fills_are_left_out(toy, workplace):
     with pytest.raises(ValueError, match="n1.*no text"):
         sentences_of_new_items(*read_new_items(file, config), config)
     file.write_text("title:token\nn1\n")
-    with pytest.raises(ValueError, match="no column 'item_id'"):
+    with pytest.raises(ValueError, match="no column item_id"):
         read_new_items(file, config)

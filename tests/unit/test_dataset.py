@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from catalogue import mini_settings, write_inter
 from recbole.data import data_preparation
 from recbole.data.dataset import SequentialDataset
-from recbole.data.dataset import dataset as recbole_module
 from recbole.data.interaction import Interaction
 from recbole.sampler import RepeatableSampler
 
@@ -224,42 +223,6 @@ def test_missing_values_are_filled_under_copy_on_write(workplace):
         dataset = SequentialDataset(config)
     assert sorted({len(x) for x in dataset.item_feat["categories"]}) == [0, 2]
     assert dataset.item_feat["maker"].isna().sum() == 0 and (dataset.item_feat["maker"] == 0).sum() > 1
-
-
-def test_the_c_parser_reads_what_recboles_parser_reads(workplace):
-    rng = np.random.default_rng(0)
-    odd = [
-        "",
-        "NA",
-        "nan",
-        "None",
-        '"quoted\tcell"',
-        '"a ""b"" c"',
-        'in"side',
-        "ünïcode",
-        "1e3",
-        " blank ",
-        "007",
-        "a,b",
-    ]
-    numbers = ["1.1", "0.1", "3e-7", "1234567890.123456789", "", "NA", "inf", " 2", "5."]
-    numbers += [repr(float(x)) for x in rng.standard_normal(300) * 10.0 ** rng.integers(-30, 30, 300)]
-    lines = ["\t".join((rng.choice(odd), rng.choice(odd), number)) for number in numbers for _ in range(3)]
-    path = workplace / "odd.inter"
-    path.write_text("a:token\tb:token_seq\tc:float\n" + "\n".join(lines) + "\n\nlast\tx y\t4\textra\nshort\tz", "utf-8")
-    asked = dict(
-        delimiter="\t", usecols=["a:token", "b:token_seq", "c:float"], encoding="utf-8",
-        dtype={"a:token": str, "b:token_seq": str, "c:float": np.float64},
-    )  # fmt: skip
-    theirs = pd.read_csv(path, engine="python", **asked)
-    theirs["b:token_seq"] = theirs["b:token_seq"].fillna("")
-    assert theirs["c:float"].isna().any() and len(theirs) == len(lines) + 2
-    pd.testing.assert_frame_equal(recbole_module.pd.read_csv(path, engine="python", **asked), theirs, check_exact=True)
-
-    # What the C parser does not know, RecBole's reads as before.
-    path.write_text("a:token##b:token##c:float\nx##y##1_000\n")
-    asked.update(delimiter="##", usecols=["a:token", "c:float"])
-    assert recbole_module.pd.read_csv(path, engine="python", **asked).values.tolist() == [["x", 1000.0]]
 
 
 def test_loaders_and_samplers_need_no_lists_of_rows(workplace, monkeypatch):

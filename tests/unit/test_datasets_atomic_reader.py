@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recbole_tiger.datasets import atomic_reader
 from recbole_tiger.datasets.atomic_fields import Field, read_header
-from recbole_tiger.datasets.atomic_reader import read_atomic
+from recbole_tiger.datasets.atomic_reader import read_atomic, read_fields
 from recbole_tiger.errors import AtomicFileError, PreparationError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -123,6 +123,19 @@ MALFORMED = {
     "truth values": (HEADER + "u\ti\tTrue\nu\ti\tTrue\n", r", line 2, timestamp:float: 'True' is not a finite"),
     "other digits": (HEADER + "u\ti\t\u0661\u0662\n", r", line 2, timestamp:float: '.*' is not a finite"),
     "quoted number": (HEADER + 'u\ti\t"1"\n', r""", line 2, timestamp:float: '"1"' is not a finite"""),
+    "a blank for an id": (HEADER + "u\t \t1\n", r", line 2, item_id:token: ' ' is not an id: fill it in"),
+    "padding and a blank": (
+        HEADER + "u\t[PAD] \t1\n",
+        r", line 2, item_id:token: '\[PAD\] ' is not an id: .* rename it",
+    ),
+    "words in a sequence of numbers": (
+        HEADER[:-1] + "\tv:float_seq\nu\ti\t1\t1 2\nu\tj\t1\t1 two\n",
+        r", line 3, v:float_seq: '1 two' is not a sequence of finite numbers, ' ' between them: correct it",
+    ),
+    "infinity in a sequence": (
+        HEADER[:-1] + "\tv:float_seq\nu\ti\t1\t1 inf\n",
+        r", line 2, v:float_seq: '1 inf' is not",
+    ),
     "rating in words": (
         "user_id:token\titem_id:token\trating:float\nu\ti\tgood\n",
         r", line 2, rating:float: 'good' .* leave the cell empty",
@@ -204,8 +217,7 @@ def test_ids_are_kept_exactly(tmp_path):
         '"',
         '"a"',
         '"a',
-        "a ",
-        " a",
+        "a  b",
         "#",
         "\\N",
         "True",
@@ -216,7 +228,7 @@ def test_ids_are_kept_exactly(tmp_path):
         "a\u2028b",
         "a\x0bb",
         "a\x85b",
-        "a\xa0",
+        "a\xa0b",
         "-",
         "a,b;c|d",
         "'",
@@ -232,6 +244,36 @@ def test_ids_are_kept_exactly(tmp_path):
     assert rows(read(tmp_path, content.replace("\t", "~"), separator="~")) == expected
     plain = HEADER + "Ren\xe9\ti\t1\n"
     assert rows(read(tmp_path, plain.encode("latin-1"), encoding="latin-1")) == [("Ren\xe9", "i", 1.0)]
+
+
+def test_blanks_at_the_ends_of_an_id_are_removed_and_counted(tmp_path):
+    table = read(tmp_path, HEADER + "bob\ti\t1\nbob \ti\t2\n\xa0bob\t j\t3\na b\ti\t4\n")
+    assert [row[:2] for row in rows(table)] == [("bob", "i"), ("bob", "i"), ("bob", "j"), ("a b", "i")]
+    users, items = table.notes
+    assert "2 cells of user_id had blanks" in users and "(the first is 'bob ' in line 3)" in users
+    assert "1 cells of item_id had blanks" in items and "' j' in line 4" in items
+    assert not read(tmp_path, HEADER + "bob\ti\t1\n").notes
+    title = "item_id:token\ttitle:token\nb\t a \n"  # other texts are not names of anything
+    assert rows(read(tmp_path, title, ids=("item_id",), time=None)) == [("b", " a ")]
+
+
+def test_columns_that_are_not_kept_are_checked_all_the_same(tmp_path):
+    header = "user_id:token\titem_id:token\trating:float\tvector:float_seq\ttimestamp:float\n"
+    table = read(tmp_path, header + "u\ti\t1\t1,2\t3\n", keep={"item_id"}, seq_separator=",")
+    assert list(table.columns) == ["item_id"] and len(table) == 1
+    for line in ("u\ti\tx\t1\t3", "u\ti\t1\t1;2\t3", "u\ti\t1\t1\tx", " \ti\t1\t1\t3"):
+        with pytest.raises(AtomicFileError, match="line 2, "):
+            read(tmp_path, f"{header}{line}\n", keep={"item_id"}, seq_separator=",")
+    texts = read(tmp_path, "item_id:token\tprice:float\na\t 1.50\nb\t\n", ids=("item_id",), time=None, as_text=True)
+    assert rows(texts) == [("a", " 1.50"), ("b", "")]
+    assert [field.name for field in read_fields(tmp_path / "shop.inter")] == ["item_id", "price"]
+
+
+def test_rows_share_the_text_of_an_id(tmp_path):
+    users = read(tmp_path, HEADER + "".join(f"a user\ti{k}\t1\n" for k in range(20)), keep={"user_id"}).columns[
+        "user_id"
+    ]
+    assert len({id(user) for user in users}) == 1
 
 
 def test_columns_have_their_types_and_every_row_its_line(tmp_path):
@@ -266,7 +308,7 @@ def literal(data):
         head, *lines = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
         names = [field.partition(":")[0] for field in head.split("\t")]
         cells = [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
-        found = [(cell["user_id"], cell["item_id"], float(cell["timestamp"])) for cell in cells]
+        found = [(cell["user_id"].strip(), cell["item_id"].strip(), float(cell["timestamp"])) for cell in cells]
     except (ValueError, KeyError):
         return None
     return found if all(user and item and math.isfinite(time) for user, item, time in found) else None

@@ -1,0 +1,102 @@
+"""RecBole's features as the strict reader of atomic files reads them, in place of RecBole's own reading.
+
+Input: a dataset that is being loaded, and the path of an atomic file. Output: the frame that RecBole goes on with: one
+row per line, ids and words such as `NA` as they are written, and NaN in no column of ids or times.
+"""
+
+from __future__ import annotations
+
+from logging import getLogger
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_tiger.content.item_table import unquote
+from recbole_tiger.datasets.atomic_fields import Field
+from recbole_tiger.datasets.atomic_reader import AtomicTable, read_atomic, read_fields
+from recbole_tiger.errors import ConfigError
+
+
+def load_features(dataset, path: str, source) -> pd.DataFrame | None:
+    """The columns of an atomic file that `load_col` and `unload_col` ask for; RecBole's ``Dataset._load_feat``.
+
+    What the rest of RecBole asks about them (types, sources, lengths) is entered in the dataset.
+
+    Raises:
+        AtomicFileError: for a file that is no atomic file, with the line.
+        ConfigError: for a `load_col` that leaves out the ids.
+    """
+    config, (wanted, unwanted) = dataset.config, dataset._get_load_and_unload_col(source)
+    if wanted == set():
+        return None
+    separator, encoding = config["field_separator"], config["encoding"] or "utf-8"
+    ids = _id_columns(dataset, source)
+    names = [field.name for field in read_fields(path, separator, encoding)]
+    kept = {name for name in names if (wanted is None or name in wanted) and name not in (unwanted or ())}
+    left_out = [name for name in ids if name in names and name not in kept]
+    if left_out:
+        key = "unload_col" if wanted is None else "load_col"
+        raise ConfigError(f"{key}={dict(config[key])!r} leaves out {', '.join(left_out)} of {path}: its ids are needed")
+    time = dataset.time_field if source is FeatureSource.INTERACTION else None
+    show, seq_separator = bool(config["show_progress"]), config["seq_separator"]
+    table = read_atomic(path, ids, time, separator, encoding, show, seq_separator=seq_separator, keep=kept)
+    for note in table.notes:
+        getLogger().warning(note)
+    columns = {}
+    for field in table.fields:
+        if field.name in kept:
+            _register(dataset, field, source)
+            columns[field.name] = _column(dataset, table, field, ids)
+    if not columns:
+        getLogger().warning(f"{path}: none of its columns is loaded; its columns: {', '.join(names)}")
+        return None
+    return pd.DataFrame(columns)
+
+
+def _id_columns(dataset, source) -> tuple[str, ...]:
+    """The columns of a file that name users or items."""
+    users, items = dataset.uid_field, dataset.iid_field
+    by_source = {FeatureSource.INTERACTION: (users, items), FeatureSource.USER: (users,), FeatureSource.ITEM: (items,)}
+    return tuple(name for name in by_source.get(source, ()) if name is not None)
+
+
+def _register(dataset, field: Field, source) -> None:
+    """What RecBole keeps of a column; not for `.link` files, which are tables of names."""
+    if source == "link":
+        return
+    dataset.field2source[field.name] = source
+    dataset.field2type[field.name] = FeatureType(field.type)
+    if not field.type.endswith("seq"):
+        dataset.field2seqlen[field.name] = 1
+    if field.type.startswith("float"):
+        dataset.field2bucketnum[field.name] = 2
+
+
+def _column(dataset, table: AtomicTable, field: Field, ids: tuple[str, ...]) -> pd.Series:
+    """A column as RecBole has it: NaN for an empty cell, which RecBole fills in, and arrays for sequences."""
+    cells: Any = table.columns.pop(field.name)
+    if field.type != "float" and field.name not in ids:  # as item text is read
+        cells = np.fromiter(map(unquote, cells), dtype=object, count=len(cells))
+    if field.type.endswith("_seq"):
+        return pd.Series(_sequences(dataset, field, cells), dtype=object)
+    if field.name not in ids:
+        empty = np.isnan(cells) if field.type == "float" else cells == ""
+        if field.type == "token":
+            cells[empty] = np.nan
+        elif empty.any():
+            getLogger().warning(f"{table.path}: {int(empty.sum()):,} empty cells of {field} get the column's mean.")
+    return pd.Series(cells, dtype=cells.dtype)
+
+
+def _sequences(dataset, field: Field, cells: np.ndarray) -> list[np.ndarray]:
+    """The parts of each cell, at most `seq_len` of them."""
+    separator, config = dataset.config["seq_separator"], dataset.config
+    number = field.type == "float_seq"
+    parts: list[Any] = [list(filter(None, cell.split(separator))) for cell in cells]
+    sequences = [np.array(list(map(float, each)) if number else each) for each in parts]
+    longest = max(map(len, sequences))
+    limit = (config["seq_len"] or {}).get(field.name)
+    dataset.field2seqlen[field.name] = longest if limit is None else min(limit, longest)
+    return sequences if limit is None else [sequence[:limit] for sequence in sequences]
