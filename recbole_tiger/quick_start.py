@@ -69,7 +69,7 @@ def load_data_and_model(model_file: str):
 
     Raises:
         CheckpointError: for a damaged or foreign file.
-        ConfigError: if the dataset is not there or has other items than the model was trained on.
+        ConfigError: if the dataset is not there, or is not that which the model was trained on.
     """
     return loading.load_data_and_model(model_file)
 

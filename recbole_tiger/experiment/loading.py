@@ -17,10 +17,11 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model, init_logger, init_seed
 
 from recbole_tiger.data.dataset import FeatureDataset, order_interactions
+from recbole_tiger.data.identity import check_same_data, data_identity
+from recbole_tiger.datasets.atomic_reader import read_fields
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
-from recbole_tiger.experiment.provenance import data_checksum
 from recbole_tiger.model.item_text import read_item_text
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.validate import check_settings
@@ -43,9 +44,14 @@ class PreparedData:
     test: Any
 
     @cached_property
+    def identity(self) -> dict:
+        """What a checkpoint says of its data, see :func:`data_identity`."""
+        return data_identity(self.dataset)
+
+    @property
     def checksum(self) -> str:
-        """Equal for every model that saw the same data, see :func:`data_checksum`."""
-        return data_checksum(self.dataset)
+        """Equal for every model that saw the same data."""
+        return self.identity["checksum"]
 
     @property
     def semantic_ids(self) -> TokenizedCatalogue | None:
@@ -127,10 +133,8 @@ def prepare_data(config: Config) -> PreparedData:
 def _item_columns(config: Config) -> list[str]:
     """Names of the columns of the ``.item`` file, empty without one."""
     path = item_file(config)
-    if not path.is_file():
-        return []
-    with open(path, encoding=config["encoding"] or "utf-8") as file:
-        return [column.partition(":")[0] for column in file.readline().rstrip("\r\n").split(config["field_separator"])]
+    fields = read_fields(path, config["field_separator"], config["encoding"] or "utf-8") if path.is_file() else ()
+    return [field.name for field in fields]
 
 
 def trainer_class(model: str) -> type[SequentialTrainer]:
@@ -150,7 +154,9 @@ def make_trainer(config: Config, data: PreparedData) -> SequentialTrainer:
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = _make_model(config, data)
     collectives.seed_generators(config)
-    return trainer_class(config["model"])(config, model)
+    trainer = trainer_class(config["model"])(config, model)
+    trainer.data = data.identity
+    return trainer
 
 
 def load_data_and_model(model_file: str, changes: Mapping | None = None):
@@ -164,7 +170,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
 
     Raises:
         CheckpointError: for a damaged or foreign file.
-        ConfigError: if the dataset is not there or has other items than the model was trained on.
+        ConfigError: if the dataset is not there, or is not that which the model was trained on.
     """
     checkpoint = load_checkpoint(model_file)
     config = config_from_plain({**checkpoint["config"], **(changes or {})})
@@ -176,6 +182,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
     if "semantic_ids" in other:
         config.checkpoint_semantic_ids = TokenizedCatalogue.from_state_dict(other["semantic_ids"])
     data = prepare_data(config)
+    check_same_data(checkpoint.get("data"), data.identity, f"the checkpoint '{model_file}'")
     init_seed(config["seed"], config["reproducibility"])
     model = _make_model(config, data, checkpoint["state_dict"])
     model.load_state_dict(checkpoint["state_dict"])

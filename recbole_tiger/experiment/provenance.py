@@ -9,7 +9,6 @@ import functools
 import platform
 import resource
 import subprocess
-import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,19 +28,6 @@ def counts_of_table2(dataset) -> DatasetCounts:
     """Users, items and lengths of a loaded dataset after its filters, as in the paper's Table 2."""
     lengths = np.diff(dataset.sequences.start)
     return count_lengths(lengths[lengths > 0], len(np.unique(dataset.sequences.items)))
-
-
-def data_checksum(dataset) -> str:
-    """CRC-32 over users, items, order and split of all interactions: equal for every model that saw the same data."""
-    sequences = dataset.sequences
-    tokens = "\x00".join(map(str, dataset.field2id_token[dataset.iid_field]))
-    crc = zlib.crc32(tokens.encode("utf-8"))
-    arrays = [sequences.items, sequences.start]
-    if sequences.split.cutoffs is not None:  # leave-one-out follows from the sequences
-        arrays += [sequences.split.n_training, *sequences.split.targets.values()]
-    for array in arrays:
-        crc = zlib.crc32(array.astype("<i8").tobytes(), crc)
-    return f"{crc:08x}"
 
 
 def split_report(dataset) -> dict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from recbole_tiger.data.identity import check_same_data
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.settings.plain import plain_settings, renamed_settings
@@ -19,12 +20,15 @@ def is_written(path: str | Path) -> bool:
     return collectives.from_main(lambda: Path(path).exists())
 
 
-def check_same_run(config, path: str | Path, checkpoint: dict) -> None:
+def check_same_run(config, path: str | Path, checkpoint: dict, data: dict | None) -> None:
     """Raise where resuming would mix two runs, or test another epoch than the best.
 
+    Args:
+        data: what is loaded now, from `data_identity`.
+
     Raises:
-        ConfigError: for a checkpoint of another model or dataset, of a run with other settings, or without the best
-            epoch's checkpoint beside it.
+        ConfigError: for a checkpoint of another model or dataset, of a run with other settings or on other data, or
+            without the best epoch's checkpoint beside it.
     """
     before, now = renamed_settings(checkpoint["config"]), plain_settings(config)
     before, now = (json.loads(json.dumps(each)) for each in (before, now))
@@ -41,6 +45,7 @@ def check_same_run(config, path: str | Path, checkpoint: dict) -> None:
             f"resume='{path}' is of a run with {shown}{more}; give the same settings as then, or start a run of its "
             f"own without resume (what may change: {', '.join(keys_with('end'))})"
         )
+    check_same_data(checkpoint.get("data"), data, f"resume='{path}'")
     if checkpoint["best_valid_result"] is not None and not is_written(Path(path).resolve().parent / "best.pth"):
         raise ConfigError(
             f"resume='{path}' needs the best epoch of its run, best.pth, beside it; copy both files together"

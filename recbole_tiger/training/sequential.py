@@ -18,6 +18,7 @@ from recbole.trainer import Trainer
 from recbole.utils import dict2str, get_local_time, set_color
 from torch.nn.utils import clip_grad_norm_
 
+from recbole_tiger.data.identity import data_identity
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
@@ -52,6 +53,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         examples_seen (int): training examples so far, where the trainer counts them.
         history (list): a record of each epoch, and of each validation within one.
         ranks (Ranks): of the last evaluation.
+        data (dict): what the checkpoint says of the data, from `data_identity`; None before it is known.
         id_level (dict): metrics of the last evaluation if IDs counted instead of items; None where they are the same.
     """
 
@@ -76,6 +78,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         self.history: list[dict] = []
         self.ranks: Ranks | None = None
         self.id_level: dict | None = None
+        self.data: dict | None = None
         self._fit = FitOptions()
         self._loader_state: torch.Tensor | None = None
         self._progress = (0, 0.0)  # steps of the unfinished epoch, and the sum of their losses
@@ -113,6 +116,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
             "random_state": own_state,
             "other_random_states": other_states,
             "loader_state": self._loader_state,
+            "data": self.data,
         }
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
@@ -146,7 +150,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
             ConfigError: as of :func:`check_same_run`.
         """
         checkpoint = self._read_checkpoint(resume_file)
-        check_same_run(self.config, resume_file, checkpoint)
+        check_same_run(self.config, resume_file, checkpoint, self.data)
         self._use_run_dir(Path(resume_file).resolve().parent)
         self.start_epoch = checkpoint["epoch"] + 1
         for key in ("cur_step", "best_valid_score", "best_valid_result", "seconds", "examples_seen", "history"):
@@ -181,6 +185,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         The best epoch is the first with the highest unrounded validation score; a tie does not reset patience.
         """
         self._fit = FitOptions(valid_data, verbose, saved, show_progress, callback_fn)
+        self.data = self.data or data_identity(train_data._dataset)  # RecBole's run_recbole does not say it before
         self.eval_collector.data_collect(train_data)
         if self.config["train_neg_sample_args"].get("dynamic", False):
             train_data.get_model(self.model)

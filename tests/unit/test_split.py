@@ -10,13 +10,14 @@ from catalogue import mini_settings, write_catalogue, write_inter
 
 from recbole_tiger.data.batches import TrainingWindows
 from recbole_tiger.data.dataset import TIE_SEED
+from recbole_tiger.data.identity import data_checksum
 from recbole_tiger.data.split import check_clock, cutoff_times, temporal
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.popularity import popularity_ranks
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.experiment.popularity import popularity_row
-from recbole_tiger.experiment.provenance import data_checksum, split_report
+from recbole_tiger.experiment.provenance import split_report
 from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split, split_setting
 
 PHASES = ("train", "valid", "test")
