@@ -206,16 +206,18 @@ class _Parser:
             return 0
         cells = block[:-1].replace("\n", self.separator).split(self.separator)
         for k, field in enumerate(self.fields):
-            column, numbers = cells[k :: len(self.fields)], None
+            column: list[str] = cells[k :: len(self.fields)]
+            part: NDArray[Any] | None = None
             if field.type == "float":
-                numbers = self._numbers(column, field)
+                part = self._numbers(column, field)
             elif field.type == "float_seq":
                 self._check_sequences(column, field)
             elif field.name in self._known:
                 column = self._ids(column, field)
             if field.name in self._parts:
-                texts = numbers is None or self.as_text
-                self._parts[field.name].append(np.fromiter(column, dtype=object, count=rows) if texts else numbers)
+                if part is None or self.as_text:
+                    part = np.fromiter(column, dtype=object, count=rows)
+                self._parts[field.name].append(part)
         self.rows += rows
         return rows
 
@@ -249,8 +251,8 @@ class _Parser:
         ids = list(map(str.strip, column))
         if ids != column:
             rows = [row for row, (cell, name) in enumerate(zip(column, ids, strict=True)) if cell != name]
-            count, *first = self._stripped.get(field.name, (0, column[rows[0]], self._line(rows[0])))
-            self._stripped[field.name] = (count + len(rows), *first)
+            count, cell, line = self._stripped.get(field.name, (0, column[rows[0]], self._line(rows[0])))
+            self._stripped[field.name] = (count + len(rows), cell, line)
         for bad, way_out in (("", "fill it in, or remove the row"), (PADDING_TOKEN, "RecBole pads with it: rename it")):
             if bad in ids:
                 row = ids.index(bad)
