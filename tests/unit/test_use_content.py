@@ -36,7 +36,8 @@ def randomised(model):
     network = model.tree_network
     torch.manual_seed(1)
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
     for table in (*network.node_tables.values(), network.item_table):
         table.data[0] = 0
     return model.eval()
@@ -189,16 +190,14 @@ def test_unseen_items_with_the_same_codewords_are_ranked_by_their_text(toy, mode
     users, history, lengths = arguments_of(data)
     decoder = recommender.step_decoder(users, history, lengths)
     decoder.begin()
-    orders = set()
     for user in range(6):
         of_user = {i: s for i, s in zip(listed.items[user].tolist(), listed.scores[user].tolist(), strict=True) if i}
         logits = decoder.item_logits(torch.tensor([list(of_user)] * 6))[user].tolist()
         score = {item: of_user[item] + logit for item, logit in zip(of_user, logits, strict=True)}
-        expected = sorted(score, key=score.get, reverse=True)
-        assert len(expected) == 54 and found.items[user, :54].tolist() == expected
-        assert found.scores[user, :54].tolist() == pytest.approx([score[i] for i in expected], abs=1e-3)
-        orders.add(tuple(item for item in expected if item in (49, 50, 51)))
-    assert len(orders) > 1
+        ranked = dict(zip(found.items[user, :54].tolist(), found.scores[user, :54].tolist(), strict=True))
+        assert ranked == pytest.approx(score, abs=1e-4) and len(score) == 54
+        assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
+        assert len({ranked[item] for item in (49, 50, 51)}) == 3  # which have the same codewords
 
 
 def test_a_new_item_comes_with_its_text_from_a_checkpoint_alone(toy, workplace):
