@@ -26,7 +26,8 @@ def settings_page() -> str:
     pages = [
         "# Settings\n",
         "Every setting is written `--key=value`, in a YAML file (`--config_files`) or in `config_dict`: command line",
-        "over dictionary over files (the last one first) over the defaults below. Any key of",
+        "over the arguments `model` and `dataset` over dictionary over files (the last one first) over the defaults",
+        "below. Of several files blanks stand between; a path with blanks stands in quotes. Any key of",
         "[RecBole](https://recbole.io/docs/user_guide/config_settings.html) works as well. An unknown key or an",
         "impossible value is an error before any work.\n",
     ]

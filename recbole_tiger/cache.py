@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_tiger.errors import CacheFolderError, DamagedCacheError
+from recbole_tiger.errors import CacheFolderError, DamagedCacheError, reason_of
 from recbole_tiger.io import atomic_file, file_lock
 
 logger = logging.getLogger(__name__)
@@ -211,10 +211,9 @@ class ArrayCache:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
             raise CacheFolderError(
-                f"the cache folder {self.folder} cannot be {verb} ({reason}): make room and rights there, or set "
-                "cache_dir to another folder"
+                f"the cache folder {self.folder} cannot be {verb} ({reason_of(error)}): make room and rights there, or "
+                "set cache_dir to another folder"
             ) from error
 
 

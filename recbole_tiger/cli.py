@@ -1,14 +1,14 @@
 """The one command line: ``[command] --key=value …`` with any key of RecBole or of this package.
 
 Input: arguments. Output: a report on the screen and an exit status: 0 done, 1 failed, 2 a setting or a file that cannot
-work, 130 and 143 stopped by Ctrl-C and SIGTERM.
+work, 130 and 143 stopped by Ctrl-C and SIGTERM. Nothing ends in a trace: see `_guarded`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
-import os
 import secrets
 import signal
 import sys
@@ -21,7 +21,7 @@ from time import strftime
 from types import ModuleType
 
 from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
-from recbole_tiger.errors import RecboleTigerError, TrainingStopped
+from recbole_tiger.errors import TrainingStopped, doing, is_explained, message_of
 
 
 def program_name() -> str:
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(help_text(program_name(), name), end="")
             return 0
     debug = "--debug" in arguments
-    return _guarded(lambda: _run(name, [word for word in arguments if word != "--debug"]), debug)
+    words = [word for word in arguments if word != "--debug"]
+    return _guarded(lambda: _run(name, words), " ".join(filter(None, ["the command", name or "", *words])), debug)
 
 
 def command_module(name: str | None) -> ModuleType:
@@ -70,10 +71,15 @@ def _run(name: str | None, words: list[str]) -> int:
     return int(status)
 
 
-def _guarded(work: Callable[[], int], debug: bool) -> int:
-    """The exit status of some work; whatever goes wrong is said in one sentence, `debug` shows the trace as well."""
+def _guarded(work: Callable[[], int], what: str, debug: bool) -> int:
+    """The exit status of some work; whatever goes wrong is said in one sentence, `debug` shows the trace as well.
+
+    An error without a sentence of ours gets one: what was being done (`what` where nothing closer is known), the
+    library's own words, and where the trace was written.
+    """
     try:
-        return work()
+        with doing(what):
+            return work()
     except TrainingStopped as stopped:
         print(str(stopped), file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -81,15 +87,12 @@ def _guarded(work: Callable[[], int], debug: bool) -> int:
         print("stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:  # the last line of defence: what a library raises ends in a sentence too
-        status = 2 if isinstance(error, (ValueError, OSError)) else 1
-        words = str(error)
-        if status == 1 and not isinstance(error, RecboleTigerError):
-            words = f"{type(error).__name__}: {error}"
-            if not debug:
-                words += f" (the full trace is in {_written_trace()}; --debug shows it)"
+        words, explained = message_of(error), is_explained(error)
         if debug:
             traceback.print_exc()
-        return _failed(status, words)
+        elif not explained:
+            words += f" ({_written_trace()}; --debug shows it)"
+        return _failed(2 if isinstance(error, OSError) or (explained and isinstance(error, ValueError)) else 1, words)
 
 
 def _failed(status: int, words: str) -> int:
@@ -97,13 +100,15 @@ def _failed(status: int, words: str) -> int:
     return status
 
 
-def _written_trace() -> Path:
-    """The file that the trace of the current error is written to."""
-    folder = Path("log") if os.access(".", os.W_OK) else Path(tempfile.gettempdir())
-    folder.mkdir(exist_ok=True)
-    file = folder / f"error-{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.txt"
-    file.write_text(traceback.format_exc(), encoding="utf-8")
-    return file
+def _written_trace() -> str:
+    """Write the trace of the current error to a file, here or among temporary files; says where it is."""
+    name = f"error-{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}.txt"
+    for folder in (Path("log"), Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_text(traceback.format_exc(), encoding="utf-8")
+            return f"the full trace is in {folder / name}"
+    return "the full trace could not be written"
 
 
 def _version() -> str:

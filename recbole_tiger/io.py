@@ -9,18 +9,53 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import json
+import logging
 import os
+import socket
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from time import strftime
 from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from recbole_tiger.errors import FolderInUseError, WriteError, reason_of
+
 # What the operating system answers on a file system without locks, such as some network folders.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+
+
+# What it answers where there is no room: these can come from a write only.
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], *, reads: bool = False) -> Iterator[None]:
+    """Name a file or folder where the operating system refuses to have it written.
+
+    Args:
+        reads: whether other files are read in the block, so that only a lack of room is a refusal to write.
+
+    Raises:
+        WriteError: in place of an `OSError` of the system; errors that are no refusal of it are passed on.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WriteError) or error.errno is None or (reads and error.errno not in _NO_ROOM):
+            raise
+        message = f"cannot write '{path}' ({reason_of(error)}): make room and rights there, or name another place"
+        raise WriteError(message, reason_of(error)) from error
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, where they are not there yet; `WriteError` where that cannot be done."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -29,15 +64,19 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     It is written beside its target under a temporary name (`.<name>.<random>.tmp`), flushed to the disk and
     renamed. On any failure, also on Ctrl-C, the temporary file is removed and the old file stays as it was.
+
+    Raises:
+        WriteError: the disk is full, a limit is reached, or there is no right to write.
     """
     path = Path(os.path.realpath(path))  # through a symbolic link to the file it stands for
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with writing(path):
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -61,12 +100,37 @@ def atomic_write_text(path: str | os.PathLike[str], text: str, encoding: str = "
     atomic_write_bytes(path, text.encode(encoding))
 
 
+class _Refusals:
+    """A file that keeps the error of a failed write: torch's writer raises a `RuntimeError` without its reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.flush, self._write = file.flush, file.write
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
 def atomic_torch_save(path: str | os.PathLike[str], obj: Any) -> None:
-    """`torch.save(obj)` to `path`; the old checkpoint stays whole until the new one is."""
+    """`torch.save(obj)` to `path`; the old checkpoint stays whole until the new one is.
+
+    Raises:
+        WriteError: as :func:`atomic_file`.
+    """
     import torch  # here, since most files are written without it
 
     with atomic_file(path) as file:
-        torch.save(obj, file)
+        watched = _Refusals(file)
+        try:
+            torch.save(obj, watched)
+        except RuntimeError as error:
+            if watched.error is None:
+                raise
+            raise watched.error from error
 
 
 def checked_torch_load(path: str | os.PathLike[str], device: Any = "cpu") -> Any:
@@ -120,6 +184,52 @@ def file_lock(path: str | os.PathLike[str], on_wait: Callable[[], object]) -> It
         with contextlib.suppress(OSError):  # Windows removes no open file; there the empty file stays
             os.unlink(path)
         lock.release()
+
+
+@contextlib.contextmanager
+def folder_lock(folder: str | os.PathLike[str], way_out: str) -> Iterator[None]:
+    """Keep every other process out of a folder during a block; the folder is made, and removed if it stays empty.
+
+    A holder that dies, in whatever way, frees the folder.
+
+    Args:
+        way_out: what to do where another process holds it, as the end of the message.
+
+    Raises:
+        FolderInUseError: names the holder's host and process, and since when it works there.
+        WriteError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    holder, is_new = folder / ".lock-holder.json", not folder.exists()
+
+    def refuse() -> None:
+        raise FolderInUseError(f"'{folder}' is in use by {_described(holder)}; {way_out}")
+
+    with contextlib.ExitStack() as stack:
+        make_folder(folder)
+        if is_new:
+            stack.callback(_remove_if_empty, folder)
+        with writing(folder):
+            if not stack.enter_context(file_lock(folder / ".lock", on_wait=refuse)):
+                logging.getLogger(__name__).warning("%s has no file locks: use it in one process at a time", folder)
+        about = {"host": socket.gethostname(), "pid": os.getpid(), "since": strftime("%Y-%m-%d %H:%M:%S")}
+        atomic_write_text(holder, json.dumps(about))
+        stack.callback(holder.unlink, missing_ok=True)
+        yield
+
+
+def _described(holder: Path) -> str:
+    """Who holds a lock, in words; the holder may be writing them, or be gone, by now."""
+    try:
+        about = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {about['pid']} on {about['host']}, since {about['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def to_plain(value: Any, other: Callable[[Any], Any] | None = None) -> Any:

@@ -5,20 +5,22 @@ Input: a model, a dataset and settings, or a checkpoint. Output: as of RecBole's
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
+from logging import getLogger
 
 from recbole_tiger.experiment import loading
-from recbole_tiger.experiment.configuration import build_config
+from recbole_tiger.experiment.configuration import build_config, merged_settings
 from recbole_tiger.experiment.run import start_run
 from recbole_tiger.settings.chain import reads_item_text
-from recbole_tiger.settings.parse import parse_value, read_config_files
-from recbole_tiger.settings.validate import known_keys, text_keys
+from recbole_tiger.settings.parse import parse_value
+from recbole_tiger.settings.validate import check_model, close_keys, known_keys, text_keys
 
 
 def run_recbole_tiger(
-    model: str = "TIGER",
-    dataset: str = "ml-100k",
+    model: str | None = None,
+    dataset: str | None = None,
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping | None = None,
     saved: bool = True,
@@ -28,13 +30,14 @@ def run_recbole_tiger(
     """Train and test one model; RecBole's ``run_recbole`` with this package's protocol.
 
     Args:
-        model: a sequential model of RecBole, or TIGER.
-        dataset: the name of a folder under `data_path`, or ml-100k.
+        model: a sequential model of RecBole or of this package; by default the one that the settings name, or TIGER.
+        dataset: the name of a folder under `data_path`, or ml-100k; by default the one that the settings name, or
+            ml-100k. As in RecBole, the command line alone stands above these two.
         config_file_list: the user's YAML files.
         config_dict: settings that override the files.
         saved: keep the best and the last checkpoint in the run folder.
-        command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, ignoring what is not
-            a setting.
+        command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, leaving out what is
+            not a setting.
 
     Returns:
         :class:`recbole_tiger.experiment.result.RunResult` as a dictionary: RecBole's keys (``best_valid_score``,
@@ -45,23 +48,28 @@ def run_recbole_tiger(
         ConfigError: for settings that cannot work, before any training.
     """
     if command_line is None:
-        command_line = _settings_in_argv(model, {**read_config_files(config_file_list), **(config_dict or {})})
+        command_line = _settings_in_argv(model, config_file_list, config_dict)
     return start_run(
         build_config(model, dataset, config_file_list, config_dict, command_line, distributable=True), saved
     )
 
 
-def _settings_in_argv(model: str, settings: Mapping) -> dict:
-    """The ``--key=value`` arguments of the running script that name settings of this model, under its other ones."""
-    model = settings.get("model", model)
-    known, found = known_keys(model), {}
-    for argument in sys.argv[1:]:
-        key, equals, value = argument[2:].partition("=")
-        if argument.startswith("--") and equals and key in known:
-            found[key] = parse_value(value, key)
-    if reads_item_text(model, {**settings, **found}):
-        return found
-    return {key: value for key, value in found.items() if key not in text_keys(model)}
+def _settings_in_argv(model: str | None, files: Sequence[str] | None, config_dict: Mapping | None) -> dict:
+    """The ``--key=value`` arguments of the running script that name settings of the model, under its other ones.
+
+    Others are the script's own; of one that looks like a misspelt setting the log warns.
+    """
+    words = [argument[2:].partition("=") for argument in sys.argv[1:] if argument.startswith("--")]
+    given = {key: parse_value(value, key) for key, equals, value in words if equals}
+    settings = merged_settings(model, None, files, config_dict, given)
+    model = settings["model"]
+    check_model(model)
+    known = known_keys(model)
+    for key, value in given.items():
+        if key not in known and difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+            getLogger().warning(f"--{key}={value} is not a setting of {model} and is not read{close_keys(key, known)}")
+    unread = set() if reads_item_text(model, settings) else text_keys(model)
+    return {key: value for key, value in given.items() if key in known and key not in unread}
 
 
 def load_data_and_model(model_file: str):
@@ -80,9 +88,6 @@ def objective_function(config_dict: Mapping | None = None, config_file_list=None
     Of several files the last one wins. Nothing is reported to a scheduler here; ``hpo/`` does that, per epoch and on
     validation.
     """
-    settings = {**read_config_files(config_file_list), **(config_dict or {})}
-    result = run_recbole_tiger(
-        settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k"), None, settings, saved, command_line={}
-    )
+    result = run_recbole_tiger(None, None, config_file_list, config_dict, saved, command_line={})
     keys = ("model", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
     return {key: result[key] for key in keys}

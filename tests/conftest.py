@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
+import sys
 from pathlib import Path
 
 # The suite runs in two processes (pyproject.toml): one thread for each, and for the programs that they start.
@@ -25,6 +27,16 @@ def benchmark_script():
         return module
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def no_log_is_left():
+    """End the log of a run with its test: its handlers hold a stream and a file of that test."""
+    yield
+    loading = sys.modules.get("recbole_tiger.experiment.loading")
+    for handler in loading._log_handlers if loading else ():
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture()

@@ -16,6 +16,7 @@ from recbole_tiger.commands.shared import new_folder
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.io import atomic_write_text
+from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.report.semantic_ids import format_report
 from recbole_tiger.report.semantic_ids_page import semantic_ids_page
 from recbole_tiger.settings.parse import pop_config_files, read_config_files
@@ -28,9 +29,14 @@ def run(settings: dict) -> str:
         ValueError: for settings that cannot work, and for an output that exists.
     """
     settings = {**read_config_files(pop_config_files(settings)), **settings}
+    model = settings.pop("model", "TIGER")
+    if not model_spec(model).uses_semantic_ids:
+        raise ConfigError(
+            f"model='{model}' has no Semantic IDs; choose one of {', '.join(models_with('uses_semantic_ids'))}"
+        )
     dataset, output = settings.pop("dataset", "ml-100k"), settings.pop("output_dir", None)
     wanted, target = _pop_tokenizers(settings)
-    configs = [build_config("TIGER", dataset, None, {**settings, **each}) for each in wanted]
+    configs = [build_config(model, dataset, None, {**settings, **each}) for each in wanted]
     folder = new_folder(output, "ids", configs[0], parent="")
     made = make_ids(configs)
     paths = {name: target or folder / (re.sub(r"[^\w.-]+", "_", name) + ".json") for name in made.sets}

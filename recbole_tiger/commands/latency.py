@@ -31,7 +31,7 @@ def run(settings: dict) -> str:
     sizes = pop_numbers(settings, "n_items", LatencySettings.n_items, low=2, kind=int)
     wanted = LatencySettings(n_items=sizes, ann=settings.pop("ann", None), **lists, **numbers)
     output = settings.pop("output_dir", None)
-    config = build_config("TIGER", "ml-100k", None, {"recipe": "tuned", **settings})
+    config = build_config("TIGER", "ml-100k", None, {"recipe": "tuned"}, settings)
     sasrec = build_config("SASRec", "ml-100k", None, {"MAX_ITEM_LIST_LENGTH": config["MAX_ITEM_LIST_LENGTH"]})
     folder = new_folder(output, "latency", config)
     found = latency(wanted, config, sasrec)

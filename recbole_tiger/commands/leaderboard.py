@@ -16,6 +16,7 @@ from recbole_tiger.leaderboard.rows import read_rows
 from recbole_tiger.leaderboard.run import failures_of, run_plan
 from recbole_tiger.leaderboard.table import read_run, read_runs
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
+from recbole_tiger.settings.schema import FIELDS
 
 
 def run(settings: Mapping) -> str | tuple[str, int]:
@@ -76,8 +77,8 @@ def make(settings: Mapping) -> tuple[str, int]:
     model, dataset, seeds = _pop_table(settings, files)
     options = {
         "ray": settings.pop("ray", False),
-        "cpus_per_run": settings.pop("cpus_per_run", 1),
-        "gpus_per_run": settings.pop("gpus_per_run", 0),
+        "cpus_per_run": FIELDS["cpus_per_run"].read(settings.pop("cpus_per_run", 1)),
+        "gpus_per_run": FIELDS["gpus_per_run"].read(settings.pop("gpus_per_run", 0)),
     }
     published = check_published(settings.pop("published", False), [dataset])
     if options["ray"] and settings.get("nproc"):
@@ -85,7 +86,7 @@ def make(settings: Mapping) -> tuple[str, int]:
             f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them "
             "out"
         )
-    folder = settings.pop("leaderboard_dir", None)
+    folder = FIELDS["leaderboard_dir"].read(settings.pop("leaderboard_dir", None))
     plan = make_plan(model if named is None else named.rows, dataset, seeds, files, settings, folder)
     run_plan(plan, **options)
     found = [read_run(task.folder) for task in plan.tasks if task.is_done()]

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.io import atomic_write_text, make_folder
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.recommend import load_semantic_id_checkpoint
 from recbole_tiger.report import pages
@@ -106,7 +106,7 @@ def new_folder(output, command: str, config, parent: str = "analysis") -> Path:
     refuse_existing(output)
     name = f"{command}-{config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
     folder = Path(str(output)) if output else Path(config["checkpoint_dir"]) / parent / name
-    folder.mkdir(parents=True)
+    make_folder(folder)
     return folder
 
 

@@ -9,7 +9,6 @@ from recbole_tiger.commands import leaderboard
 from recbole_tiger.leaderboard.plan import is_leaderboard
 from recbole_tiger.quick_start import run_recbole_tiger
 from recbole_tiger.report.run_text import report
-from recbole_tiger.settings.parse import pop_config_files
 
 
 def run(settings: dict) -> str | tuple[str, int]:
@@ -20,5 +19,4 @@ def run(settings: dict) -> str | tuple[str, int]:
     """
     if is_leaderboard(settings):
         return leaderboard.make(settings)
-    files = pop_config_files(settings)
-    return report(run_recbole_tiger("TIGER", "ml-100k", files, command_line=settings))
+    return report(run_recbole_tiger(command_line=settings))

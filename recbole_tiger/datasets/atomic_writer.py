@@ -19,6 +19,7 @@ from recbole_tiger.datasets.arrays import FloatArray, IntArray
 from recbole_tiger.datasets.atomic_fields import ITEM, RATING, TIME, USER, header
 from recbole_tiger.datasets.interactions import Interactions
 from recbole_tiger.errors import PreparationError
+from recbole_tiger.io import make_folder, writing
 
 ROWS_AT_ONCE = 1 << 17
 
@@ -48,9 +49,10 @@ def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) ->
     refuse_existing(output, dataset, overwrite)
     target = Path(output) / dataset
     temporary = target.with_name(f".{dataset}.{uuid.uuid4().hex[:12]}.partial")
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
-        yield temporary
+        with writing(target, reads=True):
+            yield temporary
         if target.is_dir() and any(target.iterdir()):
             for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".inter"):
                 os.replace(path, target / path.name)

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.topology import Topology
-from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped
+from recbole_tiger.errors import ConfigError, ProcessDied, ProcessLost, TrainingStopped, is_explained
 from recbole_tiger.signals import on_sigterm
 
 #: Nothing is inherited, so that threads and CUDA of this process stay out of the others.
@@ -206,6 +206,7 @@ def _die_with_parent() -> None:
 def _sendable(error: Exception) -> Exception:
     """The error itself if it survives the way to the parent, else its text."""
     try:
+        error.explained = is_explained(error)  # type: ignore[attr-defined]
         pickle.loads(pickle.dumps(error))
         return error
     except Exception:  # an exception's constructor may want anything

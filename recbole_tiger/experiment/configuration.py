@@ -19,11 +19,12 @@ from recbole_tiger.distributed.topology import check_processes
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.chain import shipped_settings
-from recbole_tiger.settings.parse import read_config_files
+from recbole_tiger.settings.parse import pop_config_files, read_config_files
 from recbole_tiger.settings.plain import renamed_settings
 from recbole_tiger.settings.split import SPLIT_KEYS, checked_split
 from recbole_tiger.settings.validate import (
     check_arithmetic,
+    check_before_config,
     check_item_text,
     check_keys,
     check_model,
@@ -46,9 +47,30 @@ def blank_argv():
         sys.argv = saved
 
 
+def merged_settings(
+    model: str | None,
+    dataset: str | None,
+    config_file_list: str | Path | Iterable[str | Path] | None,
+    config_dict: Mapping | None,
+    command_line: Mapping | None,
+) -> dict:
+    """The user's settings, `model` and `dataset` among them: command line > these two arguments > dictionary > files.
+
+    Raises:
+        ConfigError: for a file that cannot be read, or a dictionary that is none.
+    """
+    if not isinstance(config_dict or {}, Mapping):
+        raise ConfigError(f"config_dict={config_dict!r} is not a dictionary of settings")
+    own, typed = dict(config_dict or {}), dict(command_line or {})
+    listed = [config_file_list] if isinstance(config_file_list, (str, Path)) else list(config_file_list or ())
+    from_files = read_config_files([*listed, *pop_config_files(own), *pop_config_files(typed)])
+    named = {key: value for key, value in (("model", model), ("dataset", dataset)) if value is not None}
+    return {"model": "TIGER", "dataset": "ml-100k", **from_files, **own, **named, **typed}
+
+
 def build_config(
-    model: str,
-    dataset: str,
+    model: str | None,
+    dataset: str | None,
     config_file_list: Iterable[str] | None = None,
     config_dict: Mapping | None = None,
     command_line: Mapping | None = None,
@@ -58,20 +80,22 @@ def build_config(
     """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
 
     Args:
+        model, dataset: None for those that the settings name, or TIGER on ml-100k.
+        config_file_list, config_dict, command_line: see :func:`merged_settings`; the last two may name further files
+            in `config_files`.
         distributable: whether what is done with it can be done by several processes.
 
     Raises:
         ConfigError: for an unknown model, dataset, key or value.
         DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
     """
-    user = {**read_config_files(config_file_list), **(config_dict or {}), **(command_line or {})}
-    model = user.pop("model", model)
+    user = merged_settings(model, dataset, config_file_list, config_dict, command_line)
+    model = user.pop("model")
     check_model(model)
     check_keys(user, model)
     user = read_settings(user)
     check_item_text(user, model)
-    dataset = user.pop("dataset", dataset)
-    user.pop("config_files", None)
+    dataset = user.pop("dataset")
     shipped = shipped_settings(model, dataset, user)
     settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
     if shipped.get("selected_features"):  # made of the user's own load_col, and the feature column
@@ -82,12 +106,13 @@ def build_config(
         # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
         settings["train_neg_sample_args"] = dict(SAMPLER)
     check_dataset(dataset, settings)
+    check_before_config(settings)
     settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
     with blank_argv():
         try:
             config = Config(model=model, dataset=dataset, config_dict=settings)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-            raise ConfigError(str(error)) from error
+            raise ConfigError(f"RecBole refuses the settings of {model} on '{dataset}': {error}") from error
     check_settings(config)
     check_processes(config, distributable)
     check_arithmetic(config)

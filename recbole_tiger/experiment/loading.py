@@ -6,10 +6,12 @@ Input: a checked ``Config``, or a checkpoint. Output: `PreparedData`, trainers, 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
-from logging import WARNING, FileHandler, getLogger
+from functools import cached_property, partial
+from logging import WARNING, FileHandler, LogRecord, getLogger
 from typing import Any
 
 from recbole.config import Config
@@ -22,6 +24,7 @@ from recbole_tiger.datasets.atomic_reader import read_fields
 from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
+from recbole_tiger.io import writing
 from recbole_tiger.model.item_text import read_item_text
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.validate import check_settings
@@ -79,15 +82,28 @@ def start_logging(config: Config, screen: bool = True) -> str | None:
         return None
     others = [handler for handler in logger.handlers if handler not in _log_handlers]
     for handler in _log_handlers:
-        handler.close()
+        with suppress(OSError):  # what a full disk did not take
+            handler.close()
     logger.handlers.clear()
-    init_logger(config)
+    with writing("log"):
+        init_logger(config)
     for handler in logger.handlers:
+        if isinstance(handler, FileHandler):
+            handler.handleError = partial(_end_log, handler)  # type: ignore[method-assign]
         if not screen and not isinstance(handler, FileHandler):
             handler.setLevel(max(handler.level, WARNING))
     _log_handlers[:] = logger.handlers
     logger.handlers += others
     return next(os.path.relpath(h.baseFilename) for h in _log_handlers if hasattr(h, "baseFilename"))
+
+
+def _end_log(handler: FileHandler, record: LogRecord) -> None:
+    """Say once that a log file cannot be written, where `logging` prints a trace for each line; the run goes on."""
+    error = sys.exc_info()[1]
+    getLogger().removeHandler(handler)
+    getLogger().warning(
+        f"cannot write '{os.path.relpath(handler.baseFilename)}' ({error}): nothing more is logged there"
+    )
 
 
 def prepare_data(config: Config) -> PreparedData:

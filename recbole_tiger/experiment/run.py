@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -21,7 +22,7 @@ from recbole_tiger.datasets.paper_counts import against_table2, table2_text
 from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.launcher import run_in_processes
 from recbole_tiger.distributed.topology import Topology
-from recbole_tiger.errors import ConfigError
+from recbole_tiger.errors import CheckpointError, ConfigError, doing
 from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.experiment.configuration import config_from_plain
@@ -36,6 +37,7 @@ from recbole_tiger.experiment.provenance import (
     split_report,
 )
 from recbole_tiger.experiment.result import RunResult
+from recbole_tiger.io import folder_lock
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -96,24 +98,68 @@ def run_config(
 
     Returns:
         :meth:`RunResult.to_dict`, in all processes.
+
+    Raises:
+        FolderInUseError: another process works in the run folder; before any work, where the settings name the folder.
     """
+    named = _named_folder(config)
+    with ExitStack() as stack:
+        if named is not None:
+            _hold(named, stack)
+        _check_run_dir(config)
+        return _run(config, saved, screen, test, on_epoch, lambda own: named or _hold(own, stack))
+
+
+def _named_folder(config: Config) -> Path | None:
+    """The run folder that the settings name; None where the run makes a new one.
+
+    Raises:
+        CheckpointError: there is no checkpoint to resume.
+    """
+    if not config["resume"]:
+        return Path(config["run_dir"]) if config["run_dir"] else None
+    file = Path(config["resume"])
+    if not collectives.from_main(file.is_file):
+        raise CheckpointError(f"no checkpoint at '{file}': give the path of a .pth file that a run wrote")
+    return file.resolve().parent
+
+
+def _hold(folder: Path, stack: ExitStack) -> None:
+    """Keep other processes out of a run folder; of the processes of a run the first does it for all."""
+    if collectives.is_main():
+        stack.enter_context(folder_lock(folder, "wait for that run, or name another folder with --run_dir"))
+
+
+def _run(
+    config: Config,
+    saved: bool,
+    screen: bool,
+    test: bool,
+    on_epoch: OnEpoch | None,
+    hold_own: Callable[[Path], object],
+) -> dict:
+    """:func:`run_config` once a named folder is held; `hold_own` is called with the folder that the run uses."""
     started = perf_counter()
     source_state()  # kept for the result: the checkout may be another one when this run ends
     log_file = start_logging(config, screen)
     init_seed(config["seed"], config["reproducibility"])
     getLogger().info(config)
-    data = prepare_data(config)
+    with doing(f"loading dataset '{config['dataset']}' from '{config['data_path']}'"):
+        data = prepare_data(config)
     table2 = _check_data(config, data)
     seconds = {"data": perf_counter() - started}
     if data.semantic_ids is not None:
         seconds["data"] -= sum(data.semantic_ids.seconds.values())
         seconds.update(data.semantic_ids.seconds)
-    _check_run_dir(config)
-    trainer = _pretrained_s3rec(config, data) if config["model"] == "S3Rec" else make_trainer(config, data)
+    with doing(f"building model {config['model']}"):
+        trainer = _pretrained_s3rec(config, data) if config["model"] == "S3Rec" else make_trainer(config, data)
+    hold_own(trainer.run_dir)
     getLogger().info(trainer.model)
     if config["resume"]:
-        trainer.resume_checkpoint(config["resume"])
-    outcome = _train_and_test(trainer, data, saved, test, on_epoch)
+        with doing(f"resuming '{config['resume']}'"):
+            trainer.resume_checkpoint(config["resume"])
+    with doing(f"training and testing {config['model']} in '{trainer.run_dir}'"):
+        outcome = _train_and_test(trainer, data, saved, test, on_epoch)
     seconds.update(outcome.seconds, all=perf_counter() - started)
     # The first process records; the others return what it has recorded.
     return collectives.from_main(lambda: _record(trainer, data, outcome, table2, seconds, log_file, saved).to_dict())

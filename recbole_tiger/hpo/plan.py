@@ -19,7 +19,7 @@ from recbole_tiger.hpo.space import Space
 from recbole_tiger.hpo.sweep import Sweep, describe_settings
 from recbole_tiger.settings.chain import shipped_settings
 from recbole_tiger.settings.schema import keys_with
-from recbole_tiger.settings.validate import check_keys
+from recbole_tiger.settings.validate import check_keys, check_model
 
 #: Settings that belong to one run or one machine.
 _REFUSED = {
@@ -39,6 +39,7 @@ def plan(space: Space, model: str | None, dataset: str, settings: Mapping[str, A
         settings: fixed settings of the user, which override those of the space.
     """
     model = model or space.model or "TIGER"
+    check_model(model)
     _check_fixed(space, model, settings)
     settings = absolute_paths({**space.settings, **settings})
     _check_varied(space, model)

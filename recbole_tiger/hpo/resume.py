@@ -17,10 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from recbole_tiger.errors import ConfigError
+from recbole_tiger.errors import ConfigError, reason_of
 from recbole_tiger.hpo.sweep import Sweep
 from recbole_tiger.hpo.trainable import FAILED
-from recbole_tiger.io import atomic_write_text, file_lock
+from recbole_tiger.io import atomic_write_text, folder_lock
 
 #: Entries of `sweep.json` that may change when a sweep is continued; `samples` only by further ones at its end.
 _MAY_CHANGE = ("samples", "n_trials", "scheduler")
@@ -53,7 +53,7 @@ def open_folder(sweep: Sweep, search: str) -> None:
         atomic_write_text(path, json.dumps(description, indent=1))
     except OSError as error:
         raise ConfigError(
-            f"storage='{options.storage}': '{sweep.folder}' cannot be written ({error.strerror or error}); "
+            f"storage='{options.storage}': '{sweep.folder}' cannot be written ({reason_of(error)}); "
             "make room and rights there, or choose another --storage"
         ) from error
 
@@ -95,11 +95,7 @@ def _difference(before: Any, now: Any) -> str:
 
 def alone(folder: Path) -> AbstractContextManager:
     """Keep a second process out of a sweep; the operating system frees the folder when this one dies."""
-
-    def refuse() -> None:
-        raise ConfigError(f"another process is running the sweep '{folder}'; wait for it, or give another --name")
-
-    return file_lock(folder / ".lock", on_wait=refuse)
+    return folder_lock(folder, "wait for that sweep, or give another --name")
 
 
 def forget_failures(sweep: Sweep) -> None:

@@ -69,6 +69,8 @@ def space_from_dict(content: Mapping, path: str = "space") -> Space:
         if key in settings:
             raise ConfigError(f"{path}: '{key}' is both varied and fixed under settings; keep one")
         alternatives = entry if isinstance(entry, list) else [entry]
+        if not alternatives:
+            raise ConfigError(f"{path}: {key}: [] has no value to choose; write {{choice: [...]}}")
         for number, alternative in enumerate(alternatives, 1):
             name = key if number == 1 else f"{key}#{number}"
             parameters.append(_parameter(name, key, alternative, path))

@@ -12,7 +12,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.io import atomic_write_text, make_folder
 from recbole_tiger.leaderboard.formats import as_json, as_records, format_latex, format_markdown, format_text
 from recbole_tiger.leaderboard.page import format_page
 from recbole_tiger.leaderboard.table import Leaderboard, StoredRun, make_leaderboards
@@ -37,7 +37,7 @@ def report(
 def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str, str]:
     """Write ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and ``.html``; returns their paths by kind."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     texts = {
         "csv": csv_table([record for board in boards for record in as_records(board)]),
         "json": as_json(boards),

@@ -6,7 +6,6 @@ each with a folder of its own named by everything that the run depends on.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from recbole_tiger.models import POP, model_spec, row_name
 from recbole_tiger.settings.chain import reads_item_text
 from recbole_tiger.settings.parse import parse_value, read_yaml
 from recbole_tiger.settings.plain import plain_settings
-from recbole_tiger.settings.schema import keys_with
+from recbole_tiger.settings.schema import FIELDS, keys_with
 from recbole_tiger.settings.split import SPLIT_KEYS
 from recbole_tiger.settings.validate import (
     check_item_text,
@@ -185,6 +184,7 @@ def _check_rows_and_seeds(names: Sequence[RowName], seeds: Sequence[int]) -> Non
         for seed in several:
             if isinstance(seed, bool) or not isinstance(seed, int):
                 raise ConfigError(f"seeds={list(several)}: {seed!r} is not a whole number; write --seeds=2024,2025")
+            FIELDS["seed"].read(seed)
         if len(set(several)) < len(several):
             raise ConfigError(f"seeds={list(several)} names a seed twice; runs of one seed are the same run")
 
@@ -211,10 +211,9 @@ def _seeds_of(name: RowName, seeds: Sequence[int]) -> Sequence[int | None]:
     return [None] if name.model == POP or model_spec(name.model).untrained else name.seeds or seeds
 
 
-@functools.cache
 def known_keys_of(model: str) -> frozenset[str]:
     """The settings that a row of this model knows."""
-    return frozenset(known_keys(carrier_of(model)))
+    return known_keys(carrier_of(model))
 
 
 def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, dict]:

@@ -20,7 +20,7 @@ from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, 
 from recbole_tiger.experiment.popularity import popularity_row, run_popularity
 from recbole_tiger.experiment.provenance import provenance
 from recbole_tiger.experiment.result import RunResult
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
 from recbole_tiger.leaderboard.plan import carrier_of, known_keys_of
 from recbole_tiger.leaderboard.run import say, sentence_of
 from recbole_tiger.leaderboard.table import StoredRun, read_run
@@ -48,8 +48,15 @@ def reevaluate_runs(
 
     Returns:
         the results, and (run, reason) of those that could not be evaluated; a `ConfigError` for a folder of results
-        under other settings.
+        under other settings, or one that another process writes.
     """
+    with folder_lock(folder, "wait for it, or name another folder with --output"):
+        return _reevaluate_missing(stored, changes, root, folder, machine)
+
+
+def _reevaluate_missing(
+    stored: Sequence[StoredRun], changes: Mapping, root: Path, folder: Path, machine: Mapping | None
+) -> tuple[list[StoredRun], list[tuple[str, str]]]:
     found, failures = [], []
     has_datasets = len({run.result["dataset"] for run in stored}) > 1
     for number, run in enumerate(stored, 1):
@@ -87,7 +94,7 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
     """
     before, model = stored.result, stored.result["model"]
     changed = {**(machine or {}), **changes, "run_dir": str(folder), "resume": None}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if model == POP:
         config = config_from_plain({**before["config"], **changed, "model": carrier_of(model)})
         check_settings(config)

@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
-from recbole_tiger.errors import DamagedCheckpointError, TrainingStopped
+from recbole_tiger.errors import DamagedCheckpointError, TrainingStopped, message_of
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.popularity import run_popularity
 from recbole_tiger.experiment.run import start_run
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
 from recbole_tiger.models import POP
 from recbole_tiger.training.checkpoint import load_checkpoint
@@ -29,7 +29,16 @@ def run_plan(plan: Plan, *, ray: bool | str = False, cpus_per_run: float = 1, gp
     """Make the runs that are missing, with a line on the screen for each.
 
     A run that fails leaves its reason in its folder, and is tried again next time.
+
+    Raises:
+        FolderInUseError: another process makes runs in the folder.
+        WriteError: the folder cannot be written.
     """
+    with folder_lock(plan.folder, "wait for it, or set --leaderboard_dir to another folder"):
+        _run_missing(plan, ray, cpus_per_run, gpus_per_run)
+
+
+def _run_missing(plan: Plan, ray: bool | str, cpus_per_run: float, gpus_per_run: float) -> None:
     missing = [task for task in plan.tasks if not task.is_done()]
     say(f"{len(plan.tasks) - len(missing)} of {len(plan.tasks)} runs are done, {len(missing)} to go, in {plan.folder}")
     for task in missing:
@@ -83,7 +92,7 @@ def _set_damaged_aside(task: Task) -> None:
 
 def run_task(task: Task) -> str | None:
     """Make one run; returns why it failed, in a sentence, or None."""
-    task.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(task.folder)
     about = {"label": task.label, "row": task.row, "model": task.model, "seed": task.seed}
     _write_json(task.folder / "run.json", about)
     failure = task.folder / "failure.json"
@@ -118,9 +127,8 @@ def _write_json(path: Path, content: dict) -> None:
 
 def sentence_of(error: Exception) -> str:
     """Why a run failed, in a sentence for the table."""
-    text = " ".join(str(error).split())
-    short = text if len(text) <= 300 else text[:297] + "..."
-    return short if isinstance(error, (ValueError, OSError)) and short else f"{type(error).__name__}: {short}"
+    text = message_of(error)
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float) -> None:
@@ -139,7 +147,7 @@ def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: f
                 failure = ray.get(finished)
             except ray.exceptions.RayError as error:  # the worker itself died
                 failure = sentence_of(error)
-                task.folder.mkdir(parents=True, exist_ok=True)
+                make_folder(task.folder)
                 _write_json(task.folder / "failure.json", {"reason": failure, "traceback": str(error)})
             say(f"[{total - len(pending)}/{total}] {task.name}: {failure or 'done'}")
     finally:

@@ -5,7 +5,8 @@ A subclass says how histories become logits (`step_decoder`) and what follows fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from recbole_tiger.decoding import (
     of_one_width,
     rank_items,
 )
+from recbole_tiger.decoding.ranking import checked_temperatures
 from recbole_tiger.nn import ItemTree, TreeModule
 from recbole_tiger.tokenization import TokenizedCatalogue
 
@@ -71,6 +73,7 @@ class GenerativeRecommender(SequentialRecommender):
         `use_content` their content, speak for them.
         """
         table, network = prepared.table, self.tree_network
+        checked_temperatures(self.temperature, table.codes.shape[1])  # here, not at the first search
         self.prepared_ids = prepared
         if network is None:
             self.trie = PrefixTrie.from_codes(table.codes[1:], table.level_sizes)
@@ -109,6 +112,17 @@ class GenerativeRecommender(SequentialRecommender):
         scores.scatter_(1, result.items, result.scores)  # where there is no item, -inf goes into column 0
         scores[:, 0] = -torch.inf
         return scores
+
+    @contextmanager
+    def widened(self, k: int) -> Iterator[None]:
+        """A `with` block in which the beam holds at least k items, of as many users at once as the memory is for."""
+        before = self.beam_size, self.decode_batch_size
+        if k > self.beam_size:
+            self.beam_size, self.decode_batch_size = k, max(1, self.decode_batch_size * self.beam_size // k)
+        try:
+            yield
+        finally:
+            self.beam_size, self.decode_batch_size = before
 
     @torch.no_grad()
     def recommend(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from logging import getLogger
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from recbole_tiger.models import model_spec
+from recbole_tiger.plugin.stock_checkpoints import load_stock, refuses_pickles, save_stock
 
 RECBOLE_VERSION = "1.2.1"
 
@@ -66,12 +68,14 @@ def apply() -> None:
     guard_download_barrier()
     respect_cuda_visible_devices()
     keep_anomaly_detection_off()
+    load_own_checkpoints()
     repair_collector_of_counts()
     read_settings_without_eval()
     keep_row_numbers_as_ranges()
     extend_argument_lists()
     write_tensorboard_once()
     read_our_property_files()
+    say_what_no_model_reads()
     extend_split()
 
 
@@ -256,18 +260,55 @@ def write_tensorboard_once() -> None:
     """Let one process of a run write TensorBoard's events; RecBole opens a writer in each."""
     from recbole.trainer import trainer as module
 
-    original = module.get_tensorboard
-
-    class _Silent:
-        def __getattr__(self, name):
-            return lambda *args, **kwargs: None
+    original, hook = module.get_tensorboard, threading.excepthook
 
     def get_tensorboard(logger):
         from recbole_tiger.distributed.collectives import is_main
+        from recbole_tiger.io import writing
 
-        return original(logger) if is_main() else _Silent()
+        if not is_main():
+            return _Events(None)
+        with writing("log_tensorboard"):
+            return _Events(original(logger))
 
-    module.get_tensorboard = get_tensorboard
+    def excepthook(arguments):
+        if type(arguments.thread).__name__ != "_AsyncWriterThread":  # what stops it is raised at the next event too
+            hook(arguments)
+
+    module.get_tensorboard, threading.excepthook = get_tensorboard, excepthook
+
+
+class _Events:
+    """A writer of TensorBoard's events, or none; one that can no longer write says so once, and the run goes on."""
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*args, **kwargs):
+            if self._writer is None:
+                return None
+            try:
+                return getattr(self._writer, name)(*args, **kwargs)
+            except OSError as error:
+                folder, self._writer = self._writer.log_dir, None
+                getLogger().warning(f"cannot write '{folder}' ({error}): nothing more is logged there")
+
+        return call
+
+
+def load_own_checkpoints() -> None:
+    """Let RecBole read the checkpoints that it has written in this process (issue 2212).
+
+    They pickle the ``Config``, which torch refuses from 2.6 on, so that every run would end at its test.
+    """
+    if not refuses_pickles():
+        return
+    from recbole.model.sequential_recommender import s3rec
+    from recbole.trainer import trainer
+
+    for module in (trainer, s3rec):
+        module.torch = _Instead(torch, save=save_stock, load=load_stock)
 
 
 # ---------------------------------------------------------------------------------------------------------- extensions
@@ -284,6 +325,29 @@ def read_our_property_files() -> None:
         original(self, model, model_class, dataset)
         if model_spec(model).ours:
             self.internal_config_dict.update(shipped_settings(model, dataset, self.external_config_dict))
+
+
+def say_what_no_model_reads() -> None:
+    """Let RecBole's own ``Config`` warn of keys that nothing reads, and keep the place of the data in absolute form.
+
+    RecBole answers ``None`` for a misspelt key, and a checkpoint with a relative path is of use in one folder only.
+    """
+    from recbole.config import Config
+
+    @_around(Config, "__init__")
+    def __init__(original, self, model=None, dataset=None, config_file_list=None, config_dict=None):
+        from recbole_tiger.settings.schema import keys_with
+        from recbole_tiger.settings.validate import close_keys, known_keys
+
+        original(self, model, dataset, config_file_list, config_dict)
+        self.final_config_dict["data_path"] = os.path.abspath(self.final_config_dict["data_path"])
+        if not self.model_class.__module__.startswith(("recbole.", "recbole_tiger.")):
+            return  # a model of the user's own, whose keys are not known
+        known = {*known_keys(self.model), *keys_with("derived")}
+        for key, value in self.external_config_dict.items():
+            if key not in known:
+                hint = close_keys(key, known)
+                getLogger().warning(f"nothing reads the key '{key}' (value {value!r}) for model {self.model}{hint}")
 
 
 def extend_split() -> None:

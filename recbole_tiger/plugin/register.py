@@ -16,12 +16,14 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import ModuleType
 from typing import ClassVar
 
 from recbole_tiger.models import MODELS
 
 _QUICK_START = "recbole.quick_start.quick_start"
+_CASE_STUDY = "recbole.utils.case_study"
 _MODULES = {
     f"recbole.model.sequential_recommender.{spec.name.lower()}": f"recbole_tiger.model.{spec.module}"
     for spec in MODELS.values()
@@ -66,8 +68,9 @@ def _register(_recbole: ModuleType | None = None) -> None:
     _add_attributes(recbole.trainer, {f"{spec.name}Trainer": _trainer(spec.name) for spec in ours})
     classes = {f"{spec.name}Dataset": _dataset(spec.dataset) for spec in ours if spec.dataset}
     _add_attributes(recbole.data.dataset, classes)
-    if _QUICK_START in sys.modules:
-        _extend_quick_start(sys.modules[_QUICK_START])
+    for name, extend in ((_QUICK_START, _extend_quick_start), (_CASE_STUDY, _extend_case_study)):
+        if name in sys.modules:
+            extend(sys.modules[name])
 
 
 def _trainer(model: str) -> Callable[[], type]:
@@ -102,14 +105,40 @@ def _extend_quick_start(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def load_data_and_model(model_file):
+        import torch
+
         from recbole_tiger.experiment import loading
+        from recbole_tiger.plugin.stock_checkpoints import load_stock, refuses_pickles
         from recbole_tiger.training.checkpoint import is_safe_checkpoint
 
-        return (loading.load_data_and_model if is_safe_checkpoint(model_file) else original)(model_file)
+        if is_safe_checkpoint(model_file):
+            return loading.load_data_and_model(model_file)
+        if not refuses_pickles():
+            return original(model_file)
+        load, torch.load = torch.load, load_stock  # RecBole's function imports torch anew
+        try:
+            return original(model_file)
+        finally:
+            torch.load = load
 
     for name in (_QUICK_START, "recbole.quick_start"):  # the package has copied the name if it was imported before
         if name in sys.modules:
             vars(sys.modules[name])["load_data_and_model"] = load_data_and_model
+
+
+def _extend_case_study(module: ModuleType) -> None:
+    """Let ``full_sort_topk`` find as many items as it is asked for, whatever `beam_size` a generative model has."""
+    original = module.full_sort_topk
+
+    @functools.wraps(original)
+    def full_sort_topk(uid_series, model, test_data, k, device=None):
+        n_items = test_data.dataset.item_num - 1
+        if not 1 <= k <= n_items:
+            raise ValueError(f"k={k} must be from 1 to the {n_items} items of the catalogue")
+        with model.widened(k) if hasattr(model, "widened") else nullcontext():
+            return original(uid_series, model, test_data, k, device)
+
+    module.full_sort_topk = full_sort_topk  # type: ignore[attr-defined]
 
 
 class _Hook(importlib.abc.MetaPathFinder):
@@ -118,7 +147,11 @@ class _Hook(importlib.abc.MetaPathFinder):
     ``recbole.quick_start`` imports Ray, so it is extended only when somebody else imports it.
     """
 
-    after: ClassVar[dict[str, Callable[[ModuleType], None]]] = {"recbole": _register, _QUICK_START: _extend_quick_start}
+    after: ClassVar[dict[str, Callable[[ModuleType], None]]] = {
+        "recbole": _register,
+        _QUICK_START: _extend_quick_start,
+        _CASE_STUDY: _extend_case_study,
+    }
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname in _MODULES:

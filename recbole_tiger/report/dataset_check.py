@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recbole_tiger.datasets.normalize import EARLIEST_CLOCK, MILLISECONDS
 from recbole_tiger.datasets.validation_text import report_rows
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.io import atomic_write_text, make_folder
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import bars
 
@@ -45,7 +45,7 @@ def write_html(report: dict, path: str | Path) -> Path:
         ],
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     atomic_write_text(path, page)
     return path
 

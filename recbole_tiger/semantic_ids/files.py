@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_tiger.io import atomic_write_text
+from recbole_tiger.io import atomic_write_text, make_folder
 
 #: A level has fewer codes, however few items there are: each has a row of the model's embeddings.
 MOST_CODES = 1 << 20
@@ -95,5 +95,5 @@ def write_codes(path: str | Path, items: Sequence[str], codes: NDArray[np.int64]
         if path.read_text(encoding="utf-8") == text:
             return
         raise ValueError(f"semantic_id_file={path} exists and differs: choose another name or overwrite it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     atomic_write_text(path, text)

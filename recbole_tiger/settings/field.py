@@ -18,6 +18,8 @@ from typing import Any
 from recbole_tiger.errors import ConfigError
 
 _NULLS = ("none", "null", "~")
+#: The largest whole number of any key: that of seeds. No count or size comes near it.
+_LARGEST = 2**32 - 1
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|inf)\s*"
 _INTERVAL = re.compile(rf"[\[(]({_NUMBER}),({_NUMBER})[\])]")
 _DEVICE = re.compile(r"-?\d+|(?:GPU|MIG)-[\w/-]+")
@@ -50,6 +52,28 @@ def is_devices(text: str) -> bool:
     return not text or all(_DEVICE.fullmatch(part.strip()) for part in text.split(","))
 
 
+def is_clipping(setting: Mapping) -> bool:
+    """Whether torch's `clip_grad_norm_` takes these arguments."""
+    numbers = [setting.get(key, 1.0) for key in ("max_norm", "norm_type")]
+    are_numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers)
+    flags = [setting.get(key) for key in ("error_if_nonfinite", "foreach")]
+    return (
+        "max_norm" in setting
+        and set(setting) <= {"max_norm", "norm_type", "error_if_nonfinite", "foreach"}
+        and are_numbers
+        and all(value > 0 for value in numbers)
+        and all(flag is None or isinstance(flag, bool) for flag in flags)
+    )
+
+
+def are_columns(setting: Mapping) -> bool:
+    """Whether RecBole can load by it: names of columns, or `*` for all, by the ending of a file."""
+    return all(
+        value == "*" or (isinstance(value, (list, tuple)) and all(isinstance(name, str) and name for name in value))
+        for value in setting.values()
+    )
+
+
 @dataclass(frozen=True)
 class Field:
     """One key.
@@ -62,7 +86,7 @@ class Field:
         choices: the only values.
         renamed: former names of choices, each with its name of today.
         optional: may be null.
-        form: whether a text has the form that works.
+        form: whether a text or a dictionary has the form that works.
         words: what a value must be, in place of the words for type and range.
         scopes: words of `schema.SCOPES`.
     """
@@ -73,7 +97,7 @@ class Field:
     choices: tuple = ()
     renamed: Mapping[str, str] = dataclass_field(default_factory=dict)
     optional: bool = False
-    form: Callable[[str], bool] | None = None
+    form: Callable[[Any], bool] | None = None
     words: str = ""
     scopes: frozenset[str] = frozenset()
 
@@ -139,6 +163,10 @@ class Field:
             raise ConfigError(
                 f"{self.name}={value!r} is not possible; choose one of {', '.join(map(str, self.choices))}"
             )
+        if parsed == "" and self.form is None and self.scopes & {"place", "command"}:
+            raise ConfigError(f"{self.name}='' must not be empty; leave it out for the default")
+        if isinstance(parsed, int) and abs(parsed) > _LARGEST:
+            raise ConfigError(f"{self.name}={value!r} is too large: the largest whole number is {_LARGEST}")
         single, items = self.kinds
         if isinstance(parsed, list) and "list" in self.type:
             fits = not items or (bool(parsed) and all(self._fits(item, items) for item in parsed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def read_yaml(path: str | Path) -> dict:
         raise ConfigError(f"config_files: cannot read '{path}' ({reason}); name an existing YAML file") from error
     try:
         content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise ConfigError(f"config_files: '{path}' is not valid YAML: its brackets are nested too deeply") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError) as error:  # the latter for a tag that does not fit
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         words = f"{problem} (line {mark.line + 1})" if mark and problem else " ".join(str(error).split())
         raise ConfigError(f"config_files: '{path}' is not valid YAML: {words}") from error
@@ -71,21 +74,48 @@ def read_yaml(path: str | Path) -> dict:
     return content
 
 
-def read_config_files(paths: Iterable[str | Path] | None) -> dict:
-    """The settings of several property files; of a key in two of them the last one counts.
+def read_config_files(paths: str | Path | Iterable[str | Path] | None) -> dict:
+    """The settings of one or several property files; of a key in two of them the last one counts.
 
     Raises:
         ConfigError: as :func:`read_yaml`.
     """
-    return {key: value for path in paths or () for key, value in read_yaml(path).items()}
+    settings: dict = {}
+    for path in [paths] if isinstance(paths, (str, Path)) else paths or ():
+        content = read_yaml(path)
+        if "config_files" in content:
+            raise ConfigError(
+                f"config_files: '{path}' names further files ({content['config_files']!r}), which are not read; name "
+                "all of them on the command line"
+            )
+        settings.update(content)
+    return settings
 
 
 def pop_config_files(settings: dict) -> list[str]:
-    """Take the paths of `config_files`, separated by blanks, out of the settings of a command line."""
-    return str(settings.pop("config_files", None) or "").split()
+    """Take the paths of `config_files` out of settings: a list, one path, or several separated by blanks.
+
+    A path with blanks is one if such a file exists, or if it stands in quotes or in a list.
+
+    Raises:
+        ConfigError: for something else, or an open quote.
+    """
+    given = FIELDS["config_files"].read(settings.pop("config_files", None))
+    if given is None or isinstance(given, list):
+        return given or []
+    if Path(given).is_file() or not {"'", '"'} & set(given):
+        return [given] if Path(given).is_file() else given.split()
+    try:
+        return shlex.split(given)
+    except ValueError as error:
+        raise ConfigError(f"config_files={given!r} cannot be read ({error}); close the quote") from error
 
 
-class _Loader(yaml.FullLoader):
+# What a plain value can be taken for, but for null.
+_LOOKS_LIKE = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "merge", "value")}
+
+
+class _Loader(yaml.SafeLoader):
     """RecBole's YAML loader, which also reads 1e-3 as a number, without what YAML would read as something else.
 
     Text keys keep plain values as they are written. Keys that are no text or stand twice, and numbers that are not
@@ -100,12 +130,12 @@ class _Loader(yaml.FullLoader):
                 continue
             if key.tag != "tag:yaml.org,2002:str":
                 raise ConstructorError(
-                    None, None, f"the key {key.value} is not text; write it in quotes", key.start_mark
+                    None, None, f"the key {_shown(key)} is not text; write it in quotes", key.start_mark
                 )
             if key.value in seen:
                 raise ConstructorError(None, None, f"the key {key.value} stands twice; keep one", key.start_mark)
             seen.add(key.value)
-            is_plain = isinstance(value, yaml.ScalarNode) and value.tag != "tag:yaml.org,2002:null"
+            is_plain = isinstance(value, yaml.ScalarNode) and value.tag in _LOOKS_LIKE
             if is_plain and key.value in FIELDS and FIELDS[key.value].is_text:
                 value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
@@ -116,6 +146,10 @@ class _Loader(yaml.FullLoader):
         if not math.isfinite(value):
             raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
         return value
+
+
+def _shown(key: yaml.Node) -> str:
+    return key.value if isinstance(key, yaml.ScalarNode) else "in brackets"
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)

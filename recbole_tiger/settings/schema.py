@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recbole_tiger.settings.field import Field, is_devices, is_interval
+from recbole_tiger.settings.field import Field, are_columns, is_clipping, is_devices, is_interval
 from recbole_tiger.settings.split import TARGETS
 
 #: What a key can count for, and what that means.
@@ -30,6 +30,12 @@ SCOPES = {
 TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random")
 _INTERVAL = {"form": is_interval, "words": "an interval such as [5,inf), (0,4] or [2,3];[8,inf)"}
 _DEVICES = {"form": is_devices, "words": "empty for the CPU, or numbers of GPUs such as 0 or 0,1"}
+_CLIPPING = {"form": is_clipping, "words": "a dictionary such as {max_norm: 1.0}, with norm_type if you like"}
+_COLUMNS = {
+    "form": are_columns,
+    "words": "a dictionary of columns by file such as {inter: [user_id, item_id, timestamp]}",
+}
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CUTOFFS = "two shares of all interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times"
 _OVER = {"legal": "children"}
 
@@ -66,7 +72,7 @@ _TABLE: tuple[Field, ...] = (
     # Data
     *_keys("model dataset", "str", "general sweep"),
     *_keys("recipe", "str", "general", optional=True),
-    *_keys("load_col unload_col unused_col", "dict", optional=True),
+    *_keys("load_col unload_col unused_col", "dict", optional=True, **_COLUMNS),
     *_keys("item_feature", "str", optional=True),
     *_keys("RATING_FIELD LABEL_FIELD NEG_PREFIX LIST_SUFFIX ITEM_LIST_LENGTH_FIELD POSITION_FIELD", "str"),
     *_keys("field_separator seq_separator", "str"),
@@ -77,7 +83,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("MODEL_TYPE MODEL_INPUT_TYPE eval_type single_spec local_rank", "any", "derived"),
     *_keys("valid_neg_sample_args test_neg_sample_args", "any", "derived"),
     # Training
-    *_keys("seed", "int", "place"),
+    *_keys("seed", "int", "place", range="[0,inf)"),
     *_keys("epochs", "int", "resume end", range="[1,inf)"),
     *_keys("max_steps", "int", "resume end", range="[0,inf)"),
     *_keys("max_seconds", "float", "resume end", range="[0,inf)"),
@@ -87,7 +93,8 @@ _TABLE: tuple[Field, ...] = (
     *_keys("train_batch_size", "int", range="[1,inf)"),
     *_keys("pretrain_epochs", "int", range="[0,inf)"),
     *_keys("eval_batch_size decode_batch_size", "int", "resume reevaluate", range="[1,inf)"),
-    *_keys("train_neg_sample_args clip_grad_norm", "dict", optional=True),
+    *_keys("train_neg_sample_args", "dict", optional=True),
+    *_keys("clip_grad_norm", "dict", optional=True, **_CLIPPING),
     *_keys("learner", "str", choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam", "adafactor")),
     *_keys("learning_rate weight_decay item_loss_weight content_cooccurrence", "float", range="[0,inf)"),
     *_keys("lr_scheduler", "str", choices=("constant", "inverse_sqrt", "cosine")),
@@ -104,13 +111,14 @@ _TABLE: tuple[Field, ...] = (
     *_keys("cache_dir", "str", "place resume machine path sweep"),
     *_keys("checkpoint_dir", "str", "place resume machine sweep"),
     *_keys("run_dir resume", "str", "place resume machine sweep", optional=True),
-    *_keys("config_files", "str", "place resume general sweep", optional=True),
+    *_keys("config_files", "str or list of str", "place resume general sweep", optional=True),
     *_keys("config_file", "str", "general", optional=True),
     *_keys("dataset_save_path dataloaders_save_path", "str", "place resume", optional=True),
     *_keys("save_dataset save_dataloaders", "bool", "place resume"),
     *_keys("show_progress", "bool", "place resume machine sweep"),
     *_keys("log_wandb", "bool", "place resume machine"),
-    *_keys("state wandb_project", "str", "place resume machine"),
+    *_keys("state", "str", "place resume machine", choices=_LEVELS),
+    *_keys("wandb_project", "str", "place resume machine"),
     *_keys("worker", "int", "place resume machine", range="[0,inf)"),
     *_keys("gpu_id", "str", "place resume machine reevaluate sweep", **_DEVICES),
     *_keys("use_gpu", "bool", "place resume reevaluate sweep"),
@@ -194,6 +202,7 @@ _TABLE: tuple[Field, ...] = (
         "command",
     ),
     *_keys("leaderboard_dir", "str", "command", optional=True),
+    *_keys("cpus_per_run gpus_per_run", "float", "command", range="[0,inf)"),
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
 

@@ -6,11 +6,12 @@ Input: the user's settings, or the whole of them as RecBole's ``Config`` holds t
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from recbole.config import Config
 
 
+#: Keys that name a column.
+_FIELDS = (
+    "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "RATING_FIELD", "LABEL_FIELD", "ITEM_LIST_LENGTH_FIELD",
+    "POSITION_FIELD",
+)  # fmt: skip
 #: Entries of `eval_args` that have one value here.
 _EVAL_ARGS = {"group_by": "user", "order": "TO"}
 
@@ -49,7 +55,8 @@ def check_model(model) -> None:
         raise ConfigError(f"model='{model}' is not a sequential model of RecBole or of recbole_tiger; {hint}")
 
 
-def known_keys(model: str) -> set[str]:
+@functools.cache
+def known_keys(model: str) -> frozenset[str]:
     """Every key that RecBole or this package reads for a model."""
     import recbole
     from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
@@ -61,7 +68,32 @@ def known_keys(model: str) -> set[str]:
     files += [*PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
     files += [PROPERTIES / "model" / f"{model}.yaml", *PROPERTIES.glob(f"model/{model}_*.yaml")]  # and its recipes
     keys.update(read_config_files(file for file in files if file.is_file()))
-    return keys | {key for key in FIELDS if key.startswith(tuple(f"{tokenizer}_" for tokenizer in TOKENIZERS))}
+    return frozenset(keys) | {
+        key for key in FIELDS if key.startswith(tuple(f"{tokenizer}_" for tokenizer in TOKENIZERS))
+    }
+
+
+def check_before_config(settings: Mapping) -> None:
+    """Raise for what RecBole's ``Config`` would refuse without a name, or take for something else."""
+    from recbole.evaluator import metrics as theirs
+
+    mode = settings["eval_args"].get("mode", "full")
+    for value in mode.values() if isinstance(mode, Mapping) else [mode]:
+        if value != "full":
+            raise ConfigError(
+                f"eval_args mode={mode!r}: sampled evaluation orders models differently from the full ranking and is "
+                "refused; use mode: full"
+            )
+    names = settings["metrics"]
+    for name in [names] if isinstance(names, str) else names:
+        if name.lower() not in metric_information:
+            known = ", ".join(each for each in vars(theirs) if each.lower() in metric_information)
+            raise ConfigError(f"metrics: '{name}' is not a metric; choose some of {known}")
+        if {"rec.meanrank", "rec.score"} & set(metric_information[name.lower()]):
+            raise ConfigError(
+                f"metrics: '{name}' needs a score for every item, which is not kept here: a generative model gives "
+                "none, and all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
+            )
 
 
 def check_keys(user: Mapping, model: str) -> None:
@@ -69,9 +101,13 @@ def check_keys(user: Mapping, model: str) -> None:
     known = known_keys(model)
     for key, value in user.items():
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=2, cutoff=0.6)
-            hint = f"; did you mean {' or '.join(close)}?" if close else "; docs/reference/settings.md lists the keys"
-            raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{hint}")
+            raise ConfigError(f"unknown key '{key}' (value {value!r}) for model {model}{close_keys(key, known)}")
+
+
+def close_keys(key: object, known: Collection[str]) -> str:
+    """The end of a message about an unknown key: the nearest ones, or where all of them are listed."""
+    close = difflib.get_close_matches(str(key), known, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else "; docs/reference/settings.md lists the keys"
 
 
 def text_keys(model: str) -> set[str]:
@@ -105,6 +141,8 @@ def check_settings(config: Config) -> None:
     present = {key: config[key] for key in given if config[key] is not None}  # null: unset in a stored run
     for key, value in read_settings(present).items():
         config[key] = value
+    check_before_config(config.final_config_dict)
+    _check_names(config)
     if given.get("device") is not None and str(given["device"]).partition(":")[0] != config["device"].type:
         raise ConfigError(
             f"device={str(given['device'])!r}: gpu_id chooses the device, here {config['device'].type!r}; leave device "
@@ -126,6 +164,19 @@ def check_settings(config: Config) -> None:
         _check_p5(config)
     if config["model"] == "TIGERTree":
         _check_tree(config)
+
+
+def _check_names(config: Config) -> None:
+    """Raise unless all columns, also those that RecBole makes, have names of their own."""
+    names = {key: config[key] for key in _FIELDS if config[key] is not None}
+    item = config["ITEM_ID_FIELD"]
+    names |= {"LIST_SUFFIX": f"{item}{config['LIST_SUFFIX']}", "NEG_PREFIX": f"{config['NEG_PREFIX']}{item}"}
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        if name == "" or name in first:
+            other = f"the column of {first[name]} has that name" if name else "a column needs a name"
+            raise ConfigError(f"{key}={config[key]!r} is not possible: {other}; choose another")
+        first[name] = key
 
 
 def precision_of(config: Config) -> str:
@@ -174,19 +225,6 @@ def _check_evaluation(config: Config) -> None:
             raise ConfigError(
                 f"eval_args {key}={value!r} is refused: all models share one protocol; eval_args takes split, mode, "
                 + ", ".join(f"{name}: {only}" for name, only in _EVAL_ARGS.items())
-            )
-    for phase, mode in config["eval_args"]["mode"].items():
-        if mode != "full":
-            raise ConfigError(
-                f"eval_args mode {phase}='{mode}': sampled evaluation orders models differently from the full ranking "
-                "and is refused; use mode: full"
-            )
-    for metric in config["metrics"]:
-        needs = set(metric_information[metric.lower()])
-        if needs & {"rec.meanrank", "rec.score"}:
-            raise ConfigError(
-                f"metrics: '{metric}' needs a score for every item, which is not kept here: a generative model gives "
-                "none, and all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
             )
     name, _, k = str(config["valid_metric"]).partition("@")
     if name.lower() not in [metric.lower() for metric in config["metrics"]] or k not in map(str, config["topk"]):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recbole_tiger.errors import CheckpointError, DamagedCheckpointError
+from recbole_tiger.errors import CheckpointError, DamagedCheckpointError, WriteError, reason_of
 from recbole_tiger.io import atomic_torch_save, checked_torch_load
 
 FORMAT = "recbole_tiger checkpoint"
@@ -45,9 +45,24 @@ def plain(value):
     raise TypeError(f"a checkpoint holds plain values and tensors only, not {type(value).__name__}")
 
 
-def save_checkpoint(path: str | Path, state: dict) -> None:
-    """Write a state whole or not at all (temporary name, then rename)."""
-    atomic_torch_save(path, {"format": FORMAT, "format_version": FORMAT_VERSION, **plain(state)})
+def save_checkpoint(path: str | Path, state: dict, last: str | Path | None = None) -> None:
+    """Write a state whole or not at all (temporary name, then rename).
+
+    Args:
+        last: the checkpoint that the run could be resumed from.
+
+    Raises:
+        WriteError: the disk does not take it; names `last` where that is there.
+    """
+    try:
+        atomic_torch_save(path, {"format": FORMAT, "format_version": FORMAT_VERSION, **plain(state)})
+    except OSError as error:
+        hint = "there is none before it to resume"
+        if last is not None and Path(last).is_file():
+            hint = f"resume the one before, which is whole, with --resume={last}"
+        reason = reason_of(error)
+        message = f"cannot write the checkpoint '{path}' ({reason}): make room or set --checkpoint_dir; {hint}"
+        raise WriteError(message, reason) from error
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
@@ -65,6 +80,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     except PermissionError as error:
         raise CheckpointError(f"the checkpoint '{path}' may not be read by this user: {error.strerror}") from error
     except Exception as error:  # whatever zip, pickle and torch raise over damaged bytes
+        if isinstance(error, pickle.UnpicklingError) and "recbole." in str(error):  # the class that it would need
+            raise refused_pickle(path) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DamagedCheckpointError(
             f"the checkpoint '{path}' is damaged or was not written by recbole_tiger ({first}); use another one, or "
@@ -78,6 +95,15 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
             f"{FORMAT_VERSION}; read it with the version of recbole_tiger that wrote it"
         )
     return state
+
+
+def refused_pickle(path: str | Path) -> CheckpointError:
+    """The error for a checkpoint of RecBole's own trainer, a pickle, where it must not be opened."""
+    return CheckpointError(
+        f"'{path}' is not a checkpoint of recbole_tiger but of stock RecBole: a pickle, which can run code when it is "
+        "opened; train the model with run_recbole_tiger, whose checkpoints are plain values, or, if you trust the "
+        "file, open it with torch.load(path, weights_only=False)"
+    )
 
 
 def is_safe_checkpoint(path: str | Path) -> bool:

@@ -24,6 +24,7 @@ from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
 from recbole_tiger.evaluation import evaluator
 from recbole_tiger.evaluation.evaluator import Ranks
+from recbole_tiger.io import make_folder
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.signals import on_sigterm
 from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
@@ -65,11 +66,11 @@ class SequentialTrainer(TimedTrainer, Trainer):
                 "RecBole's own run() starts several processes in its own way, which sees some examples twice; use "
                 "recbole_tiger.run_recbole_tiger, or python run_recbole_tiger.py --nproc=…"
             )
-        Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)  # two processes at once break RecBole's way
+        make_folder(config["checkpoint_dir"])  # two processes at once break RecBole's way
         super().__init__(config, model)
         self._use_run_dir(collectives.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
         if collectives.is_main():
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(self.run_dir)
         self.valid_metric = config["valid_metric"].lower()
         self.evaluator = evaluator.unrounded_evaluator(config)
         self.seconds = {"training": 0.0, "validation": 0.0}
@@ -126,13 +127,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         if not collectives.is_main():
             return
         path = kwargs.pop("saved_model_file", self.saved_model_file)
-        try:
-            save_checkpoint(path, state)
-        except OSError as error:
-            raise OSError(
-                f"cannot write the checkpoint '{path}' ({error.strerror or error}): make room or set --checkpoint_dir; "
-                f"what was written before is whole, and --resume={self.last_model_file} continues it"
-            ) from error
+        save_checkpoint(path, state, self.last_model_file)
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 

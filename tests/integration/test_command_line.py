@@ -70,6 +70,7 @@ def test_recboles_own_door(place):
 import recbole_tiger
 from recbole.quick_start import run_recbole, load_data_and_model
 from recbole.utils.case_study import full_sort_topk
+import os, torch
 settings = {dict(TINY)!r}
 result = run_recbole(model="TIGER", dataset="toy", config_dict={{**settings, "data_path": "../elsewhere/data"}})
 assert set(result["test_result"]) == {{"recall@5", "recall@10", "ndcg@5", "ndcg@10"}}, result
@@ -79,8 +80,39 @@ config, model, dataset, train_data, valid_data, test_data = load_data_and_model(
 users = dataset.token2id("user_id", ["u0", "u1", "u2"])
 scores, items = full_sort_topk(users, model, test_data, k=10, device=config["device"])
 assert items.shape == (3, 10) and (items > 0).all() and (scores <= 0).all(), (scores, items)
+beam = model.beam_size
+assert beam < 48
+more = full_sort_topk(users, model, test_data, k=48, device=config["device"])  # every item of the catalogue
+assert torch.equal(more[1].sort(1)[0], torch.arange(1, 49).expand(3, 48)) and more[0].isfinite().all()
+assert (more[0][:, :10] >= scores - 1e-5).all() and model.beam_size == beam
+model.scoring = "exact"
+exact = full_sort_topk(users, model, test_data, k=48, device=config["device"])
+assert torch.allclose(exact[0], more[0], atol=1e-5) and torch.equal(exact[1][:, :10], more[1][:, :10])
+try:
+    full_sort_topk(users, model, test_data, k=49)
+except ValueError as error:
+    assert "k=49 must be from 1 to the 48 items" in str(error)
+assert config["data_path"] == os.path.abspath("../elsewhere/data/toy")
+
+# A model of RecBole's own: torch would refuse the pickled Config of its checkpoint.
+own = {{"data_path": "../elsewhere/data", "load_col": {{"inter": ["user_id", "item_id", "timestamp"]}}, "epochs": 1,
+       "hidden_size": 16, "inner_size": 16, "train_neg_sample_args": None, "state": "WARNING", "lerning_rate": 3,
+       "eval_args": {{"split": {{"LS": "valid_and_test"}}, "order": "TO", "mode": "full"}}}}
+stock = run_recbole(model="SASRec", dataset="toy", config_dict=own)
+[file] = glob.glob("saved/SASRec-*.pth")
+assert load_data_and_model(file)[1].__class__.__name__ == "SASRec"
+os.utime(file)  # no longer as it was written
+for read in (load_data_and_model, recbole_tiger.load_data_and_model):
+    try:
+        read(file)
+    except ValueError as error:
+        assert "is not a checkpoint of recbole_tiger but of stock RecBole" in str(error), error
+    else:
+        raise AssertionError("opened a pickle that another program may have written")
 print("own entry point:", result["test_result"])
 """
     done = call(place, "-c", program, script=None)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "own entry point:" in done.stdout
+    says = "nothing reads the key 'lerning_rate' (value 3) for model SASRec; did you mean learning_rate"
+    assert done.stderr.count(says) >= 1 and done.stderr.count("nothing reads the key") == done.stderr.count(says)

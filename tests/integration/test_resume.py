@@ -41,7 +41,7 @@ def run_killed_after(epoch, model, settings, monkeypatch):
     return files["last"]
 
 
-@pytest.mark.parametrize("model", ["TIGER", "SASRec", "BERT4Rec"])
+@pytest.mark.parametrize("model", ["TIGER", "TIGERTree", "SASRec", "BERT4Rec"])
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_resumed_equals_uninterrupted(toy, monkeypatch, model, epoch):
     settings = settings_of(model, toy, epochs=3, dropout_rate=0.2)
@@ -182,10 +182,9 @@ def test_a_checkpoint_that_cannot_be_written_is_named(toy, monkeypatch):
     def no_room(path, state):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recbole_tiger.training.sequential.save_checkpoint", no_room)
-    with pytest.raises(
-        OSError, match="cannot write the checkpoint .*last.pth.*No space left on device.*checkpoint_dir"
-    ):
+    monkeypatch.setattr("recbole_tiger.training.checkpoint.atomic_torch_save", no_room)
+    words = "cannot write the checkpoint .*last.pth.*No space left on device.*checkpoint_dir; there is none before it"
+    with pytest.raises(OSError, match=words):
         run_recbole_tiger("TIGER", "toy", config_dict=toy)
 
 

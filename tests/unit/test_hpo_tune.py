@@ -100,7 +100,7 @@ def test_a_bad_space_ends_in_one_sentence_before_any_work(workplace, capsys, spa
 
 def test_a_second_process_is_kept_out(tmp_path):
     with alone(tmp_path):
-        with pytest.raises(ConfigError, match="another process is running the sweep"), alone(tmp_path):
+        with pytest.raises(ConfigError, match="is in use by process .*another --name"), alone(tmp_path):
             pass
     with alone(tmp_path):
         pass

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recbole_tiger.io import atomic_torch_save, checked_torch_load
+from recbole_tiger.io import atomic_torch_save, checked_torch_load, make_folder
 from recbole_tiger.quantization.codebooks import quantize
 from recbole_tiger.quantization.kmeans import group_sums, kmeans, pad_rows
 from recbole_tiger.quantization.rqvae.losses import StepResult, backward
@@ -166,7 +166,7 @@ class Training:
             "generator": self.generator.get_state(),
             "curves": torch.stack(self.curves) if self.curves else torch.zeros(0),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         atomic_torch_save(path, state)
 
     def load(self, path: Path, fingerprint: str) -> None:
