@@ -15,13 +15,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from time import strftime
 from types import ModuleType
 
 from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
 from recbole_tiger.errors import TrainingStopped, doing, is_explained, message_of
+from recbole_tiger.models import ENTRY_POINTS
 
 
 def program_name() -> str:
@@ -44,10 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name is None and arguments == ["--version"]:
         print(f"recbole-tiger {_version()}")
         return 0
-    if name is None or COMMANDS[name].reads_words is None:
-        if any(word in ("-h", "--help") for word in arguments):
-            print(help_text(program_name(), name), end="")
-            return 0
     debug = "--debug" in arguments
     words = [word for word in arguments if word != "--debug"]
     return _guarded(lambda: _run(name, words), " ".join(filter(None, ["the command", name or "", *words])), debug)
@@ -59,6 +56,11 @@ def command_module(name: str | None) -> ModuleType:
 
 
 def _run(name: str | None, words: list[str]) -> int:
+    words, own_help = _load_plugins(words)
+    if name is None or COMMANDS[name].reads_words is None:
+        if any(word in ("-h", "--help") for word in words):
+            print(help_text(program_name(), name) + own_help, end="")
+            return 0
     from recbole_tiger.settings.parse import parse_command_line  # help needs none of it
 
     function = None if name is None else COMMANDS[name].reads_words
@@ -69,6 +71,23 @@ def _run(name: str | None, words: list[str]) -> int:
     text, status = outcome if isinstance(outcome, tuple) else (outcome, 0)
     print(text)
     return int(status)
+
+
+def _load_plugins(words: Sequence[str]) -> tuple[list[str], str]:
+    """Load what ``--plugin`` names, before any other word is read; the other words, and the help of what was added."""
+    rest, plugins = list(words), []
+    for place in reversed(range(len(rest))):
+        if rest[place].startswith("--plugin="):
+            plugins += rest.pop(place).partition("=")[2].split(",")
+        elif rest[place] == "--plugin" and place + 1 < len(rest):
+            plugins += rest.pop(place + 1).split(",")
+            del rest[place]
+    if not plugins and not any(entry_points(group=f"recbole_tiger.{group}") for group in ENTRY_POINTS):
+        return rest, ""
+    from recbole_tiger import extension  # imports torch
+
+    extension.load(plugins)
+    return rest, extension.help_text()
 
 
 def _guarded(work: Callable[[], int], what: str, debug: bool) -> int:

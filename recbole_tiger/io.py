@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,11 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder and those above it, where they are not there yet; `WriteError` where that cannot be done."""
     with writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def has_screen() -> bool:
+    """Whether somebody sees bars as they move: at a terminal, or in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 @contextlib.contextmanager

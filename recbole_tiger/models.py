@@ -5,10 +5,15 @@ Input: a model's name. Output: its `ModelSpec`; a model of RecBole without a lin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 #: The row of a leaderboard that recommends the most popular training items; no model of this table.
 POP = "Pop"
+
+#: What installed packages may add, by the entry-point groups ``recbole_tiger.<name>``.
+ENTRY_POINTS = ("tokenizers", "decoders", "models")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class ModelSpec:
         norm_over_batch: its `reg_weight` is of a norm over the batch.
         item_tables: its embedding tables with a row for each item, through which alone it reads histories and scores
             items, so that `item_text` can add text to them, as a test shows of each; () where that cannot be.
+        base: of a registered class: the shipped model that it derives from, whose settings and traits it has.
+        cls: a registered class, see :func:`recbole_tiger.register_model`.
+        settings: of a registered class: its own keys with their defaults.
     """
 
     name: str
@@ -50,11 +58,19 @@ class ModelSpec:
     shares_batches: bool = False
     norm_over_batch: bool = False
     item_tables: tuple[str, ...] = ()
+    base: str | None = None
+    cls: type | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ours(self) -> bool:
-        """Whether this library adds the model to RecBole."""
-        return self.module is not None
+        """Whether this library adds the model to RecBole: it is ours, or a registered class."""
+        return self.module is not None or self.cls is not None
+
+    @property
+    def family(self) -> str:
+        """The shipped model that it is or derives from."""
+        return self.base or self.name
 
 
 _TABLE = ("item_embedding",)

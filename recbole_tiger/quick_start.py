@@ -7,30 +7,34 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
+from typing import Any
 
 from recbole_tiger.experiment import loading
 from recbole_tiger.experiment.configuration import build_config, merged_settings
-from recbole_tiger.experiment.run import start_run
+from recbole_tiger.experiment.run import Epoch, start_run
+from recbole_tiger.extension import load, name_of
 from recbole_tiger.settings.chain import reads_item_text
 from recbole_tiger.settings.parse import parse_value
 from recbole_tiger.settings.validate import check_model, close_keys, known_keys, text_keys
 
 
 def run_recbole_tiger(
-    model: str | None = None,
+    model: str | type | None = None,
     dataset: str | None = None,
     config_file_list: Sequence[str] | None = None,
     config_dict: Mapping | None = None,
     saved: bool = True,
     *,
     command_line: Mapping | None = None,
-) -> dict:
+    on_epoch: Callable[[Epoch], object] | None = None,
+) -> dict[str, Any]:
     """Train and test one model; RecBole's ``run_recbole`` with this package's protocol.
 
     Args:
-        model: a sequential model of RecBole or of this package; by default the one that the settings name, or TIGER.
+        model: a sequential model of RecBole or of this library, by name, or a class, which is registered; by default
+            the one that the settings name, or TIGER.
         dataset: the name of a folder under `data_path`, or ml-100k; by default the one that the settings name, or
             ml-100k. As in RecBole, the command line alone stands above these two.
         config_file_list: the user's YAML files.
@@ -38,6 +42,8 @@ def run_recbole_tiger(
         saved: keep the best and the last checkpoint in the run folder.
         command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, leaving out what is
             not a setting.
+        on_epoch: called after each validated epoch, for a progress display of your own; what it raises ends the run,
+            which can be resumed.
 
     Returns:
         :class:`recbole_tiger.experiment.result.RunResult` as a dictionary: RecBole's keys (``best_valid_score``,
@@ -47,11 +53,11 @@ def run_recbole_tiger(
     Raises:
         ConfigError: for settings that cannot work, before any training.
     """
+    name: str = name_of(model)
     if command_line is None:
-        command_line = _settings_in_argv(model, config_file_list, config_dict)
-    return start_run(
-        build_config(model, dataset, config_file_list, config_dict, command_line, distributable=True), saved
-    )
+        command_line = _settings_in_argv(name, config_file_list, config_dict)
+    config = build_config(name, dataset, config_file_list, config_dict, command_line, distributable=True)
+    return start_run(config, saved, on_epoch=on_epoch)
 
 
 def _settings_in_argv(model: str | None, files: Sequence[str] | None, config_dict: Mapping | None) -> dict:
@@ -59,10 +65,11 @@ def _settings_in_argv(model: str | None, files: Sequence[str] | None, config_dic
 
     Others are the script's own; of one that looks like a misspelt setting the log warns.
     """
+    load([word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--plugin=")])
     words = [argument[2:].partition("=") for argument in sys.argv[1:] if argument.startswith("--")]
     given = {key: parse_value(value, key) for key, equals, value in words if equals}
     settings = merged_settings(model, None, files, config_dict, given)
-    model = settings["model"]
+    model = name_of(settings["model"])
     check_model(model)
     known = known_keys(model)
     for key, value in given.items():

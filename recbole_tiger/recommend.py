@@ -6,43 +6,31 @@ Input: ``best.pth`` of a run of a model with Semantic IDs. Output: items with ti
 from __future__ import annotations
 
 import difflib
-import sys
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from recbole.utils import get_model
 from tqdm import tqdm
 
+from recbole_tiger import extension
 from recbole_tiger.content.sentences import item_titles
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.experiment.configuration import config_from_plain
+from recbole_tiger.io import has_screen
 from recbole_tiger.models import model_spec, models_with
+from recbole_tiger.recommend_tables import NewItem, Recommendation, Recommendations, histories_of
+from recbole_tiger.settings.plain import plain_settings
+from recbole_tiger.settings.validate import recbole_models
 from recbole_tiger.tokenization import TokenizedCatalogue, embed_new_items, read_new_items, sentences_of_new_items
-from recbole_tiger.training.checkpoint import load_checkpoint
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One recommended item: its external id, and its title, or its id where it has none.
-
-    Attributes:
-        score: log-likelihood of the Semantic ID it was found by, and what `rescore_weight` adds to it.
-        codes: its codewords.
-        new: whether it was added after training.
-    """
-
-    item: str
-    title: str
-    score: float
-    codes: tuple[int, ...]
-    new: bool
+from recbole_tiger.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 class DatasetStub:
@@ -70,9 +58,12 @@ def load_semantic_id_checkpoint(path: str | Path) -> dict:
 
     Raises:
         CheckpointError: for a file that is missing, damaged, of another version, or of a model without Semantic IDs.
+        ConfigError: for a model, tokenizer or decoder that is not registered in this process.
     """
     state = load_checkpoint(path)
     name = state["config"].get("model")
+    extension.load()
+    extension.check_registered(state["config"], recbole_models())
     if not model_spec(name).uses_semantic_ids:
         raise CheckpointError(
             f"'{path}' is a checkpoint of {name}, whose items have no Semantic IDs; give one of "
@@ -121,7 +112,54 @@ class Recommender:
                 f"the checkpoint '{path}' does not fit this version of {name} ({str(error).strip().splitlines()[0]}); "
                 "read it with the version that wrote it"
             ) from error
-        return cls(config, model, prepared)
+        recommender = cls(config, model, prepared)
+        added = state.get("added_items")
+        if added:
+            codes, embeddings = (added[key].cpu().numpy() for key in ("codes", "embeddings"))
+            recommender._add(added["items"], added["titles"], codes, embeddings)
+        return recommender
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint from which :meth:`from_checkpoint` makes this recommender, added items included.
+
+        It has the weights and Semantic IDs alone: training cannot be resumed from it.
+
+        Raises:
+            CheckpointError: if there is a file of this name.
+        """
+        if Path(path).exists():
+            raise CheckpointError(f"'{path}' exists already; name a file that does not")
+        self.model._use_semantic_ids(self.prepared)  # the model that the checkpoint describes has no added items
+        state = {
+            "config": plain_settings(self.config),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+        }
+        if self._new is not None:
+            self._use_new_items()
+            first = self.prepared.table.n_items + 1
+            state["added_items"] = {
+                "items": self.items[first:],
+                "titles": self.titles[first:],
+                "codes": self._new_codes(),
+                "embeddings": np.concatenate(self._embeddings),
+            }
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(path, state)
+
+    @property
+    def new_items(self) -> list[NewItem]:
+        """The items that were added after training, in their order, with the prefixes under which they are found."""
+        trained = self.prepared.table
+        known = Counter(map(tuple, trained.codes[1:, : trained.id_length].tolist()))
+        first = trained.n_items + 1
+        added = zip(self.items[first:], self.titles[first:], map(tuple, self._new_codes().tolist()), strict=True)
+        return [NewItem(item, title, codes, known[codes]) for item, title, codes in added]
+
+    def _new_codes(self) -> np.ndarray:
+        """Learned codewords of the items that were added, `[n_new, id_length]`."""
+        trained = self.prepared.table
+        return self._table.codes[trained.n_items + 1 :, : trained.id_length]
 
     @property
     def n_items(self) -> int:
@@ -202,21 +240,28 @@ class Recommender:
             titles = item_titles(table, items, field, seq_separator=self.config["seq_separator"])
         embeddings = embed_new_items(self.config, sentences, items, self.prepared.sentences)
         codes = quantizer.transform(scaler.transform(embeddings))
+        self._add(items, [title or item for title, item in zip(titles, items, strict=True)], codes, embeddings)
+        return len(items)
+
+    def _add(self, items: Sequence[str], titles: Sequence[str], codes: np.ndarray, embeddings: np.ndarray) -> None:
+        """Take in items with learned codewords `[n_new, id_length]` and embeddings `[n_new, dim]`."""
+        trained, codes = self.prepared.table, np.concatenate([self._new_codes(), codes])
         self._embeddings.append(embeddings)
-        n_before, trained = self.n_items, self.prepared.table
-        new_codes = np.concatenate([self._table.codes[trained.n_items + 1 :, : trained.id_length], codes])
         self.items += items
-        self.titles += [title or item for title, item in zip(titles, items, strict=True)]
-        self._table = with_unseen_items(trained, new_codes, self.items[trained.n_items + 1 :])
+        self.titles += titles
+        self._table = with_unseen_items(trained, codes, self.items[trained.n_items + 1 :])
+        self._new = UnseenItems(self._table, trained.n_items, device=self.config["device"])
+        self._use_new_items()
+        self._index()
+
+    def _use_new_items(self) -> None:
+        """Let the model search all items."""
         self.model._use_semantic_ids(self.prepared.with_table(self._table, np.concatenate(self._embeddings)))
         self.model.to(self.config["device"])
-        self._new = UnseenItems(self._table, trained.n_items, device=self.config["device"])
-        self._index()
-        return self.n_items - n_before
 
     def recommend(
         self,
-        histories: Sequence[Sequence],
+        histories: Sequence[Sequence[str]] | pd.DataFrame,
         k: int = 10,
         temperature: float | Sequence[float] | None = None,
         exclude_seen: bool = False,
@@ -228,11 +273,13 @@ class Recommender:
         epsilon: float = 1.0,
         unknown: Literal["error", "skip"] = "error",
         progress: bool = False,
-    ) -> list[list[Recommendation]]:
+    ) -> Recommendations:
         """The k most likely next items after each history, best first.
 
         Args:
-            histories: item ids or titles, in time order; the model reads the last `MAX_ITEM_LIST_LENGTH`.
+            histories: lists of item ids or titles, each in time order; or a table with one interaction per row, whose
+                columns of user, item and time (without which the rows are in order) are called as in the run's data.
+                The model reads the last `MAX_ITEM_LIST_LENGTH` items.
             k: items per history. A list is shorter where the beam holds fewer, never filled up.
             temperature: divides the logits, one number or one per level; by default the run's.
             exclude_seen: leave out the items of the history.
@@ -242,25 +289,33 @@ class Recommender:
             seed: of the draws.
             epsilon: the largest share of new items in a list (see :meth:`add_items`).
             unknown: what to do about names that are no items: raise, or leave them out with a warning.
-            progress: show a bar (only ever at a terminal).
+            progress: show a bar (only ever at a terminal or in a notebook).
+
+        Returns:
+            a list of recommendations for each history, with a method `to_frame`.
 
         Raises:
             UnknownItemError: naming items that are not known.
             ValueError: for an empty history, or a k, epsilon, temperature or beam size that cannot work.
         """
+        if isinstance(histories, pd.DataFrame):
+            if users is not None:
+                raise ValueError("users: a table names its users itself; leave users out")
+            by_user = histories_of(histories, self.config)
+            histories, users = list(by_user.values()), list(by_user)
         beams = self._checked_beams(histories, k, users, beam_size, epsilon, unknown)
         numbers = self._numbers(histories, users, unknown)
         options: dict = {"beam_size": beams, "temperature": temperature, "sample": sample}
         if sample and seed is not None:
             options["generator"] = torch.Generator(self.config["device"]).manual_seed(seed)
-        chunk, hidden = self.config["eval_batch_size"], not (progress and sys.stderr.isatty())
+        chunk, hidden = self.config["eval_batch_size"], not (progress and has_screen())
         lists: list[list[Recommendation]] = []
         for start in tqdm(range(0, len(numbers), chunk), desc="recommend", ncols=100, disable=hidden):
             rows = slice(start, start + chunk)
             user_rows = self._users(None if users is None else users[rows])
             found = self._search(user_rows, numbers[rows], k, exclude_seen, epsilon, options)
             lists += self._written(found)
-        return lists
+        return Recommendations(lists, users)
 
     def _checked_beams(self, histories, k, users, beam_size, epsilon, unknown) -> int:
         """The number of beams; raises for arguments of :meth:`recommend` that cannot work."""

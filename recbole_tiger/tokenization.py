@@ -29,6 +29,7 @@ from recbole_tiger.content.sentences import build_sentences, item_titles
 from recbole_tiger.content.vectors import ItemVectors
 from recbole_tiger.distributed.collectives import from_main, is_main
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.extension import registered_in, source_key
 from recbole_tiger.quantization import QUANTIZERS, Quantizer, Scaler, build_quantizer, quantizer_from_state_dict
 from recbole_tiger.semantic_ids import SemanticIDTable
 
@@ -318,7 +319,8 @@ def _ids_from_content(
     arguments = {argument: value for argument, value in quantizer.get_params().items() if argument != "device"}
     learned_from = [CACHE_VERSION, content.key, items, scaler.mode, scaler.n_components, quantizer.name, arguments]
     cooccurrence = [] if interactions is None else [config["content_cooccurrence"], *interactions]
-    key = content_key(*learned_from, config["collision"], *cooccurrence)
+    own_code = [source_key(own) for own in registered_in({"semantic_id": config["semantic_id"]}).values()]
+    key = content_key(*learned_from, config["collision"], *cooccurrence, *own_code)
 
     # A quantizer that is trained for long continues a killed run's file, which goes once the result is kept.
     unfinished = Path(config["cache_dir"]) / f"{config['dataset']}-{quantizer.name}-{key}.unfinished.pth"

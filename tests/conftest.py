@@ -40,6 +40,23 @@ def no_log_is_left():
 
 
 @pytest.fixture()
+def registries():
+    """What a test registers, by itself or by a plugin, is gone after it."""
+    from recbole_tiger import extension
+    from recbole_tiger.decoding import DECODERS
+    from recbole_tiger.models import MODELS
+    from recbole_tiger.quantization import QUANTIZERS
+    from recbole_tiger.settings.schema import FIELDS
+
+    parts = (MODELS, QUANTIZERS, DECODERS, FIELDS, extension._PLUGINS, extension._OWN_KEYS)
+    kept = [(each, dict(each)) for each in parts]
+    yield
+    for each, before in kept:
+        each.clear()
+        each.update(before)
+
+
+@pytest.fixture()
 def workplace(tmp_path, monkeypatch):
     """An empty current folder, so that logs, checkpoints and caches land there."""
     monkeypatch.chdir(tmp_path)

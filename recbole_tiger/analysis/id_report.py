@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from recbole_tiger.analysis import id_metrics
 from recbole_tiger.analysis.id_categories import Agreement, Categories, CrossTable, FirstCodeword, most_frequent
+from recbole_tiger.io import has_screen
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def id_report(
         nearest = id_metrics.nearest_neighbors(embeddings, min(n_neighbors, n - 1), max_queries, rng)
     tree = None if categories is None else Categories(categories)
     catalogue, reports = _Catalogue(titles, tree, nearest), {}
-    for name, ids in tqdm(checked.items(), desc="ID report", disable=None if progress else True, leave=False):
+    for name, ids in tqdm(checked.items(), desc="ID report", disable=not (progress and has_screen()), leave=False):
         known = sets[name].codebook_sizes is not None
         reports[name] = _set_report(ids, known, catalogue, n_shuffles, n_examples, rng)
     n_queries, n_neighbors = (0, 0) if nearest is None else nearest.neighbors.shape

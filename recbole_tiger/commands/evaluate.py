@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.leaderboard.outputs import report
-from recbole_tiger.leaderboard.reevaluate import OF_EVALUATION, OF_THE_MACHINE, reevaluate_runs
+from recbole_tiger.leaderboard.reevaluate import OF_THE_MACHINE, of_evaluation, reevaluate_runs
 from recbole_tiger.leaderboard.table import read_runs
 from recbole_tiger.settings.validate import read_settings
 
@@ -32,12 +32,12 @@ def run(settings: Mapping) -> tuple[str, int]:
         raise ConfigError("evaluate needs --runs=DIR, a folder of finished runs")
     root = Path(str(settings.pop("runs")))
     output = settings.pop("output", None)
-    changes = read_settings({key: value for key, value in settings.items() if key in OF_EVALUATION})
+    changes = read_settings({key: value for key, value in settings.items() if key in of_evaluation()})
     machine = {key: value for key, value in settings.items() if key in OF_THE_MACHINE}
     for key, value in settings.items():
         if key not in changes and key not in machine:
             raise ConfigError(
-                f"{key}={value!r} is not a setting of evaluation; evaluate takes {', '.join(OF_EVALUATION)}, and "
+                f"{key}={value!r} is not a setting of evaluation; evaluate takes {', '.join(of_evaluation())}, and "
                 f"{', '.join(OF_THE_MACHINE)}"
             )
     if not changes:

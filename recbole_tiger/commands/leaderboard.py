@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.leaderboard.make import run_leaderboard
 from recbole_tiger.leaderboard.outputs import report
-from recbole_tiger.leaderboard.plan import OF_THE_TABLE, make_plan
+from recbole_tiger.leaderboard.plan import OF_THE_TABLE
 from recbole_tiger.leaderboard.published import check_published
 from recbole_tiger.leaderboard.rows import read_rows
-from recbole_tiger.leaderboard.run import failures_of, run_plan
-from recbole_tiger.leaderboard.table import read_run, read_runs
+from recbole_tiger.leaderboard.table import read_runs
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
 from recbole_tiger.settings.schema import FIELDS
 
@@ -87,9 +87,6 @@ def make(settings: Mapping) -> tuple[str, int]:
             "out"
         )
     folder = FIELDS["leaderboard_dir"].read(settings.pop("leaderboard_dir", None))
-    plan = make_plan(model if named is None else named.rows, dataset, seeds, files, settings, folder)
-    run_plan(plan, **options)
-    found = [read_run(task.folder) for task in plan.tasks if task.is_done()]
-    failures = failures_of(plan)
-    text = report([run for run in found if run is not None], failures, plan.folder, published)
-    return text, 1 if failures else 0
+    rows = model if named is None else named.rows
+    made = run_leaderboard(rows, dataset, seeds, files, settings, folder=folder, published=published, **options)
+    return str(made), 1 if made.failures else 0

@@ -262,6 +262,8 @@ def help_text(program: str, name: str | None) -> str:
         parser.add_argument(*short, f"--{key}", metavar=value, help=meaning.replace("%", "%%"))
     if name is None:
         parser.add_argument("--version", action="store_true", help="print the version")
+        meaning = "Python files or modules that register tokenizers, decoders, models or metrics; for every command"
+        parser.add_argument("--plugin", metavar="A,B,...", help=meaning)
         parser.add_argument("--debug", action="store_true", help="show the full trace of an error; for every command")
     return parser.format_help()
 

@@ -27,27 +27,15 @@ def run(settings: dict[str, Any]) -> tuple[str, int]:
     Raises:
         ConfigError: for anything that cannot work, before the first trial.
     """
-    from recbole_tiger.hpo import outputs, report, running  # here, since help needs neither torch nor plotly
-    from recbole_tiger.hpo.plan import plan
-    from recbole_tiger.hpo.space_files import read_space
+    from recbole_tiger.hpo.tune import tune  # here, since help needs neither torch nor plotly
     from recbole_tiger.settings.parse import pop_config_files, read_config_files
 
     settings = dict(settings)
-    space = read_space(settings.pop("space", None))
-    options = Options(**{key.name: settings.pop(key.name) for key in fields(Options) if key.name in settings})
+    space = settings.pop("space", None)
+    options = {key.name: settings.pop(key.name) for key in fields(Options) if key.name in settings}
     settings = {**read_config_files(pop_config_files(settings)), **settings}
-    model, dataset = settings.pop("model", None), settings.pop("dataset", "ml-100k")
-    sweep = plan(space, model, dataset, settings, options)
-    if not running.run(sweep):
-        line = report.progress_line(sweep, 0)
-        return f"Interrupted: {line}.\nThe same command with --resume behind it continues from here.", 1
-    best, tested = outputs.write_best(sweep), outputs.evaluate_winner(sweep)
-    findings = report.findings_of(sweep, tested)
-    files = outputs.write_report(findings, sweep.folder)
-    if tested is None:
-        return report.text(findings, files), 1
-    files = {"best configuration": str(best), **files, "checkpoint": tested["checkpoint"]}
-    return report.text(findings, files), 0
+    found = tune(space, settings.pop("model", None), settings.pop("dataset", "ml-100k"), settings, **options)
+    return str(found), 0 if found.finished and found.test_result is not None else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

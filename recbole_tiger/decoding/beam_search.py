@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recbole_tiger.decoding.children import Beams, Draw, FixedChildren, RaggedChildren, RootChildren
 from recbole_tiger.decoding.ranking import (
+    check_logits,
     check_normalise,
     checked_k,
     checked_temperatures,
@@ -65,7 +66,8 @@ def beam_search(
         Items sorted by score, ties by item number.
 
     Raises:
-        ValueError: an impossible `beam_size`, `k`, `temperature`, `normalise`, `windows` or `excluded`.
+        ValueError: an impossible `beam_size`, `k`, `temperature`, `normalise`, `windows` or `excluded`, or logits of
+            another shape.
     """
     k = checked_k(k, beam_size)
     temperatures = checked_temperatures(temperature, trie.depth)
@@ -99,6 +101,7 @@ class _Search:
             self.exhausted = self.trie.exhausted(excluded)
         logits = self.decoder.begin()
         n_users = len(logits)
+        check_logits(logits, 0, n_users, 1, self.trie.level_sizes[0])
         if excluded is not None and len(excluded) != n_users:
             raise ValueError(f"excluded names {len(excluded)} users, but the decoder has {n_users}")
         beams = Beams.root(n_users, logits.device, sample=self.sample)
@@ -116,6 +119,7 @@ class _Search:
             decoder, children = cast(ChildStepDecoder, self.decoder), RaggedChildren(trie, level, beams)
             return children, decoder.advance_to_children(level, beams.parent, codes, children.child, children.count)
         logits = self.decoder.advance(level, beams.parent, codes)
+        check_logits(logits, level, codes.shape[0], codes.shape[1], trie.level_sizes[level])
         return (RaggedChildren if self.ragged else FixedChildren)(trie, level, beams), logits
 
     def _expand(self, level: int, beams: Beams, children: FixedChildren | RaggedChildren, logits: Tensor) -> Beams:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recbole_tiger.decoding.ranking import check_normalise, checked_temperatures, rank_items, scaled
+from recbole_tiger.decoding.ranking import check_logits, check_normalise, checked_temperatures, rank_items, scaled
 from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ForkableStepDecoder, Normalise
 
@@ -35,12 +35,13 @@ def exact_scores(
         max_rows: decoder rows (users x nodes) computed at a time; bounds the memory.
 
     Raises:
-        ValueError: an impossible `temperature` or `normalise`.
+        ValueError: an impossible `temperature` or `normalise`, or logits of another shape.
     """
     temperatures = checked_temperatures(temperature, trie.depth)
     check_normalise(normalise)
     logits = decoder.begin()
     n_users, device = logits.shape[0], logits.device
+    check_logits(logits, 0, n_users, 1, trie.level_sizes[0])
     scores = torch.full((n_users, int(trie.items.max()) + 1), -torch.inf, device=device)
     walk = _Walk(trie, temperatures, normalise == "children", max(1, max_rows // max(1, n_users)), scores)
     walk.score(decoder, 0, 0, trie.n_nodes[0], torch.zeros((n_users, 1), device=device), logits)
@@ -80,6 +81,7 @@ class _Walk:
             parents = parent[part].expand(len(logits), -1)
             codes = trie.tokens[level][start:stop].long().expand(len(logits), -1)
             next_logits = branch.advance(level + 1, parents, codes)
+            check_logits(next_logits, level + 1, len(codes), codes.shape[1], trie.level_sizes[level + 1])
             first, count = trie.children(level, torch.tensor([start, stop - 1], device=device))
             self.score(branch, level + 1, int(first[0]), int(first[1] + count[1]), score[:, part], next_logits)
 

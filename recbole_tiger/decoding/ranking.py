@@ -80,3 +80,12 @@ def check_normalise(normalise: str) -> None:
     """ValueError unless `normalise` is one of `Normalise`."""
     if normalise not in ("level", "children"):
         raise ValueError(f"normalise must be 'level' or 'children', but it is {normalise!r}")
+
+
+def check_logits(logits: Tensor, level: int, n_users: int, n_beams: int, size: int) -> None:
+    """Raise ValueError for logits of a decoder that are not `[n_users, n_beams, size]`, or wider."""
+    if logits.dim() != 3 or tuple(logits.shape[:2]) != (n_users, n_beams) or logits.shape[2] < size:
+        raise ValueError(
+            f"the decoder's logits of level {level} must be [users, beams, codewords] = [{n_users}, {n_beams}, {size}],"
+            f" but their shape is {list(logits.shape)}"
+        )

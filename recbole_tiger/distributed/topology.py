@@ -101,7 +101,7 @@ def check_processes(config: Config, distributable: bool) -> None:
             f"{asked}: reg_weight={config['reg_weight']} of {model} takes a norm over the whole batch, which processes "
             "cannot share; set it to 0, or leave both out"
         )
-    if model == "S3Rec" and not (config["pre_model_path"] or config["resume"]):
+    if model_spec(model).family == "S3Rec" and not (config["pre_model_path"] or config["resume"]):
         raise ConfigError(
             f"{asked}: the first stage of S3Rec mixes the histories of a batch, which processes cannot share; train it "
             "without them, then the second stage with --pre_model_path=…/pretrained.pth"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from recbole.config import Config
 
+from recbole_tiger import extension
 from recbole_tiger.datasets.download import ensure_dataset, recbole_urls
 from recbole_tiger.distributed.topology import check_processes
 from recbole_tiger.errors import ConfigError
@@ -30,6 +31,7 @@ from recbole_tiger.settings.validate import (
     check_model,
     check_settings,
     read_settings,
+    recbole_models,
 )
 
 #: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, as RecBole's
@@ -48,7 +50,7 @@ def blank_argv():
 
 
 def merged_settings(
-    model: str | None,
+    model: str | type | None,
     dataset: str | None,
     config_file_list: str | Path | Iterable[str | Path] | None,
     config_dict: Mapping | None,
@@ -69,7 +71,7 @@ def merged_settings(
 
 
 def build_config(
-    model: str | None,
+    model: str | type | None,
     dataset: str | None,
     config_file_list: Iterable[str] | None = None,
     config_dict: Mapping | None = None,
@@ -80,7 +82,7 @@ def build_config(
     """A checked RecBole ``Config`` for any sequential model, under this package's protocol.
 
     Args:
-        model, dataset: None for those that the settings name, or TIGER on ml-100k.
+        model, dataset: None for those that the settings name, or TIGER on ml-100k; a class is registered.
         config_file_list, config_dict, command_line: see :func:`merged_settings`; the last two may name further files
             in `config_files`.
         distributable: whether what is done with it can be done by several processes.
@@ -90,19 +92,22 @@ def build_config(
         DownloadError: if the dataset is one of RecBole's downloads, is not under `data_path`, and cannot be fetched.
     """
     user = merged_settings(model, dataset, config_file_list, config_dict, command_line)
-    model = user.pop("model")
-    check_model(model)
-    check_keys(user, model)
+    plugins = extension.load(user.pop("plugin", None))
+    name: str = extension.name_of(user.pop("model"))
+    check_model(name)
+    check_keys(user, name)
     user = read_settings(user)
-    check_item_text(user, model)
+    check_item_text(user, name)
     dataset = user.pop("dataset")
-    shipped = shipped_settings(model, dataset, user)
+    shipped = shipped_settings(name, dataset, user)
     settings = {**shipped, **user, "eval_args": _eval_args(shipped["eval_args"], user)}
     if shipped.get("selected_features"):  # made of the user's own load_col, and the feature column
         settings["load_col"] = shipped["load_col"]
+    if plugins:  # for the processes that this run may start
+        settings["plugin"] = plugins
     for key in SPLIT_KEYS:
         settings.pop(key, None)
-    if (settings.get("loss_type") == "BPR" or model_spec(model).sampled_loss) and "train_neg_sample_args" not in user:
+    if (settings.get("loss_type") == "BPR" or model_spec(name).sampled_loss) and "train_neg_sample_args" not in user:
         # These compare the next item with a sampled one; our protocol file names no sampler, since CE needs none.
         settings["train_neg_sample_args"] = dict(SAMPLER)
     check_dataset(dataset, settings)
@@ -110,7 +115,7 @@ def build_config(
     settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
     with blank_argv():
         try:
-            config = Config(model=model, dataset=dataset, config_dict=settings)
+            config = Config(model=name, dataset=dataset, config_dict=settings)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise ConfigError(f"RecBole refuses the settings of {model} on '{dataset}': {error}") from error
     check_settings(config)
@@ -161,7 +166,13 @@ def check_dataset(dataset: str, settings: Mapping) -> None:
 
 
 def config_from_plain(settings: Mapping) -> Config:
-    """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated."""
+    """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated.
+
+    Raises:
+        ConfigError: for a model, tokenizer or decoder that is not registered in this process.
+    """
+    extension.load()
+    extension.check_registered(settings, recbole_models())
     rest = {key: value for key, value in renamed_settings(settings).items() if key not in ("model", "dataset")}
     with blank_argv():
         return Config(model=settings["model"], dataset=settings["dataset"], config_dict=rest)

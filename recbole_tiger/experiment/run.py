@@ -5,7 +5,6 @@ Input: a checked ``Config``. Output: RecBole's result dictionary with more in it
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from recbole.config import Config
 from recbole.utils import init_seed, set_color
 
+from recbole_tiger import extension
 from recbole_tiger.datasets.paper_counts import against_table2, table2_text
 from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.launcher import run_in_processes
@@ -37,30 +37,70 @@ from recbole_tiger.experiment.provenance import (
     split_report,
 )
 from recbole_tiger.experiment.result import RunResult
-from recbole_tiger.io import folder_lock
+from recbole_tiger.io import folder_lock, has_screen
+from recbole_tiger.models import model_spec
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.training.sequential import SequentialTrainer
 
 #: Called with the trainer and the data after each validated epoch.
-OnEpoch = Callable[[SequentialTrainer, PreparedData], None]
+OnEpoch = Callable[[SequentialTrainer, PreparedData], object]
 
 
-def start_run(config: Config, saved: bool = True, *, screen: bool = True) -> dict:
+@dataclass(frozen=True)
+class Epoch:
+    """One validated epoch of a run.
+
+    Attributes:
+        number: from 1.
+        train_loss: mean over the steps, or RecBole's sum.
+        seconds: of its training.
+        valid: validation metrics, unrounded.
+        is_best: whether it is the best so far.
+        left: how long the run will take at most, in words; "" before that is known.
+    """
+
+    number: int
+    train_loss: float
+    seconds: float
+    valid: dict[str, float]
+    is_best: bool
+    left: str
+
+    @classmethod
+    def last_of(cls, trainer: SequentialTrainer) -> Epoch:
+        """The epoch that a trainer has just validated."""
+        record = trainer.history[-1]
+        valid = {name: float(value) for name, value in record["valid"].items()}
+        left = trainer.run_progress.clock.left_text()
+        return cls(record["epoch"] + 1, record["train_loss"], record["seconds"], valid, trainer.cur_step == 0, left)
+
+
+def start_run(
+    config: Config, saved: bool = True, *, screen: bool = True, on_epoch: Callable[[Epoch], object] | None = None
+) -> dict:
     """:func:`run_config`, in as many processes as `nproc` and `world_size` ask for.
 
     Args:
         config: from ``build_config(..., distributable=True)``.
         saved, screen: as for :func:`run_config`.
+        on_epoch: called after each validated epoch, once its checkpoints are written.
+
+    Raises:
+        ConfigError: for `on_epoch` with several processes.
     """
     topology = Topology.of(config)
     if topology.everywhere == 1:
-        return run_config(config, saved=saved, screen=screen)
+        callback: OnEpoch | None = None if on_epoch is None else lambda trainer, _: on_epoch(Epoch.last_of(trainer))
+        return run_config(config, saved=saved, screen=screen, on_epoch=callback)
+    if on_epoch is not None:
+        raise ConfigError("on_epoch is called in this process, and nproc or world_size start others; leave one out")
     return run_in_processes(_run_share, (plain_settings(config), saved, screen), topology)
 
 
 def _run_share(settings: dict, saved: bool, screen: bool) -> dict:
     """:func:`run_config` in one of several processes, which must agree on the settings and on the data."""
+    extension.load(settings.get("plugin"))
     config = config_from_plain(settings)
     if config["device"].type == "cuda":
         config["device"] = torch.device("cuda", torch.cuda.current_device())
@@ -151,8 +191,9 @@ def _run(
     if data.semantic_ids is not None:
         seconds["data"] -= sum(data.semantic_ids.seconds.values())
         seconds.update(data.semantic_ids.seconds)
+    in_two_stages = model_spec(config["model"]).family == "S3Rec"
     with doing(f"building model {config['model']}"):
-        trainer = _pretrained_s3rec(config, data) if config["model"] == "S3Rec" else make_trainer(config, data)
+        trainer = _pretrained_s3rec(config, data) if in_two_stages else make_trainer(config, data)
     hold_own(trainer.run_dir)
     getLogger().info(trainer.model)
     if config["resume"]:
@@ -198,7 +239,7 @@ def _check_run_dir(config: Config) -> None:
 
 
 def _shows_bars(config: Config) -> bool:
-    return bool(config["show_progress"]) and sys.stderr.isatty()
+    return bool(config["show_progress"]) and has_screen()
 
 
 def _pretrained_s3rec(config: Config, data: PreparedData) -> SequentialTrainer:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_tiger import extension
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.hpo import ray_shim
@@ -42,6 +43,9 @@ def plan(space: Space, model: str | None, dataset: str, settings: Mapping[str, A
     check_model(model)
     _check_fixed(space, model, settings)
     settings = absolute_paths({**space.settings, **settings})
+    plugins = extension.load(settings.get("plugin"))
+    if plugins:  # trials are processes of their own
+        settings["plugin"] = plugins
     _check_varied(space, model)
     base = absolute_paths({**shipped_settings(model, dataset, settings), **settings})
     search = options.search or space.search

@@ -6,7 +6,7 @@ command prints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -30,8 +30,13 @@ def report(
     if not runs:
         raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
     boards = make_leaderboards(runs, failures, published)
-    files = tabulate(list(write_outputs(boards, folder).items()), headers=["form", "where"])
-    return "\n" + "\n\n\n".join(map(format_text, boards)) + "\n\n" + files
+    return tables_text(boards, write_outputs(boards, folder))
+
+
+def tables_text(boards: Sequence[Leaderboard], files: Mapping[str, str]) -> str:
+    """Tables as text, and where their files are."""
+    where = tabulate(list(files.items()), headers=["form", "where"])
+    return "\n" + "\n\n\n".join(map(format_text, boards)) + "\n\n" + where
 
 
 def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str, str]:

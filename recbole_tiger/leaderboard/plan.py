@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_tiger import extension
 from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
@@ -94,10 +95,13 @@ def is_leaderboard(settings: Mapping) -> bool:
     return several or not settings.keys().isdisjoint(("seeds", "leaderboard_dir", "published"))
 
 
-def parse_rows(text: str | Sequence[str]) -> list[RowName]:
-    """Rows of a ``--model`` argument; a `ConfigError` unless each is NAME, NAME+text or NAME[key=value,…], and once."""
+def parse_rows(text: str | Sequence[str | type]) -> list[RowName]:
+    """Rows of a ``--model`` argument; a `ConfigError` unless each is NAME, NAME+text or NAME[key=value,…], and once.
+
+    From Python a row may be a class as well.
+    """
     rows: list[RowName] = []
-    for part in _split(text) if isinstance(text, str) else map(str, text):
+    for part in _split(text) if isinstance(text, str) else (str(extension.name_of(each)) for each in text):
         found = re.fullmatch(r"(\w+)(\+text)?(?:\[(.*)\])?", part.strip())
         tag, shown = {"item_text": "add"} if found and found[2] else {}, []
         for setting in _split(found[3]) if found and found[3] else []:
@@ -134,7 +138,7 @@ def _split(text: str) -> list[str]:
 
 
 def make_plan(
-    model: str | Sequence[str] | Sequence[RowName],
+    model: str | Sequence[str | type] | Sequence[RowName],
     dataset: str,
     seeds: Sequence[int],
     config_files: Iterable[str] = (),
@@ -145,11 +149,14 @@ def make_plan(
 
     Precedence of settings: brackets > ``settings`` > a row's or model's block in the files > the files > what we ship.
     """
-    names = [row for row in model if isinstance(row, RowName)] or parse_rows(model)  # type: ignore[arg-type]
     settings = dict(settings or {})
+    plugins = extension.load(settings.pop("plugin", None))
+    names = [row for row in model if isinstance(row, RowName)] or parse_rows(model)  # type: ignore[arg-type]
     _check_rows_and_seeds(names, seeds)
     shared, blocks = _read_files(config_files, names)
     shared.update(settings)
+    if plugins:  # for runs in other processes
+        shared["plugin"] = plugins
     _check_shared(shared, names, blocks)
 
     tasks, impossible, root, data = [], {}, None, ""
@@ -297,7 +304,8 @@ def _comparable(plain: Mapping) -> dict:
     for key in keys_with("content"):
         if kept.get(key) and Path(kept[key]).is_file():
             kept[key] = Path(kept[key])
-    return kept
+    own_code = {key: extension.source_key(thing) for key, thing in extension.registered_in(plain).items()}
+    return {**kept, "source": own_code} if own_code else kept
 
 
 def _data_key(config) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
+from recbole_tiger import extension
 from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.evaluator import Ranks
@@ -29,8 +30,12 @@ from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.settings.validate import check_settings
 
-#: Settings that training does not depend on, and the list of a user does.
-OF_EVALUATION = tuple(key for key in keys_with("reevaluate") if key not in keys_with("place"))
+
+def of_evaluation() -> tuple[str, ...]:
+    """Settings that training does not depend on, and the list of a user does; those of registered decoders too."""
+    return tuple(key for key in keys_with("reevaluate") if key not in keys_with("place"))
+
+
 #: Where the data is and what computes: no metric depends on it.
 OF_THE_MACHINE = tuple(key for key in keys_with("reevaluate") if key in keys_with("place"))
 
@@ -42,7 +47,7 @@ def reevaluate_runs(
 
     Args:
         stored: runs below `root`.
-        changes: keys of :data:`OF_EVALUATION`; a run takes those that its model knows.
+        changes: keys of :func:`of_evaluation`; a run takes those that its model knows.
         folder: where the results are written, at the paths that the runs have below `root`.
         machine: keys of :data:`OF_THE_MACHINE`.
 
@@ -66,7 +71,7 @@ def _reevaluate_missing(
         done = read_run(path)
         if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
             raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")
-        if done is None or done.result["evaluated_again"].get("checkpoint") != _checkpoint_key(run.folder):
+        if done is None or done.result["evaluated_again"].get("checkpoint") != _key_of(run.folder, own):
             started = perf_counter()
             try:
                 reevaluate(run, own, path, machine)
@@ -108,7 +113,7 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
     state = provenance(config)
     record = {
         "of": str(stored.folder),
-        "checkpoint": _checkpoint_key(stored.folder),
+        "checkpoint": _key_of(stored.folder, changes),
         "changes": dict(changes),
         "from": {key: before["config"].get(key) for key in changes},
         "commit": state["commit"],
@@ -150,10 +155,11 @@ def _evaluate(config, network, data: PreparedData, folder: Path, before: Mapping
     }
 
 
-def _checkpoint_key(folder: Path) -> str | None:
-    """Of a run's best checkpoint; None for a run without one."""
+def _key_of(folder: Path, changes: Mapping) -> str | None:
+    """Of a run's best checkpoint, and of the code of a registered decoder; None for a run without a checkpoint."""
     file = folder / "best.pth"
-    return content_key(file) if file.is_file() else None
+    own_code = [extension.source_key(thing) for thing in extension.registered_in(changes).values()]
+    return content_key(file, *own_code) if file.is_file() else None
 
 
 def _check_data(config, stored: StoredRun, checksum: str) -> None:

@@ -5,6 +5,7 @@ A subclass says how histories become logits (`step_decoder`) and what follows fr
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,12 +16,12 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 
 from recbole_tiger.decoding import (
+    DECODERS,
     BeamResult,
     ForkableStepDecoder,
     FreeBeamResult,
     PrefixTrie,
     beam_search,
-    exact_topk,
     free_beam_search,
     of_one_width,
     rank_items,
@@ -45,13 +46,16 @@ class GenerativeRecommender(SequentialRecommender):
     trained_ids: TokenizedCatalogue
     prepared_ids: TokenizedCatalogue
     trie: PrefixTrie
-    likelihood: str
+    likelihood: str = "level"
     rescore_weight: float = 0.0
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
         self.beam_size = config["beam_size"]
         self.scoring = config["scoring"]
+        arguments = inspect.signature(DECODERS[self.scoring]).parameters
+        own = {name: f"{self.scoring}_{name}" for name in arguments}
+        self.search_options = {name: config[key] for name, key in own.items() if key in config}
         self.temperature = config["temperature"]
         self.decode_batch_size = config["decode_batch_size"]
 
@@ -157,10 +161,9 @@ class GenerativeRecommender(SequentialRecommender):
         """
         order = torch.argsort(lengths, stable=True)  # so that short histories are not padded
         beam_size = beam_size or self.beam_size
-        exact = self.scoring == "exact" and not sample
         rescore = self.rescore_weight > 0 and not sample  # a sample is in the order in which it was drawn
         ranked = beside if rescore and self.tells_unseen_apart else None
-        n_found = k if not rescore else self.trie.n_items if exact else beam_size
+        n_found = k if not rescore else self.trie.n_items if self.scoring == "exact" else beam_size
         parts = []
         for rows in order.split(self.decode_batch_size):
             decoder: Any = self.step_decoder(None if users is None else users[rows], history[rows], lengths[rows])
@@ -169,12 +172,12 @@ class GenerativeRecommender(SequentialRecommender):
                 "excluded": None if excluded is None else excluded[rows],
                 "temperature": self.temperature if temperature is None else temperature,
                 "normalise": self.likelihood,
+                "beam_size": beam_size,
             }
-            if exact:
-                found = exact_topk(decoder, self.trie, **options)
+            if sample:
+                found = beam_search(decoder, self.trie, sample=True, generator=generator, **options)
             else:
-                options |= {"beam_size": beam_size, "sample": sample, "generator": generator}
-                found = beam_search(decoder, self.trie, **options)
+                found = DECODERS[self.scoring](decoder, self.trie, **options, **self.search_options)
             if rescore:
                 found = found if ranked is None else ranked(found)
                 scores = found.scores + self.rescore_weight * decoder.item_logits(found.items)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_tiger.decoding.step_function import continued, no_codes
 from recbole_tiger.decoding.trie import ExhaustedNodes
 from recbole_tiger.nn.t5.incremental import IncrementalDecoder
 from recbole_tiger.nn.t5.seq2seq import Seq2Seq
@@ -85,7 +86,7 @@ class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
     ) -> None:
         super().__init__(model, memory, mask, model.level_token_slices, start_token)
         self.seen = seen
-        self._codes = _no_codes(memory)
+        self._codes = no_codes(len(memory), memory.device)
 
     def begin(self) -> Tensor:
         hidden = self.start()
@@ -95,7 +96,7 @@ class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
         return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        self._codes = _continued(self._codes, parents, codes)
+        self._codes = continued(self._codes, parents, codes)
         hidden = self.step(level, parents, codes)
         logits = self.model.logits(hidden, self.level_token_slices[level])
         self.model.add_node_logits_(level, logits.flatten(0, 1), hidden.flatten(0, 1), self._codes.flatten(0, 1))
@@ -120,7 +121,7 @@ class TreeStepDecoder:
         self.network = network
         self.states = states
         self.seen = seen
-        self._codes = _no_codes(states)
+        self._codes = no_codes(len(states), states.device)
 
     @property
     def _nodes(self) -> ExhaustedNodes | None:
@@ -139,7 +140,7 @@ class TreeStepDecoder:
         return logits
 
     def advance(self, level: int, parents: Tensor, codes: Tensor) -> Tensor:
-        self._codes = _continued(self._codes, parents, codes)
+        self._codes = continued(self._codes, parents, codes)
         hidden = self._hidden(level)
         logits = hidden @ self.network.level_codewords(level).t()  # [B * K, V]
         self.network.add_node_logits_(level, logits, hidden, self._codes.flatten(0, 1))
@@ -148,7 +149,7 @@ class TreeStepDecoder:
         return logits
 
     def advance_to_children(self, level: int, parents: Tensor, codes: Tensor, child: Tensor, count: Tensor) -> Tensor:
-        self._codes = _continued(self._codes, parents, codes)
+        self._codes = continued(self._codes, parents, codes)
         network, tree = self.network, self.network.tree
         # Beams with one child have nothing to choose: what its logit is changes nothing.
         rows = (count > 1).nonzero().squeeze(1)
@@ -187,14 +188,3 @@ class TreeStepDecoder:
     def fork(self) -> TreeStepDecoder:
         """A decoder in the same state that advances on its own; nothing is copied."""
         return copy.copy(self)
-
-
-def _no_codes(states: Tensor) -> Tensor:
-    """Codewords `[B, 1, 0]` of the root for users with `states` `[B, …]`."""
-    return torch.empty((len(states), 1, 0), dtype=torch.long, device=states.device)
-
-
-def _continued(prefixes: Tensor, parents: Tensor, codes: Tensor) -> Tensor:
-    """Codewords `[B, K, level]` of beams that continue the beams `parents` `[B, K]` with `codes` `[B, K]`."""
-    above = prefixes.gather(1, parents[:, :, None].expand(-1, -1, prefixes.shape[2]))
-    return torch.cat([above, codes[:, :, None]], 2)

@@ -76,6 +76,7 @@ def apply() -> None:
     write_tensorboard_once()
     read_our_property_files()
     say_what_no_model_reads()
+    register_derived_classes()
     extend_split()
 
 
@@ -348,6 +349,19 @@ def say_what_no_model_reads() -> None:
             if key not in known:
                 hint = close_keys(key, known)
                 getLogger().warning(f"nothing reads the key '{key}' (value {value!r}) for model {self.model}{hint}")
+
+
+def register_derived_classes() -> None:
+    """Let ``Config(model=CLASS)`` find dataset, trainer and settings of a class that derives from a model of ours."""
+    from recbole.config import Config
+
+    @_around(Config, "_get_model_and_dataset")
+    def _get_model_and_dataset(original, self, model, dataset):
+        from recbole_tiger.extension import register_derived
+
+        if isinstance(model, type):
+            register_derived(model)
+        return original(self, model, dataset)
 
 
 def extend_split() -> None:

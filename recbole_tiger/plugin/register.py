@@ -20,15 +20,11 @@ from contextlib import nullcontext
 from types import ModuleType
 from typing import ClassVar
 
-from recbole_tiger.models import MODELS
+from recbole_tiger.models import MODELS, ModelSpec
 
 _QUICK_START = "recbole.quick_start.quick_start"
 _CASE_STUDY = "recbole.utils.case_study"
-_MODULES = {
-    f"recbole.model.sequential_recommender.{spec.name.lower()}": f"recbole_tiger.model.{spec.module}"
-    for spec in MODELS.values()
-    if spec.ours
-}
+_PACKAGE = "recbole.model.sequential_recommender"
 _registered = False
 
 
@@ -64,36 +60,31 @@ def _register(_recbole: ModuleType | None = None) -> None:
     import recbole.data.dataset
     import recbole.trainer
 
-    ours = [spec for spec in MODELS.values() if spec.ours]
-    _add_attributes(recbole.trainer, {f"{spec.name}Trainer": _trainer(spec.name) for spec in ours})
-    classes = {f"{spec.name}Dataset": _dataset(spec.dataset) for spec in ours if spec.dataset}
-    _add_attributes(recbole.data.dataset, classes)
+    _add_attributes(recbole.trainer, "Trainer", _trainer)
+    _add_attributes(recbole.data.dataset, "Dataset", _dataset)
     for name, extend in ((_QUICK_START, _extend_quick_start), (_CASE_STUDY, _extend_case_study)):
         if name in sys.modules:
             extend(sys.modules[name])
 
 
-def _trainer(model: str) -> Callable[[], type]:
-    def load() -> type:
-        from recbole_tiger.experiment.loading import trainer_class
+def _trainer(spec: ModelSpec) -> type:
+    from recbole_tiger.experiment.loading import trainer_class
 
-        return trainer_class(model)
-
-    return load
+    return trainer_class(spec.name)
 
 
-def _dataset(name: str) -> Callable[[], type]:
-    return lambda: getattr(importlib.import_module("recbole_tiger.data.dataset"), name)
+def _dataset(spec: ModelSpec) -> type | None:
+    return getattr(importlib.import_module("recbole_tiger.data.dataset"), spec.dataset) if spec.dataset else None
 
 
-def _add_attributes(module: ModuleType, loaders: dict[str, Callable[[], type]]) -> None:
-    """Give a module attributes that are loaded when they are first asked for."""
+def _add_attributes(module: ModuleType, ending: str, load: Callable[[ModelSpec], type | None]) -> None:
+    """Give a module a class `<model><ending>` for each model of ours and each registered one."""
 
     def __getattr__(name: str):
-        if name not in loaders:
+        spec = MODELS.get(name.removesuffix(ending)) if name.endswith(ending) else None
+        value = load(spec) if spec is not None and spec.ours else None
+        if value is None:
             raise AttributeError(f"module '{module.__name__}' has no attribute '{name}'")
-        value = loaders[name]()
-        setattr(module, name, value)
         return value
 
     module.__getattr__ = __getattr__  # type: ignore[method-assign]
@@ -154,8 +145,10 @@ class _Hook(importlib.abc.MetaPathFinder):
     }
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname in _MODULES:
-            return importlib.machinery.ModuleSpec(fullname, _Alias(_MODULES[fullname]))
+        package, _, name = fullname.rpartition(".")
+        if package == _PACKAGE:
+            found = next((spec for spec in MODELS.values() if spec.ours and spec.name.lower() == name), None)
+            return None if found is None else importlib.machinery.ModuleSpec(fullname, _Alias(found))
         if fullname not in self.after:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
@@ -172,10 +165,13 @@ class _Hook(importlib.abc.MetaPathFinder):
 
 
 class _Alias(importlib.abc.Loader):
-    """Loads a module of ours under another name."""
+    """Loads a module of ours, or one that holds a registered class, under the name where RecBole looks for it."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, spec: ModelSpec):
+        self.spec = spec
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__name__] = importlib.import_module(self.name)  # what the import then returns
+        if self.spec.cls is not None:
+            setattr(module, self.spec.name, self.spec.cls)
+        else:  # what the import then returns
+            sys.modules[module.__name__] = importlib.import_module(f"recbole_tiger.model.{self.spec.module}")

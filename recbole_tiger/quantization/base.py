@@ -6,7 +6,7 @@ what it learned in attributes that end in `_`, `transform` encodes any rows, see
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +23,9 @@ from recbole_tiger.io import to_plain
 BATCH_ROWS = 8192
 
 T = TypeVar("T")
+
+#: Content embeddings `[n, dim]`; a tensor of any device is copied to the CPU.
+Embeddings = NDArray[np.floating[Any]] | torch.Tensor
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,9 +50,7 @@ class Quantizer(ABC):
     codebook_size: int | list[int] = 256
     random_state: int = 0
 
-    def fit(
-        self, x: NDArray[np.floating[Any]], *, progress: bool = False, checkpoint: str | Path | None = None
-    ) -> Quantizer:
+    def fit(self, x: Embeddings, *, progress: bool = False, checkpoint: str | Path | None = None) -> Quantizer:
         """Learns the codebooks.
 
         Args:
@@ -62,7 +63,7 @@ class Quantizer(ABC):
             ValueError: embeddings of another shape, with NaN or infinity, or fewer of them than codes per level;
                 an impossible argument.
         """
-        x = np.asarray(x)
+        x = as_array(x)
         check_matrix(x)
         sizes = self._check_sizes()
         self._check_arguments(x.shape[1])
@@ -81,7 +82,7 @@ class Quantizer(ABC):
         self.n_items_ = len(x)  # last: an interrupted fit leaves no half-fitted quantizer
         return self
 
-    def transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    def transform(self, x: Embeddings) -> NDArray[np.int64]:
         """Codes int64 `[n, id_length]` of embeddings `[n, dim]`.
 
         Raises:
@@ -93,7 +94,7 @@ class Quantizer(ABC):
             codes[rows] = self._encode(batch).cpu().numpy()
         return codes
 
-    def fit_transform(self, x: NDArray[np.floating[Any]], **fit_arguments: Any) -> NDArray[np.int64]:
+    def fit_transform(self, x: Embeddings, **fit_arguments: Any) -> NDArray[np.int64]:
         """`fit(x)` and then `transform(x)`."""
         return self.fit(x, **fit_arguments).transform(x)
 
@@ -114,7 +115,7 @@ class Quantizer(ABC):
             parts.append(part.cpu().numpy())
         return np.concatenate(parts)
 
-    def last_level_costs(self, x: NDArray[np.floating[Any]], codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def last_level_costs(self, x: Embeddings, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Cost of every code of the last level, `[n, codebook_sizes_[-1]]`, for items that keep their earlier codes.
 
         It is the squared distance between what the last level quantizes and each of its codewords, so a nearest free
@@ -129,7 +130,7 @@ class Quantizer(ABC):
 
     def get_params(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that makes this quantizer, in plain types and tensors (`torch.load(weights_only=True)`).
@@ -138,6 +139,14 @@ class Quantizer(ABC):
         """
         learned = {key: value for key, value in vars(self).items() if key.endswith("_")}
         return {"quantizer": self.name, "params": to_plain(self.get_params(), other=str), "learned": learned}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Quantizer:
+        """The quantizer of this class that `state_dict` came from."""
+        quantizer = cls(**state["params"])
+        for key, value in state["learned"].items():
+            setattr(quantizer, key, value)
+        return quantizer
 
     @abstractmethod
     def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
@@ -180,10 +189,10 @@ class Quantizer(ABC):
         derived: T = kept[what][1]
         return derived
 
-    def _checked_input(self, x: NDArray[Any]) -> NDArray[Any]:
+    def _checked_input(self, x: Embeddings) -> NDArray[Any]:
         """Embeddings that fit what was fitted."""
         self._check_fitted()
-        x = np.asarray(x)
+        x = as_array(x)
         check_matrix(x)
         if x.shape[1] != self.dim_:
             raise ValueError(f"the embeddings have {x.shape[1]} dimensions, {self.name} was fitted on {self.dim_}.")
@@ -222,10 +231,18 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def as_array(x: Embeddings) -> NDArray[Any]:
+    """Embeddings as an array; a tensor without its gradient, of bfloat16 as float32."""
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+    return np.asarray(x)
+
+
 def check_matrix(x: NDArray[Any]) -> None:
     """Raise ValueError unless `x` is a matrix `[n, dim]` of finite floating point numbers."""
     if x.ndim != 2:
-        raise ValueError(f"embeddings must be a matrix [n, dim], got {x.ndim} dimension(s): {x.shape}.")
+        raise ValueError(f"embeddings must be a matrix [n, dim], but their shape is {list(x.shape)}.")
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"embeddings must be floating point numbers, got {x.dtype}.")
     if x.shape[1] == 0:

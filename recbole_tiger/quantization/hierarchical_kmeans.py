@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from recbole_tiger.io import has_screen
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.kmeans import ROWS, check_iterations, kmeans, nearest, squared_distances
 from recbole_tiger.quantization.random_ids import row_hashes
@@ -60,7 +61,7 @@ class HierarchicalKMeans(Quantizer):
         self.first_child_: list[torch.Tensor] = []
         self.history_ = {"inertia": []}
         nodes, n_nodes = np.zeros(len(x), dtype=np.int64), 1
-        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=None if progress else True):
+        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=not (progress and has_screen())):
             codes, first_child, centroids = self._split(matrix, nodes, n_nodes, distinct, size, rng)
             nodes, n_nodes = first_child[nodes] + codes, int(first_child[-1])
             self.centroids_.append(centroids.cpu())

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from recbole_tiger.io import has_screen
 from recbole_tiger.quantization.codebooks import CodebookQuantizer
 from recbole_tiger.quantization.kmeans import (
     MIN_ROWS,
@@ -69,7 +70,7 @@ class ProductQuantizer(CodebookQuantizer):
                 rotation = self._principal_rotation(centred)
             found = self._cluster(centred, rotation, rng, None, self.max_iterations)
             turns = range(self.rotation_iterations)
-            for _ in tqdm(turns, desc=self.name, unit="turn", disable=None if progress else True):
+            for _ in tqdm(turns, desc=self.name, unit="turn", disable=not (progress and has_screen())):
                 rotation = self._procrustes(centred, found)
                 # the codebooks are near their optimum already: one iteration follows the rotation
                 found = self._cluster(centred, rotation, rng, found, 1)

@@ -40,13 +40,12 @@ def quantizer_from_state_dict(state: dict[str, Any]) -> Quantizer:
     """The quantizer that `Quantizer.state_dict` came from; its class is found by the stored name.
 
     Raises:
-        ValueError: the state is not that of a quantizer.
+        ValueError: the state is not that of a quantizer, or of one whose class is not registered.
     """
+    name = state.get("quantizer") if isinstance(state, dict) else None
+    if isinstance(name, str) and name not in QUANTIZERS:
+        raise ValueError(f"semantic_id={name!r} is not registered here: import the module that registers it first.")
     try:
-        quantizer = QUANTIZERS[state["quantizer"]](**state["params"])
-        learned = state["learned"].items()
+        return QUANTIZERS[state["quantizer"]].from_state_dict(state)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"this is not the state of a quantizer ({error!r}).") from error
-    for key, value in learned:
-        setattr(quantizer, key, value)
-    return quantizer

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from recbole_tiger.io import has_screen
 from recbole_tiger.quantization.codebooks import CodebookQuantizer
 from recbole_tiger.quantization.kmeans import check_iterations, kmeans
 
@@ -46,7 +47,7 @@ class ResidualKMeans(CodebookQuantizer):
         residual = self._matrix(x).clone()  # a copy, because the residuals are written over it
         self.codebooks_: list[torch.Tensor] = []
         self.history_ = {"inertia": []}
-        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=None if progress else True):
+        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=not (progress and has_screen())):
             found = kmeans(residual, size, rng, max_iterations=self.max_iterations)
             residual -= found.centroids[found.codes]
             self.codebooks_.append(found.centroids.cpu())

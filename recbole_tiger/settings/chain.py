@@ -6,6 +6,7 @@ Input: names of a model and a dataset, the user's settings. Output: the shipped 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
 
     P5's says what it starts from, and whether its item numbers leak the order of the data.
     """
-    if model == "P5":
+    if model_spec(model).family == "P5":
         start = "checkpoint" if settings.get("p5_checkpoint") else "scratch"
         return start + ("_leaking" if settings.get("p5_item_numbers") == "consecutive" else "")
     recipes = model_spec(model).recipes
@@ -46,11 +47,22 @@ def default_recipe(model: str, dataset: str, settings: Mapping) -> str | None:
 
 
 def model_files(model: str, recipe: str | None) -> list[Path]:
-    """The property files of a model: its own, and on top of it that of a recipe other than the default."""
-    files = [PROPERTIES / "model" / f"{model}.yaml"]
-    if recipe is not None and recipe != model_spec(model).recipes[0]:
-        files.append(PROPERTIES / "model" / f"{model}_{recipe}.yaml")
+    """The property files of a model: its own, and on top of it that of a recipe other than the default.
+
+    A registered class has those of the model that it derives from.
+    """
+    spec = model_spec(model)
+    files = [PROPERTIES / "model" / f"{spec.family}.yaml"]
+    if recipe is not None and recipe != spec.recipes[0]:
+        files.append(PROPERTIES / "model" / f"{spec.family}_{recipe}.yaml")
     return files
+
+
+def recbole_file(model: str) -> Path:
+    """RecBole's property file of a model, which need not exist; RecBole is not imported."""
+    found = importlib.util.find_spec("recbole")
+    assert found is not None and found.origin is not None  # it is a requirement of this package
+    return Path(found.origin).parent / "properties" / "model" / f"{model}.yaml"
 
 
 def recipe_lines(model: str) -> dict[str, str]:
@@ -96,6 +108,8 @@ def property_files(model: str, dataset: str, settings: Mapping) -> list[Path]:
         by_method = [PROPERTIES / "semantic_id" / f"{settings.get('semantic_id') or shipped['semantic_id']}.yaml"]
     by_text = [TEXT_PROPERTIES] if reads_item_text(model, settings) else []
     files = [PROPERTIES / "overall.yaml", *by_text, by_model[0], *by_method, *by_model[1:], by_dataset]
+    if model_spec(model).cls is not None:  # RecBole reads the file of a model by its own name only
+        files.insert(0, recbole_file(model_spec(model).family))
     return [file for file in files if file.is_file()]
 
 
@@ -107,7 +121,7 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
     Raises:
         ConfigError: for a recipe or a split that cannot be.
     """
-    merged = read_config_files(property_files(model, dataset, settings))
+    merged = {**read_config_files(property_files(model, dataset, settings)), **model_spec(model).settings}
     given = {key: settings[key] for key in SPLIT_KEYS if settings.get(key) is not None}
     split = split_setting({key: given.get(key, merged.pop(key)) for key in SPLIT_KEYS})
     given.pop("split", None)

@@ -6,6 +6,7 @@ RecBole's other keys only the names are known, and their values are read by thei
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from recbole_tiger.settings.field import Field, are_columns, is_clipping, is_devices, is_interval
@@ -24,6 +25,7 @@ SCOPES = {
     "content": "a file of which only the content counts",
     "derived": "a new Config makes it anew",
     "general": "known to every model although no property file lists it",
+    "tokenizer": "an argument of a tokenizer, known to every model",
     "command": "an option of a command, no setting of a run",
 }
 #: Tokenizers; their arguments are settings with the tokenizer's name in front, and ``file`` reads IDs from a file.
@@ -47,7 +49,8 @@ def _keys(names: str, type: str, scope: str = "", **more: Any) -> tuple[Field, .
 
 def _arguments(tokenizers: str, names: str, type: str, **more: Any) -> tuple[Field, ...]:
     """The same arguments of several tokenizers."""
-    return _keys(" ".join(f"{each}_{name}" for each in tokenizers.split() for name in names.split()), type, **more)
+    keys = " ".join(f"{each}_{name}" for each in tokenizers.split() for name in names.split())
+    return _keys(keys, type, "tokenizer", **more)
 
 
 _TABLE: tuple[Field, ...] = (
@@ -113,6 +116,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("run_dir resume", "str", "place resume machine sweep", optional=True),
     *_keys("config_files", "str or list of str", "place resume general sweep", optional=True),
     *_keys("config_file", "str", "general", optional=True),
+    *_keys("plugin", "list", "place resume machine general", optional=True),
     *_keys("dataset_save_path dataloaders_save_path", "str", "place resume", optional=True),
     *_keys("save_dataset save_dataloaders", "bool", "place resume"),
     *_keys("show_progress", "bool", "place resume machine sweep"),
@@ -205,6 +209,14 @@ _TABLE: tuple[Field, ...] = (
     *_keys("cpus_per_run gpus_per_run", "float", "command", range="[0,inf)"),
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}
+
+
+def add_choice(key: str, choice: str) -> None:
+    """Let a key have one more value; of `semantic_id`, ``file`` stays the last."""
+    field = FIELDS[key]
+    if choice not in field.choices:
+        own = [value for value in field.choices if value != "file"]
+        FIELDS[key] = replace(field, choices=(*own, choice, *(("file",) if "file" in field.choices else ())))
 
 
 def keys_with(scope: str) -> tuple[str, ...]:

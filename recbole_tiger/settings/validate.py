@@ -19,10 +19,10 @@ from recbole.evaluator.register import metric_information
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.settings.chain import PROPERTIES, TEXT_PROPERTIES, default_recipe, reads_item_text
+from recbole_tiger.settings.chain import PROPERTIES, TEXT_PROPERTIES, default_recipe, reads_item_text, recbole_file
 from recbole_tiger.settings.field import is_interval
 from recbole_tiger.settings.parse import read_config_files
-from recbole_tiger.settings.schema import FIELDS, TOKENIZERS, keys_with
+from recbole_tiger.settings.schema import FIELDS, keys_with
 from recbole_tiger.settings.split import checked_split
 
 if TYPE_CHECKING:
@@ -55,22 +55,25 @@ def check_model(model) -> None:
         raise ConfigError(f"model='{model}' is not a sequential model of RecBole or of recbole_tiger; {hint}")
 
 
-@functools.cache
 def known_keys(model: str) -> frozenset[str]:
     """Every key that RecBole or this package reads for a model."""
+    return _known_keys(model, tuple(FIELDS))
+
+
+@functools.cache
+def _known_keys(model: str, _fields: tuple[str, ...]) -> frozenset[str]:
+    """Kept until a key is registered."""
     import recbole
     from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
-    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments, *keys_with("general")}
-    theirs = Path(recbole.__file__).parent / "properties"
-    files = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", theirs / "model" / f"{model}.yaml"]
-    files += [PROPERTIES / "overall.yaml", *([TEXT_PROPERTIES] if model_spec(model).item_tables else [])]
+    keys = {*general_arguments, *training_arguments, *evaluation_arguments, *dataset_arguments}
+    keys.update(keys_with("general"), keys_with("tokenizer"))
+    theirs, spec = Path(recbole.__file__).parent / "properties", model_spec(model)
+    files = [theirs / "overall.yaml", theirs / "dataset" / "sample.yaml", recbole_file(spec.family)]
+    files += [PROPERTIES / "overall.yaml", *([TEXT_PROPERTIES] if spec.item_tables else [])]
     files += [*PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
-    files += [PROPERTIES / "model" / f"{model}.yaml", *PROPERTIES.glob(f"model/{model}_*.yaml")]  # and its recipes
-    keys.update(read_config_files(file for file in files if file.is_file()))
-    return frozenset(keys) | {
-        key for key in FIELDS if key.startswith(tuple(f"{tokenizer}_" for tokenizer in TOKENIZERS))
-    }
+    files += [PROPERTIES / "model" / f"{spec.family}.yaml", *PROPERTIES.glob(f"model/{spec.family}_*.yaml")]  # recipes
+    return frozenset(keys | set(spec.settings) | set(read_config_files(file for file in files if file.is_file())))
 
 
 def check_before_config(settings: Mapping) -> None:
@@ -160,9 +163,9 @@ def check_settings(config: Config) -> None:
         _check_semantic_ids(config)
     if reads_item_text(config["model"], config.final_config_dict):
         _check_content_file(config)
-    if config["model"] == "P5":
+    if model_spec(config["model"]).family == "P5":
         _check_p5(config)
-    if config["model"] == "TIGERTree":
+    if model_spec(config["model"]).family == "TIGERTree":
         _check_tree(config)
 
 
@@ -301,7 +304,7 @@ def _check_file(config: Config, key: str) -> None:
 
 
 def _check_p5(config: Config) -> None:
-    expected = default_recipe("P5", config["dataset"], config.final_config_dict)
+    expected = default_recipe(config["model"], config["dataset"], config.final_config_dict)
     if config["recipe"] != expected:
         raise ConfigError(
             f"recipe='{config['recipe']}' does not fit p5_checkpoint={config['p5_checkpoint']!r} and "

@@ -17,6 +17,7 @@ from recbole.utils import set_color
 from tqdm import tqdm
 
 from recbole_tiger.distributed import collectives
+from recbole_tiger.io import has_screen
 from recbole_tiger.settings.chain import quicker_recipes
 from recbole_tiger.training.checkpoint import random_state, set_random_state
 from recbole_tiger.training.ranking import probe_seconds
@@ -179,7 +180,7 @@ class RunProgress:
             unit_scale=True,
             dynamic_ncols=True,
             desc=set_color(self.clock.bar_text(self._taken()), "pink"),
-            disable=None if show else True,
+            disable=not (show and has_screen()),
         )
 
     def advance(self, bar: tqdm, amount: int, of_a_pass: int) -> None:

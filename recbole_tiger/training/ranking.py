@@ -20,6 +20,7 @@ from tqdm import tqdm
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
 from recbole_tiger.evaluation.evaluator import Ranks, collect_topk, tied_ranks
+from recbole_tiger.io import has_screen
 from recbole_tiger.training.finite import check_scores, check_weights
 
 #: (batch, length of the lists, items to exclude [B, S] or None, RecBole's history index or None) -> the best items
@@ -29,7 +30,7 @@ Find = Callable[..., BeamResult]
 def batches_bar(batches, total: int, text: str, show: bool) -> tqdm:
     """A bar over batches; without `show`, or without a terminal, there is none."""
     text = set_color(text, "pink")
-    return tqdm(batches, total=total, ncols=100, desc=text, disable=None if show else True)
+    return tqdm(batches, total=total, ncols=100, desc=text, disable=not (show and has_screen()))
 
 
 def probe_seconds(loader: FullSortEvalDataLoader, config, find: Find, device: torch.device, n_users: int = 64) -> float:

@@ -30,6 +30,10 @@ def check_same_run(config, path: str | Path, checkpoint: dict, data: dict | None
         ConfigError: for a checkpoint of another model or dataset, of a run with other settings or on other data, or
             without the best epoch's checkpoint beside it.
     """
+    if "optimizer" not in checkpoint:
+        raise ConfigError(
+            f"resume='{path}' has weights alone (Recommender.save), and training needs more; give the last.pth of a run"
+        )
     before, now = renamed_settings(checkpoint["config"]), plain_settings(config)
     before, now = (json.loads(json.dumps(each)) for each in (before, now))
     for key in ("model", "dataset"):

@@ -83,7 +83,7 @@ def test_the_readme_fits_a_screen_or_two():
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_the_python_of_a_page_runs(page, workplace):
+def test_the_python_of_a_page_runs(page, workplace, registries):
     namespace: dict = {"__name__": "documentation"}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), namespace)

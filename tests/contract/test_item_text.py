@@ -114,8 +114,8 @@ def test_rows_say_that_they_read_text(toy, workplace):
 
 def test_a_script_may_give_settings_of_text_to_models_without(monkeypatch):
     monkeypatch.setattr("sys.argv", ["script.py", "--content_dim=9", "--epochs=3"])
-    assert _settings_in_argv("SASRec", {}) == {"epochs": 3}
-    assert _settings_in_argv("SASRec", {"item_text": "add"}) == {"content_dim": 9, "epochs": 3}
+    assert _settings_in_argv("SASRec", None, None) == {"epochs": 3}
+    assert _settings_in_argv("SASRec", None, {"item_text": "add"}) == {"content_dim": 9, "epochs": 3}
 
 
 @pytest.mark.parametrize(

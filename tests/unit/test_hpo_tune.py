@@ -39,7 +39,7 @@ def test_arguments_are_options_or_settings_of_the_runs(workplace, monkeypatch, a
         assert (model, dataset, given, how) == (None, "ml-100k", settings, Options(**options))
         raise Planned
 
-    monkeypatch.setattr("recbole_tiger.hpo.plan.plan", planned)
+    monkeypatch.setattr("recbole_tiger.hpo.tune.plan", planned)
     with pytest.raises(Planned):
         run(parse_command_line(key_value_arguments(["--space=tiger", *arguments], COMMANDS["tune"].flags)))
 

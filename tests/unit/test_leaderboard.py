@@ -119,7 +119,9 @@ def test_a_file_names_no_other_model_than_the_rows(data, workplace, monkeypatch)
     assert build_config("SASRec", "toy", None, plan.tasks[0].settings)["hidden_size"] == 24
 
     asked = []
-    monkeypatch.setattr(leaderboard, "make_plan", lambda *args, **kwargs: asked.append(args[:3]) or 1 / 0)
+    monkeypatch.setattr(
+        "recbole_tiger.leaderboard.make.make_plan", lambda *args, **kwargs: asked.append(args[:3]) or 1 / 0
+    )
     for typed in ({}, {"model": "SASRec,Pop", "seeds": (1, 2)}, {"dataset": "toy", "seed": 3}):
         with pytest.raises(ZeroDivisionError):
             leaderboard.make({**typed, "config_files": "best.yaml"})

@@ -10,12 +10,13 @@ from catalogue import TINY, write_catalogue
 
 import recbole_tiger
 from recbole_tiger.commands.recommend import history_names, read_histories, run, write_recommendations
-from recbole_tiger.errors import CheckpointError, UnknownItemError
+from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.quick_start import run_recbole_tiger
 from recbole_tiger.recommend import Recommender
 from recbole_tiger.settings.parse import parse_command_line
 from recbole_tiger.training.checkpoint import load_checkpoint, save_checkpoint
+from recbole_tiger.training.resume import check_same_run
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +311,58 @@ def test_many_users_to_a_file(trained, recommender, workplace, name):
     with pytest.raises(ValueError, match="exists already"):
         run(settings)
     assert write_recommendations(workplace / "empty.csv", [], []) == 0
+
+
+def test_a_table_gives_a_table(recommender):
+    table = pd.DataFrame(
+        {"user_id": ["b", "a", "b", "a"], "item_id:token": ["i0_4", "i1_2", "i0_3", "i1_3"], "timestamp": [2, 1, 1, 2]}
+    )
+    found = recommender.recommend(table, 3)
+    lists = recommender.recommend([["i1_2", "i1_3"], ["i0_3", "i0_4"]], 3, users=["a", "b"])
+    assert found == lists and found.users == ["a", "b"]
+    frame = found.to_frame()
+    assert frame.columns.tolist() == ["user_id", "rank", "item_id", "title", "score", "codewords", "new"]
+    assert frame["user_id"].tolist() == ["a"] * 3 + ["b"] * 3 and frame["rank"].tolist() == [1, 2, 3] * 2
+    assert frame["item_id"].tolist() == [r.item for row in lists for r in row]
+    assert recommender.recommend([["i0_3"]], 2).to_frame()["user_id"].tolist() == [0, 0]
+    for wrong, message in (
+        (table.drop(columns="user_id"), "histories has no column 'user_id'; its columns: item_id, timestamp"),
+        (table.assign(timestamp=[1, "x", 2, 3]), "histories, row 2: 'timestamp' is not a finite number"),
+        (table.head(0), "histories holds no interactions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recommender.recommend(wrong)
+    with pytest.raises(ValueError, match="a table names its users itself"):
+        recommender.recommend(table, users=["a", "b"])
+
+
+def test_saved_with_its_new_items(trained, recommender, workplace):
+    recommender.add_items(new_items(workplace, ("n1", *like("i0_5"))))
+    recommender.add_items(new_items(workplace, ("n2", "A thing like no other", "Zoo", "Nobody")))
+    recommender.save(workplace / "kept" / "own.pth")
+    again = Recommender.from_checkpoint(workplace / "kept" / "own.pth")
+    assert again.items == recommender.items and again.titles == recommender.titles
+    assert again.new_items == recommender.new_items and [item.item for item in again.new_items] == ["n1", "n2"]
+    histories = [["i0_3", "i0_4"], ["n1"], ["i1_7", "n2"]]
+    assert again.recommend(histories, 20) == recommender.recommend(histories, 20)  # which goes on as before
+    without = Recommender.from_checkpoint(trained[0])
+    known = again.recommend([["i0_3", "i0_4"]], 20, epsilon=0.0)[0]
+    assert known[:10] == without.recommend([["i0_3", "i0_4"]], 10)[0]
+    with pytest.raises(CheckpointError, match="own.pth' exists already"):
+        recommender.save(workplace / "kept" / "own.pth")
+    with pytest.raises(ConfigError, match="own.pth' has weights alone"):
+        check_same_run(recommender.config, "own.pth", load_checkpoint(workplace / "kept" / "own.pth"), None)
+
+
+def test_the_command_says_how_many_items_came_and_under_which_prefixes(trained, recommender, workplace):
+    rows = [(f"n{i}", *like(f"i0_{i}")) for i in range(12)]
+    file = new_items(workplace, *rows)
+    text = run({"checkpoint": str(trained[0]), "history": "i0_3", "new_items": str(file)})
+    lines = text.partition("\n\n")[0].splitlines()
+    recommender.add_items(file)
+    prefixes = {item.codes for item in recommender.new_items}
+    assert lines[0].startswith(f"12 new items were added under {len(prefixes)} prefixes; 0 have a prefix that no known")
+    assert lines[3].split()[0] == "n0" and " ".join(map(str, recommender.new_items[0].codes)) in lines[3]
+    assert len(lines) == 14 and lines[-1] == "… and 2 more"
+    known = recommender.prepared.table.codes[1:, :2].tolist()
+    assert all(item.sharing == known.count(list(item.codes)) >= 1 for item in recommender.new_items)

@@ -162,6 +162,7 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(toy, monkeypatch, max_steps
         return bars[-1]
 
     monkeypatch.setattr(progress, "tqdm", bar)
+    monkeypatch.setattr(progress, "has_screen", lambda: True)
     more = {"train_batch_size": 40, "max_steps": max_steps, "lr_scheduler": "constant", "learning_rate": 0.002}
     config = build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **more))
     data = prepare_data(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from recbole_tiger.cache import content_key
 from recbole_tiger.content.encoders.base import Encoder, examples, versions
 from recbole_tiger.content.encoders.hub import WAYS_OUT, FoundModel, find_model, hub_revision
 from recbole_tiger.errors import HubUnreachableError
+from recbole_tiger.io import has_screen
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class SentenceTransformerEncoder(Encoder):
                 "install it, or set content_encoder=tfidf_svd"
             ) from error
         device = _torch_device("auto" if self.device is None else str(self.device))
-        bars = progress and sys.stderr.isatty()
+        bars = progress and has_screen()
         with _quiet_loading(bars):
             network = self._load(found, lambda name: SentenceTransformer(name, device=device))
         network = network.float()  # some are stored in half precision, which a CPU is slow and inexact in

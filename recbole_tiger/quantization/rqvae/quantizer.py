@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from recbole_tiger.io import to_plain
+from recbole_tiger.io import has_screen, to_plain
 from recbole_tiger.quantization.kmeans import MIN_ROWS, pad_rows, single_threaded
 from recbole_tiger.quantization.rqvae.network import RQVAENetwork
 from recbole_tiger.quantization.rqvae.parameters import RQVAEParameters
@@ -45,7 +45,7 @@ class RQVAE(RQVAEParameters):
                 initial=training.epoch,
                 desc=f"{self.name} training",
                 unit="epoch",
-                disable=None if progress else True,
+                disable=not (progress and has_screen()),
             )
             with bar:
                 while training.epoch < self.epochs and not training.stopped:
