@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ def without_places(result: dict[str, Any], name: str) -> dict[str, Any]:
     for key in ("content_file", "semantic_id_file", "content_model"):
         if config.get(key) and Path(config[key]).is_absolute():
             config[key] = Path(config[key]).name
-    return result | {"files": files, "config": config, "run_dir": folder}
+    again = result.get("evaluated_again")
+    kept = {} if again is None else {"evaluated_again": again | {"of": folder}}
+    return result | {"files": files, "config": config, "run_dir": folder} | kept
 
 
 def add(run: Path, name: str, to: Path) -> Path:
@@ -45,8 +48,8 @@ def add(run: Path, name: str, to: Path) -> Path:
     target = to / kind / name
     target.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_places(result, name), indent=2)
-    if str(Path.home()) in text or str(run.resolve().parent) in text:
-        raise SystemExit(f"{run}: a path of this machine is left in result.json")
+    if left := re.search(r'"\w+": "/[^"]*"', text):
+        raise SystemExit(f"{run / 'result.json'}: {left[0]} is a place of this machine; leave it out")
     (target / "result.json").write_text(text + "\n", encoding="utf-8")
     shutil.copyfile(run / "ranks.npz", target / "ranks.npz")
     return target
