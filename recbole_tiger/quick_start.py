@@ -33,8 +33,8 @@ def run_recbole_tiger(
     """Train and test one model; RecBole's ``run_recbole`` with this package's protocol.
 
     Args:
-        model: a sequential model of RecBole or of this library, by name, or a class, which is registered; by default
-            the one that the settings name, or TIGER.
+        model: a sequential model of RecBole or of this package by name, or a class, which is registered; by default the
+            one that the settings name, or TIGER.
         dataset: the name of a folder under `data_path`, or ml-100k; by default the one that the settings name, or
             ml-100k. As in RecBole, the command line alone stands above these two.
         config_file_list: the user's YAML files.
@@ -53,7 +53,7 @@ def run_recbole_tiger(
     Raises:
         ConfigError: for settings that cannot work, before any training.
     """
-    name: str = name_of(model)
+    name: str | None = name_of(model)
     if command_line is None:
         command_line = _settings_in_argv(name, config_file_list, config_dict)
     config = build_config(name, dataset, config_file_list, config_dict, command_line, distributable=True)
@@ -69,6 +69,7 @@ def _settings_in_argv(model: str | None, files: Sequence[str] | None, config_dic
     words = [argument[2:].partition("=") for argument in sys.argv[1:] if argument.startswith("--")]
     given = {key: parse_value(value, key) for key, equals, value in words if equals}
     settings = merged_settings(model, None, files, config_dict, given)
+    load(settings.get("plugin"))
     model = name_of(settings["model"])
     check_model(model)
     known = known_keys(model)

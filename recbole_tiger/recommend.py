@@ -24,7 +24,7 @@ from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import CheckpointError, UnknownItemError
 from recbole_tiger.experiment.configuration import config_from_plain
-from recbole_tiger.io import has_screen
+from recbole_tiger.io import has_screen, make_folder
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.recommend_tables import NewItem, Recommendation, Recommendations, histories_of
 from recbole_tiger.settings.plain import plain_settings
@@ -144,7 +144,7 @@ class Recommender:
                 "codes": self._new_codes(),
                 "embeddings": np.concatenate(self._embeddings),
             }
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(path).parent)
         save_checkpoint(path, state)
 
     @property

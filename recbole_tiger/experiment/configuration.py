@@ -117,7 +117,7 @@ def build_config(
         try:
             config = Config(model=name, dataset=dataset, config_dict=settings)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-            raise ConfigError(f"RecBole refuses the settings of {model} on '{dataset}': {error}") from error
+            raise ConfigError(f"RecBole refuses the settings of {name} on '{dataset}': {error}") from error
     check_settings(config)
     check_processes(config, distributable)
     check_arithmetic(config)

@@ -57,11 +57,11 @@ def check_model(model) -> None:
 
 def known_keys(model: str) -> frozenset[str]:
     """Every key that RecBole or this package reads for a model."""
-    return _known_keys(model, tuple(FIELDS))
+    return _known_keys(model, tuple(FIELDS), tuple(model_spec(model).settings))
 
 
 @functools.cache
-def _known_keys(model: str, _fields: tuple[str, ...]) -> frozenset[str]:
+def _known_keys(model: str, _fields: tuple[str, ...], _settings: tuple[str, ...]) -> frozenset[str]:
     """Kept until a key is registered."""
     import recbole
     from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
@@ -73,7 +73,8 @@ def _known_keys(model: str, _fields: tuple[str, ...]) -> frozenset[str]:
     files += [PROPERTIES / "overall.yaml", *([TEXT_PROPERTIES] if spec.item_tables else [])]
     files += [*PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
     files += [PROPERTIES / "model" / f"{spec.family}.yaml", *PROPERTIES.glob(f"model/{spec.family}_*.yaml")]  # recipes
-    return frozenset(keys | set(spec.settings) | set(read_config_files(file for file in files if file.is_file())))
+    keys.update(read_config_files(file for file in files if file.is_file()), spec.settings)
+    return frozenset(keys)
 
 
 def check_before_config(settings: Mapping) -> None:

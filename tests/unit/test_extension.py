@@ -32,9 +32,10 @@ from recbole_tiger.leaderboard.plan import make_plan
 from recbole_tiger.leaderboard.table import read_runs
 from recbole_tiger.models import MODELS, model_spec
 from recbole_tiger.quantization import LSH, QUANTIZERS
+from recbole_tiger.quick_start import _settings_in_argv
 from recbole_tiger.settings.field import Field
 from recbole_tiger.settings.schema import FIELDS
-from recbole_tiger.settings.validate import check_keys, read_settings
+from recbole_tiger.settings.validate import check_keys, known_keys, read_settings
 from recbole_tiger.testing import check_decoder, check_tokenizer
 
 PLUGIN = Path(__file__).resolve().parents[1] / "plugin_of_a_user.py"
@@ -331,6 +332,18 @@ def test_a_plugin_on_the_command_line_is_known_to_every_process(tmp_path):
     config = result["config"]
     assert result["environment"]["processes"] == 2 and config["plugin"] == [str(tmp_path / "own.py")]
     assert config["loss_factor"] == 1.5
+
+
+def test_a_script_names_its_plugin_in_the_settings(registries, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["script.py", "--loss_factor=3"])
+    assert _settings_in_argv("Doubled", None, {"plugin": str(PLUGIN)}) == {"loss_factor": 3}
+
+
+def test_keys_of_a_class_that_is_defined_again_are_known_at_once():
+    for own in ("d_ff", "n_layers"):  # n_layers is no key of TIGER's
+        again = type("Again", (MyTIGER,), {"default_settings": {own: 8}})
+        assert own in known_keys(extension.register_model(again).__name__)
+    assert "n_layers" not in known_keys("TIGER")
 
 
 def test_help_names_the_settings_of_a_plugin(workplace, capsys):
