@@ -69,3 +69,8 @@ def toy(workplace):
     """The catalogue under `<cwd>/data`; returns the settings that a run on it needs."""
     write_catalogue(workplace / "data")
     return {**TINY, "data_path": str(workplace / "data")}
+
+
+def pytest_collection_modifyitems(items):
+    """The sweeps first: they wait for Ray for a minute each, and at the end one process would wait alone."""
+    items.sort(key=lambda item: item.path.name != "test_hpo.py")
