@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import strftime
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -132,7 +132,7 @@ def atomic_torch_save(path: str | os.PathLike[str], obj: Any) -> None:
     with atomic_file(path) as file:
         watched = _Refusals(file)
         try:
-            torch.save(obj, watched)
+            torch.save(obj, cast(IO[bytes], watched))
         except RuntimeError as error:
             if watched.error is None:
                 raise

@@ -147,7 +147,12 @@ def run_config(
         if named is not None:
             _hold(named, stack)
         _check_run_dir(config)
-        return _run(config, saved, screen, test, on_epoch, lambda own: named or _hold(own, stack))
+
+        def hold_own(folder: Path) -> None:
+            if named is None:
+                _hold(folder, stack)
+
+        return _run(config, saved, screen, test, on_epoch, hold_own)
 
 
 def _named_folder(config: Config) -> Path | None:

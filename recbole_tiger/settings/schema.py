@@ -32,8 +32,11 @@ SCOPES = {
 TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random")
 _INTERVAL = {"form": is_interval, "words": "an interval such as [5,inf), (0,4] or [2,3];[8,inf)"}
 _DEVICES = {"form": is_devices, "words": "empty for the CPU, or numbers of GPUs such as 0 or 0,1"}
-_CLIPPING = {"form": is_clipping, "words": "a dictionary such as {max_norm: 1.0}, with norm_type if you like"}
-_COLUMNS = {
+_CLIPPING: dict[str, Any] = {
+    "form": is_clipping,
+    "words": "a dictionary such as {max_norm: 1.0}, with norm_type if you like",
+}
+_COLUMNS: dict[str, Any] = {
     "form": are_columns,
     "words": "a dictionary of columns by file such as {inter: [user_id, item_id, timestamp]}",
 }
