@@ -28,8 +28,6 @@ from recbole_tiger.errors import FolderInUseError, WriteError, reason_of
 
 # What the operating system answers on a file system without locks, such as some network folders.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
-
-
 # What it answers where there is no room: these can come from a write only.
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS}
 

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from catalogue import TINY, write_catalogue
+from working import working_in
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +58,10 @@ def registries():
 
 
 @pytest.fixture()
-def workplace(tmp_path, monkeypatch):
+def workplace(tmp_path):
     """An empty current folder, so that logs, checkpoints and caches land there."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["pytest"])
-    return tmp_path
+    with working_in(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture()

@@ -80,7 +80,7 @@ def make(settings: Mapping) -> tuple[str, int]:
         "cpus_per_run": FIELDS["cpus_per_run"].read(settings.pop("cpus_per_run", 1)),
         "gpus_per_run": FIELDS["gpus_per_run"].read(settings.pop("gpus_per_run", 0)),
     }
-    published = check_published(settings.pop("published", False), [dataset])
+    published = settings.pop("published", False)
     if options["ray"] and settings.get("nproc"):
         raise ConfigError(
             f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them "

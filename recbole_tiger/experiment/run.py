@@ -147,12 +147,7 @@ def run_config(
         if named is not None:
             _hold(named, stack)
         _check_run_dir(config)
-
-        def hold_own(folder: Path) -> None:
-            if named is None:
-                _hold(folder, stack)
-
-        return _run(config, saved, screen, test, on_epoch, hold_own)
+        return _run(config, saved, screen, test, on_epoch, stack if named is None else None)
 
 
 def _named_folder(config: Config) -> Path | None:
@@ -181,9 +176,9 @@ def _run(
     screen: bool,
     test: bool,
     on_epoch: OnEpoch | None,
-    hold_own: Callable[[Path], object],
+    lock: ExitStack | None,
 ) -> dict:
-    """:func:`run_config` once a named folder is held; `hold_own` is called with the folder that the run uses."""
+    """:func:`run_config` once a named folder is held; where none is named, `lock` holds the one that the run makes."""
     started = perf_counter()
     source_state()  # kept for the result: the checkout may be another one when this run ends
     log_file = start_logging(config, screen)
@@ -199,7 +194,8 @@ def _run(
     in_two_stages = model_spec(config["model"]).family == "S3Rec"
     with doing(f"building model {config['model']}"):
         trainer = _pretrained_s3rec(config, data) if in_two_stages else make_trainer(config, data)
-    hold_own(trainer.run_dir)
+    if lock is not None:
+        _hold(trainer.run_dir, lock)
     getLogger().info(trainer.model)
     if config["resume"]:
         with doing(f"resuming '{config['resume']}'"):

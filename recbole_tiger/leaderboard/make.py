@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbole_tiger.errors import ConfigError
 from recbole_tiger.leaderboard.formats import as_records
-from recbole_tiger.leaderboard.outputs import tables_text, write_outputs
+from recbole_tiger.leaderboard.outputs import tables_of, tables_text, write_outputs
 from recbole_tiger.leaderboard.plan import RowName, make_plan
 from recbole_tiger.leaderboard.published import check_published
 from recbole_tiger.leaderboard.run import failures_of, run_plan
-from recbole_tiger.leaderboard.table import Leaderboard, make_leaderboards, read_run
+from recbole_tiger.leaderboard.table import Leaderboard, read_run
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,10 @@ def run_leaderboard(
     Raises:
         ConfigError: for settings that cannot work, before any training, or if no row has a result.
     """
-    check_published(published, [dataset])
+    published = check_published(published, [dataset])
     plan = make_plan(models, dataset, seeds, config_file_list, config_dict, folder)
     run_plan(plan, ray=ray, cpus_per_run=cpus_per_run, gpus_per_run=gpus_per_run)
     found = [run for task in plan.tasks if task.is_done() and (run := read_run(task.folder)) is not None]
     failures = failures_of(plan)
-    if not found:
-        raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
-    tables = make_leaderboards(found, failures, published)
+    tables = tables_of(found, failures, published)
     return LeaderboardResult(plan.folder, tuple(tables), tuple(failures), write_outputs(tables, plan.folder))

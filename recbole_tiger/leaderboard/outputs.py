@@ -24,13 +24,23 @@ def report(
 ) -> str:
     """Write the tables of some runs; returns all of them as text, and where the files are.
 
+    Arguments and errors as of :func:`tables_of`.
+    """
+    boards = tables_of(runs, failures, published)
+    return tables_text(boards, write_outputs(boards, folder))
+
+
+def tables_of(
+    runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]], published: bool = False
+) -> list[Leaderboard]:
+    """The tables of some runs.
+
     `failures` are (row, reason) of runs without a result; `published` puts the paper's numbers beside the tables of its
     datasets. A `ConfigError` if there is no run.
     """
     if not runs:
         raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
-    boards = make_leaderboards(runs, failures, published)
-    return tables_text(boards, write_outputs(boards, folder))
+    return make_leaderboards(runs, failures, published)
 
 
 def tables_text(boards: Sequence[Leaderboard], files: Mapping[str, str]) -> str:

@@ -264,8 +264,9 @@ def _check_shared(shared: Mapping, names: Sequence[RowName], blocks: Mapping) ->
             "world_size, group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); "
             "leave both out"
         )
+    known = set().union(*(_keys_of_row(name, {**shared, **_block(name, blocks), **name.tag}) for name in names))
     for key, value in shared.items():
-        if not any(key in _keys_of_row(name, {**shared, **_block(name, blocks), **name.tag}) for name in names):
+        if key not in known:
             check_keys({key: value}, carrier_of(names[0].model))
             check_item_text({key: value}, carrier_of(names[0].model))
     recipe = shared.get("recipe")

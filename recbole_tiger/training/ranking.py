@@ -15,6 +15,7 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from recbole.utils import set_color
 from torch import Tensor
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from recbole_tiger.decoding import BeamResult
@@ -69,6 +70,7 @@ def scores_of_all_items(model, batch, items) -> Tensor:
         return torch.stack(rows)
 
 
+@parametrize.cached()  # the map of item text is computed once for all batches
 def rank_loader(
     model,
     loader: FullSortEvalDataLoader,

@@ -16,7 +16,7 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, get_local_time, set_color
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, parametrize
 
 from recbole_tiger.data.identity import data_identity
 from recbole_tiger.decoding import BeamResult
@@ -255,9 +255,9 @@ class SequentialTrainer(TimedTrainer, Trainer):
         """
         if collectives.count() == 1:
             batches = self.run_progress.batches(train_data, len(train_data), show_progress)
-            return super()._train_epoch(batches, epoch_idx, loss_func, show_progress=False)
+            return super()._train_epoch(batches, epoch_idx, loss_func or self._loss, show_progress=False)
         self.model.train()
-        loss_func = loss_func or self.model.calculate_loss
+        loss_func = loss_func or self._loss
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         total_loss = 0.0
@@ -283,6 +283,10 @@ class SequentialTrainer(TimedTrainer, Trainer):
             scaler.update()
             total_loss += loss.item()
         return total_loss
+
+    @parametrize.cached()  # the map of item text, which histories and scores both read, is computed once
+    def _loss(self, interaction):
+        return self.model.calculate_loss(interaction)
 
     def _targets_before(self, interaction) -> int:
         """How many targets the loss of a batch is the mean over: its rows, or what RecBole's BERT4Rec masks in them.

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from atomic_files import literal_interactions
 from catalogue import SMALL, TINY, mini_settings, write_catalogue, write_inter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recbole.data.dataset import SequentialDataset
+from working import working_in
 
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.commands.recommend import read_histories
@@ -141,9 +143,7 @@ MALFORMED_INTER = {
 def place(tmp_path_factory):
     """A folder with a dataset `mini`, and a `Config` of it."""
     root = tmp_path_factory.mktemp("inputs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setattr("sys.argv", ["pytest"])
+    with working_in(root):
         (root / "data" / "mini").mkdir(parents=True)
         (root / "data" / "mini" / "mini.inter").write_text(GOOD)
         yield root, build_config("TIGER", "mini", config_dict=mini_settings(root))
@@ -240,18 +240,6 @@ def test_what_the_file_says_is_what_is_loaded(place, content, expected):
     assert dataset.inter_feat["item_id"].min() == 1 and dataset.inter_feat["user_id"].min() == 1  # never padding
 
 
-def literal(data):
-    """The interactions of a file by the letter; None where it is no atomic file."""
-    try:
-        head, *lines = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
-        names = [field.partition(":")[0] for field in head.split("\t")]
-        rows = [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
-        found = [(row["user_id"].strip(), row["item_id"].strip(), float(row["timestamp"])) for row in rows]
-    except (ValueError, KeyError):
-        return None
-    return found if all(user and item and math.isfinite(time) for user, item, time in found) else None
-
-
 ids = st.sampled_from(["a", "b", "NA", '"q', "null", "x ", " y", "ü", "1", "01", "None"]) | st.text(
     "ab\u00a0 \"'", max_size=3
 )
@@ -279,7 +267,7 @@ def test_a_damaged_file_is_an_error_or_gives_its_very_rows(place, rows, changes)
         with pytest.raises(RecboleTigerError, match="TIME_FIELD='timestamp' is not loaded"):
             order_interactions(dataset)
         return
-    assert loaded_rows(dataset) == literal(data)
+    assert loaded_rows(dataset) == literal_interactions(data)
 
 
 @pytest.mark.parametrize(
@@ -550,9 +538,7 @@ def test_a_history_names_users_and_items_as_a_run_does(place, tmp_path):
 def checkpoints(tmp_path_factory):
     """The runs of two models on one catalogue: checkpoints by model, the settings, and the root."""
     root = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setattr("sys.argv", ["pytest"])
+    with working_in(root):
         write_catalogue(root / "data", n_users=40)
         runs, given = {}, {"TIGER": TINY, "SASRec": {**SMALL, "show_progress": False, "state": "WARNING"}}
         del given["SASRec"]["pretrain_epochs"], given["SASRec"]["embedding_size"]

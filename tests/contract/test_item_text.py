@@ -14,6 +14,7 @@ from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import make_trainer, prepare_data, trainer_class
 from recbole_tiger.leaderboard.plan import make_plan, parse_rows
 from recbole_tiger.models import model_spec, models_with
+from recbole_tiger.nn import ContentMap
 from recbole_tiger.quick_start import _settings_in_argv
 from recbole_tiger.training.checkpoint import load_checkpoint
 
@@ -93,6 +94,18 @@ def test_a_checkpoint_holds_the_text(toy, workplace, mode):
     again = trainer_class("BERT4Rec")(config, model).evaluate(test, load_best_model=False)
     assert dict(again) == pytest.approx(result["test_result"], abs=1e-12)
     assert weights["item_embedding.parametrizations.weight.0.content.weight"].abs().max() > 0.008  # it was trained
+
+
+def test_the_map_is_computed_once_a_step_and_once_an_evaluation(toy, monkeypatch):
+    config = build_config("SASRec", "toy", config_dict=settings_with("SASRec", toy, item_text="add", **TEXT))
+    data = prepare_data(config)
+    trainer, computed, original = make_trainer(config, data), [], ContentMap.all_items
+    monkeypatch.setattr(ContentMap, "all_items", lambda content: computed.append(content) or original(content))
+    trainer._train_epoch(data.train, 0)
+    assert len(computed) == len(data.train) > 1
+    trainer.eval_collector.data_collect(data.train)
+    trainer.evaluate(data.test, load_best_model=False)
+    assert len(computed) == len(data.train) + 1
 
 
 def test_rows_say_that_they_read_text(toy, workplace):

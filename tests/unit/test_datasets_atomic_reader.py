@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from atomic_files import literal_interactions
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -302,18 +303,6 @@ def test_headers_of_atomic_files(tmp_path):
             read_header(line, tmp_path)
 
 
-def literal(data):
-    """The interactions of a file, read by the letter; None where it is no atomic file."""
-    try:
-        head, *lines = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
-        names = [field.partition(":")[0] for field in head.split("\t")]
-        cells = [dict(zip(names, line.split("\t"), strict=True)) for line in lines]
-        found = [(cell["user_id"].strip(), cell["item_id"].strip(), float(cell["timestamp"])) for cell in cells]
-    except (ValueError, KeyError):
-        return None
-    return found if all(user and item and math.isfinite(time) for user, item, time in found) else None
-
-
 BASE = (HEADER + 'u1\tNA\t10\nu 2\t"b"\t20.5\nü\ti3\t-3\nu1\ti3\t10\nu4\tnull\t1e3\n').encode()
 PIECES = [
     b"\t",
@@ -359,10 +348,10 @@ def test_damage_is_an_error_or_gives_what_the_file_says_to_the_letter(tmp_path_f
             assert "damaged.inter" in str(error)
             return
     if "timestamp" not in table.columns:  # its name was damaged: a file without times
-        assert literal(data) is None
+        assert literal_interactions(data) is None
         return
     found = [table.columns[name].tolist() for name in ("user_id", "item_id", "timestamp")]
-    assert list(zip(*found, strict=True)) == literal(data)
+    assert list(zip(*found, strict=True)) == literal_interactions(data)
     assert len(table) == data.removesuffix(b"\n").count(b"\n")  # never fewer rows than lines
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from catalogue import TINY, write_catalogue
+from working import working_in
 
 import recbole_tiger
 from recbole_tiger.commands.recommend import history_names, read_histories, run, write_recommendations
@@ -23,9 +24,7 @@ from recbole_tiger.training.resume import check_same_run
 def trained(tmp_path_factory):
     """A run with user tokens and a collision token, its loaded model and data, and the checkpoint far from its data."""
     place = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        patch.setattr("sys.argv", ["pytest"])
+    with working_in(place):
         write_catalogue(place / "data")
         settings = {**TINY, "data_path": str(place / "data"), "collision": "append", "user_buckets": 11, "epochs": 8}
         settings.update(learning_rate=0.01, max_steps=120, warmup_steps=10)
