@@ -90,6 +90,10 @@ _SPECS = (
         "TIGERTree", "tiger_tree", "TIGERTreeTrainer", "TIGERDataset",
         generative=True, uses_semantic_ids=True, shares_batches=True,
     ),
+    ModelSpec(
+        "RPG", "rpg", "TIGERTreeTrainer", "TIGERDataset",
+        generative=True, uses_semantic_ids=True, shares_batches=True,
+    ),
     ModelSpec("S3Rec", trainer="S3RecTrainer", needs_features=True, shares_batches=True),
     *(
         ModelSpec(name, needs_features=True, shares_batches=True, item_tables=_TABLE)

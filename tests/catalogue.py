@@ -68,6 +68,7 @@ TINY = {
     "recipe": "tiny",
     "content_encoder": "tfidf_svd",
     "content_dim": 16,
+    "content_components": None,
     "content_cooccurrence": 0.0,  # a new item with a known one's text has its codewords
     "semantic_id": "rkmeans",
     "id_length": 2,

@@ -95,7 +95,7 @@ class ColdStartSettings:
                 "(id_length)"
             )
         longest = max(*self.k, self.epsilon_k)
-        if config["scoring"] == "beam" and config["beam_size"] < longest:
+        if config["scoring"] in ("beam", "graph") and config["beam_size"] < longest:
             raise ConfigError(
                 f"beam_size={config['beam_size']} is smaller than the longest list ({longest}); raise beam_size"
             )

@@ -14,6 +14,7 @@ import torch
 
 from recbole_tiger.data.prefixes import PrefixRows, gather_ranges
 from recbole_tiger.data.split import positions
+from recbole_tiger.decoding.trie import compact
 from recbole_tiger.distributed.collectives import share_of
 
 #: Batches whose examples are sorted by length together; more is less padding, fewer is more random batches.
@@ -194,6 +195,19 @@ def on_device(rows: list[np.ndarray], device) -> list[torch.Tensor]:
     if not rows:
         return []
     return list(torch.from_numpy(np.concatenate(rows)).to(device).split([len(part) for part in rows]))
+
+
+def window_targets(batch: dict, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows `[N]` of packed states that see what comes before each target of a batch of windows, and the targets `[N]`.
+
+    Args:
+        batch: see `TrainingWindows.read`.
+        start: `[B]` row of each window's first state.
+    """
+    context = batch["context"]  # [B, J], 0 where there is no target
+    wanted = context > 0
+    n = batch["n_targets"] if "n_targets" in batch else int(wanted.sum())
+    return compact(start[:, None] + context - 1, wanted, n), compact(batch["targets"], wanted, n)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Input: a step decoder, which may be any model's, and a trie. Output: ranked item
 from recbole_tiger.decoding.beam_search import beam_search
 from recbole_tiger.decoding.exact import exact_scores, exact_topk
 from recbole_tiger.decoding.huggingface import TrieLogitsProcessor, prefix_allowed_tokens_fn
+from recbole_tiger.decoding.parallel import IDGraph, ParallelStepDecoder, graph_search
 from recbole_tiger.decoding.ranking import of_one_width, rank_items
 from recbole_tiger.decoding.registry import DECODERS, Search
 from recbole_tiger.decoding.step_function import StepFunction
@@ -20,6 +21,8 @@ __all__ = [
     "ExhaustedNodes",
     "ForkableStepDecoder",
     "FreeBeamResult",
+    "IDGraph",
+    "ParallelStepDecoder",
     "PrefixTrie",
     "Search",
     "StepDecoder",
@@ -29,6 +32,7 @@ __all__ = [
     "exact_scores",
     "exact_topk",
     "free_beam_search",
+    "graph_search",
     "of_one_width",
     "prefix_allowed_tokens_fn",
     "rank_items",

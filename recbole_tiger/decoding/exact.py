@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recbole_tiger.decoding.parallel import ParallelStepDecoder
 from recbole_tiger.decoding.ranking import check_logits, check_normalise, checked_temperatures, rank_items, scaled
 from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ForkableStepDecoder, Normalise
@@ -39,6 +40,8 @@ def exact_scores(
     """
     temperatures = checked_temperatures(temperature, trie.depth)
     check_normalise(normalise)
+    if isinstance(decoder, ParallelStepDecoder) and normalise == "level":
+        return decoder.item_scores(temperatures)  # a sum per item: there are no prefixes to walk
     logits = decoder.begin()
     n_users, device = logits.shape[0], logits.device
     check_logits(logits, 0, n_users, 1, trie.level_sizes[0])

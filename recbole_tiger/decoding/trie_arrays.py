@@ -17,7 +17,7 @@ from torch import Tensor
 IntArray = npt.NDArray[np.integer[Any]]
 Rows = npt.NDArray[np.int64]
 
-MAX_DEPTH = 8
+MAX_DEPTH = 65
 MAX_CODEBOOK = 65_536
 # Rows of the catalogue fit into the low bits of a sort key, and their numbers into int32.
 _MAX_ITEMS = 2**31 - 2

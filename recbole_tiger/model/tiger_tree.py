@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from recbole_tiger.decoding.trie import compact
+from recbole_tiger.data.batches import window_targets
 from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.nn import ItemTree, Seen, TreeConfig, TreeNetwork, TreeStepDecoder
 from recbole_tiger.tokenization import TokenizedCatalogue
@@ -83,13 +83,10 @@ class TIGERTree(GenerativeRecommender):
         if "targets" not in interaction:
             states, seen = self.forward(history, lengths)
             return self.network.loss(states, interaction[self.POS_ITEM_ID], seen)
-        targets, context = interaction["targets"], interaction["context"]  # [B, J], context 0 where there is no target
         states, packed = self.network.states(history, lengths)
-        wanted = context > 0
-        n_targets = interaction["n_targets"] if "n_targets" in interaction else int(wanted.sum())
-        after = packed.start[:, None] + context - 1  # [B, J] state that sees what comes before each target
-        states, seen = self.network.at(compact(after, wanted, n_targets), states, packed, history)
-        return self.network.loss(states, compact(targets, wanted, n_targets), seen)
+        rows, items = window_targets(interaction, packed.start)
+        states, seen = self.network.at(rows, states, packed, history)
+        return self.network.loss(states, items, seen)
 
     def predict(self, interaction):
         """Score of each row's item, as in :meth:`recommend`: [B]."""

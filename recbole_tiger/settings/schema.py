@@ -198,7 +198,8 @@ _TABLE: tuple[Field, ...] = (
     *_keys("knn_decay", "float", range="(0,1]"),
     # Decoding
     *_keys("beam_size", "int", "reevaluate", range="[1,inf)"),
-    *_keys("scoring", "str", "reevaluate", choices=("beam", "exact")),
+    *_keys("scoring", "str", "reevaluate", choices=("beam", "exact", "graph")),
+    *_keys("graph_neighbours graph_steps", "int", "reevaluate", range="[1,inf)"),
     *_keys("temperature", "float or list", "reevaluate", range="(0,inf)"),
     *_keys("likelihood", "str", "reevaluate", choices=("level", "children"), renamed=_OVER, optional=True),
     *_keys("rescore_weight", "float", "reevaluate", range="[0,inf)"),

@@ -166,8 +166,8 @@ def check_settings(config: Config) -> None:
         _check_content_file(config)
     if model_spec(config["model"]).family == "P5":
         _check_p5(config)
-    if model_spec(config["model"]).family == "TIGERTree":
-        _check_tree(config)
+    if model_spec(config["model"]).family in ("TIGERTree", "RPG"):
+        _check_sizes(config)
 
 
 def _check_names(config: Config) -> None:
@@ -246,7 +246,12 @@ def _check_generative(config: Config) -> None:
             f"distribution='{sampler}' would replace half of the targets by random items; set train_neg_sample_args to "
             "None"
         )
-    if config["scoring"] == "beam" and config["beam_size"] < max(config["topk"]):
+    if config["scoring"] == "graph" and model_spec(config["model"]).family != "RPG":
+        raise ConfigError(
+            f"scoring=graph needs codewords that do not depend on each other, as RPG's, but {config['model']} chooses "
+            "them one after the other; use scoring=beam or scoring=exact"
+        )
+    if config["scoring"] in ("beam", "graph") and config["beam_size"] < max(config["topk"]):
         raise ConfigError(
             f"beam_size={config['beam_size']} is smaller than the largest topk ({max(config['topk'])}): a list of that "
             "length cannot be filled; raise beam_size or lower topk"
@@ -321,7 +326,7 @@ def _check_p5(config: Config) -> None:
         )
 
 
-def _check_tree(config: Config) -> None:
+def _check_sizes(config: Config) -> None:
     if config["hidden_size"] % config["n_heads"]:
         raise ConfigError(
             f"hidden_size={config['hidden_size']} cannot be divided among n_heads={config['n_heads']} attention heads; "

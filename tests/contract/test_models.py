@@ -17,13 +17,16 @@ from recbole_tiger.models import model_spec
 from recbole_tiger.settings.parse import read_yaml
 from recbole_tiger.training.ranking import seen_items
 
-OURS = ["TIGER", "TIGERTree", "P5"]
+OURS = ["TIGER", "TIGERTree", "P5", "RPG"]
 MODELS = [*OURS, "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "HGN", "FDSA", "S3Rec", "BSARec", "FEARec"]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_one_run_end_to_end(toy, model):
-    more = {"n_layers": 2} if model == "FEARec" else {}  # it divides by the layers after the first
+    more = {
+        "FEARec": {"n_layers": 2},  # it divides by the layers after the first
+        "RPG": {"collision": "append"},  # metrics of items that share IDs are expectations
+    }.get(model, {})
     result = run_recbole_tiger(model, "toy", config_dict=settings_of(model, toy, **more))
     assert set(result["test_result"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
     assert set(result["popularity"]) == {"valid", "test"}

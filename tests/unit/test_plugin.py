@@ -116,7 +116,7 @@ for order in [(name, None) for name in {FIRST}] + recbole_first:
         import recbole.data.dataset, recbole.trainer
         import recbole_tiger
         from recbole.utils import ModelType, get_model, get_trainer
-        for name in ("TIGER", "TIGERTree", "P5", "Semantic_KNN", "BERT4RecFixed", "BSARec"):
+        for name in ("TIGER", "TIGERTree", "P5", "Semantic_KNN", "BERT4RecFixed", "BSARec", "RPG"):
             module = get_model(name).__module__
             assert module == f"recbole_tiger.model.{{name.lower() if name[0] == 'P' else module.split('.')[-1]}}"
             assert get_trainer(ModelType.SEQUENTIAL, name).__module__.startswith("recbole_tiger.training."), name

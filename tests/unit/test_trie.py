@@ -141,7 +141,7 @@ def test_at_most_sixteen_bytes_per_item(sizes):
     "codes, sizes, items, message",
     [
         (np.zeros((0, 2), int), 4, None, "empty"),
-        (np.zeros((3, 9), int), 4, None, "1 to 8 codewords"),
+        (np.zeros((3, 66), int), 4, None, "1 to 65 codewords"),
         (np.zeros((3, 2)), 4, None, "integers"),
         (np.zeros(3, int), 4, None, "integers"),
         (np.array([[1, 4]]), 4, None, "level 1 has codes from 4 to 4, outside its codebook of 4"),
