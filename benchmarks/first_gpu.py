@@ -110,14 +110,14 @@ class Part:
 
     def settings(self, model: str, *changes: dict, on: str | None = None) -> dict:
         """Settings for a run on the toy catalogue that the model knows; on the CPU, or the device."""
-        from recbole_tiger.settings.validate import known_keys
+        from recbole_tiger.settings.validate import keys_read
 
-        known = known_keys(model)
         gpu = {"gpu_id": "" if (on or self.device) == "cpu" else "0"}
         everything = {**TOY, **SMALL_T5, **SMALL, **self.folders(), **gpu}
         for each in changes:
             everything |= each
-        return {key: value for key, value in everything.items() if key in known}
+        read = keys_read(model, everything)
+        return {key: value for key, value in everything.items() if key in read}
 
     def folders(self) -> dict:
         data = self.work / "data"
@@ -215,6 +215,9 @@ def part_a(part: Part) -> None:
         part.attempt(f"{name}: an epoch on toy data", lambda model=model, changes=changes: run(model, changes))
         part.attempt(f"{name}: one step waits", lambda model=model, changes=changes: step(model, changes))
     for model in BASELINES:
+        if (part.device, model) == ("pretend", "GRU4Rec"):
+            part.find(f"{model}: left out", why="torch has no fused GRU for devices in Python")
+            continue
         part.attempt(f"{model}: an epoch on toy data", lambda model=model: run(model, {}))
 
 
@@ -550,11 +553,10 @@ def main(arguments: list[str] | None = None) -> int:
         return [sys.executable, str(Path(__file__).resolve()), *which, *arguments]
 
     limits = LIMITS if options.device == "cuda" else dict.fromkeys(LIMITS, 0)  # a trial takes what it takes
-    statuses = run_parts(
-        options.parts.split(","), command_of, options.output, 60 * options.minutes, environment, limits
-    )
+    run_parts(options.parts.split(","), command_of, options.output, 60 * options.minutes, environment, limits)
     print((options.output / "results.md").read_text(encoding="utf-8"))
-    return int(any(statuses.values()))
+    findings = (options.output / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    return int(not all(json.loads(line).get("ok", True) for line in findings))
 
 
 if __name__ == "__main__":

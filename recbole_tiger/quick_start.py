@@ -15,9 +15,8 @@ from recbole_tiger.experiment import loading
 from recbole_tiger.experiment.configuration import build_config, merged_settings
 from recbole_tiger.experiment.run import Epoch, start_run
 from recbole_tiger.extension import load, name_of
-from recbole_tiger.settings.chain import reads_item_text
 from recbole_tiger.settings.parse import parse_value
-from recbole_tiger.settings.validate import check_model, close_keys, known_keys, text_keys
+from recbole_tiger.settings.validate import check_model, close_keys, keys_read, known_keys
 
 
 def run_recbole_tiger(
@@ -76,8 +75,8 @@ def _settings_in_argv(model: str | None, files: Sequence[str] | None, config_dic
     for key, value in given.items():
         if key not in known and difflib.get_close_matches(key, known, n=1, cutoff=0.8):
             getLogger().warning(f"--{key}={value} is not a setting of {model} and is not read{close_keys(key, known)}")
-    unread = set() if reads_item_text(model, settings) else text_keys(model)
-    return {key: value for key, value in given.items() if key in known and key not in unread}
+    read = keys_read(model, settings)
+    return {key: value for key, value in given.items() if key in read}
 
 
 def load_data_and_model(model_file: str):

@@ -93,8 +93,7 @@ SMALL = {"hidden_size": 16, "inner_size": 32, "embedding_size": 16, "n_layers": 
 
 def settings_of(model: str, toy: dict, **more) -> dict:
     """The tiny settings for a model, one epoch, less those that it does not know."""
-    from recbole_tiger.settings.chain import reads_item_text
-    from recbole_tiger.settings.validate import known_keys, text_keys
+    from recbole_tiger.settings.validate import keys_read
 
-    known = known_keys(model) - {"recipe"} - (set() if reads_item_text(model, more) else text_keys(model))
+    known = keys_read(model, more) - {"recipe"}
     return {key: value for key, value in {**toy, **SMALL, "epochs": 1, **more}.items() if key in known}

@@ -26,9 +26,9 @@ from recbole_tiger.settings.validate import (
     check_item_text,
     check_keys,
     check_model,
+    keys_read,
     known_keys,
     recbole_models,
-    text_keys,
 )
 
 #: Pop has no Config of its own: data and protocol come with this model's.
@@ -264,7 +264,7 @@ def _check_shared(shared: Mapping, names: Sequence[RowName], blocks: Mapping) ->
             "world_size, group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); "
             "leave both out"
         )
-    known = set().union(*(_keys_of_row(name, {**shared, **_block(name, blocks), **name.tag}) for name in names))
+    known = frozenset().union(*(_keys_of_row(name, {**shared, **_block(name, blocks), **name.tag}) for name in names))
     for key, value in shared.items():
         if key not in known:
             check_keys({key: value}, carrier_of(names[0].model))
@@ -281,10 +281,10 @@ def _block(name: RowName, blocks: Mapping) -> dict:
     return {**blocks.get(name.model, {}), **blocks.get(name.label, {})}
 
 
-def _keys_of_row(name: RowName, own: Mapping) -> set[str]:
-    """The settings that a row reads: those of item text only where it has any, so that without it is the same row."""
-    known = set(known_keys_of(name.model))
-    return known if reads_item_text(name.model, own) else known - text_keys(carrier_of(name.model)) - {"item_text"}
+def _keys_of_row(name: RowName, own: Mapping) -> frozenset[str]:
+    """The settings that a row reads: `item_text` only where it reads text, so that without it is the same row."""
+    read = keys_read(carrier_of(name.model), own)
+    return read if reads_item_text(name.model, own) else read - {"item_text"}
 
 
 def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks: Mapping) -> dict:

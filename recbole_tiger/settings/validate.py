@@ -119,6 +119,11 @@ def text_keys(model: str) -> set[str]:
     return set(read_config_files([TEXT_PROPERTIES])) - {"item_text"} if model_spec(model).item_tables else set()
 
 
+def keys_read(model: str, settings: Mapping) -> frozenset[str]:
+    """The known keys that a model reads with these settings: those of item text only where it has any."""
+    return known_keys(model) - (set() if reads_item_text(model, settings) else text_keys(model))
+
+
 def check_item_text(user: Mapping, model: str) -> None:
     """Raise for settings of item text that a model without `item_text` would not read."""
     if reads_item_text(model, user):

@@ -16,7 +16,7 @@ from stored_runs import store
 from recbole_tiger import cli, run_recbole_tiger
 from recbole_tiger.errors import ConfigError, RecboleTigerError
 from recbole_tiger.io import folder_lock
-from recbole_tiger.settings.validate import known_keys, text_keys
+from recbole_tiger.settings.validate import keys_read
 from recbole_tiger.training.checkpoint import save_checkpoint
 from recbole_tiger.training.sequential import SequentialTrainer
 
@@ -54,7 +54,7 @@ def here(folder, monkeypatch):
 
 def typed(settings: dict, model: str = "TIGER") -> list[str]:
     """Settings as words of a command line, less those that the model does not know."""
-    known = {*known_keys(model), "model", "dataset"} - ({"recipe"} if model != "TIGER" else set()) - text_keys(model)
+    known = {*keys_read(model, settings), "model", "dataset"} - ({"recipe"} if model != "TIGER" else set())
     return [f"--{key}={value}" for key, value in settings.items() if key in known]
 
 

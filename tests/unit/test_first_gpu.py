@@ -66,5 +66,29 @@ def test_missing_packages_are_named(script, tmp_path, monkeypatch):
         script.main([f"--output={tmp_path / 'new'}"])
 
 
+def test_every_model_accepts_the_settings_of_its_trial(script, tmp_path, monkeypatch):
+    from recbole_tiger.experiment.configuration import build_config
+
+    for name in ("argv", "path"):
+        monkeypatch.setattr(sys, name, list(getattr(sys, name)))
+    monkeypatch.chdir(tmp_path)
+    part = script.Part(script.parsed([f"--output={tmp_path / 'new'}", "--device=cpu", "--tiny", "--part=a"]))
+    for model, changes in [*script.OURS.values(), *((name, {}) for name in script.BASELINES)]:
+        config = build_config(model, "toy", config_dict=part.settings(model, changes), command_line={})
+        assert (config["epochs"], config["train_batch_size"]) == (1, 32)
+
+
+def test_a_finding_that_is_not_ok_is_the_scripts_status(script, tmp_path, monkeypatch):
+    def run_parts(names, command_of, output, *_):
+        lines = [{"part": "a", "what": "SASRec", "ok": found} for found in oks]
+        (output / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        script.write_table(output)
+
+    monkeypatch.setattr(script, "run_parts", run_parts)
+    for oks, status in (((True, False), 1), ((True, True), 0)):
+        output = tmp_path / str(status)
+        assert script.main([f"--output={output}"]) == status
+
+
 def test_the_limits_leave_the_last_part_time(script):
     assert sum(script.LIMITS.values()) < 11.5 * 60 - 240 and set(script.LIMITS) == set(script.PARTS)
