@@ -76,16 +76,15 @@ def make(settings: Mapping) -> tuple[str, int]:
         settings = {**named.settings, "dataset": named.dataset, "seeds": named.seeds, **settings}
     model, dataset, seeds = _pop_table(settings, files)
     options = {
+        "jobs": FIELDS["jobs"].read(settings.pop("jobs", 1)),
         "ray": settings.pop("ray", False),
         "cpus_per_run": FIELDS["cpus_per_run"].read(settings.pop("cpus_per_run", 1)),
         "gpus_per_run": FIELDS["gpus_per_run"].read(settings.pop("gpus_per_run", 0)),
     }
     published = settings.pop("published", False)
-    if options["ray"] and settings.get("nproc"):
-        raise ConfigError(
-            f"nproc={settings['nproc']} with ray={options['ray']}: Ray gives each run one process; leave one of them "
-            "out"
-        )
+    several = {"ray": options["ray"], "jobs": options["jobs"] > 1 and options["jobs"], "nproc": settings.get("nproc")}
+    if len(chosen := [f"{key}={value}" for key, value in several.items() if value]) > 1:
+        raise ConfigError(f"{' with '.join(chosen)}: each says in how many processes to work; keep one of them")
     folder = FIELDS["leaderboard_dir"].read(settings.pop("leaderboard_dir", None))
     rows = model if named is None else named.rows
     made = run_leaderboard(rows, dataset, seeds, files, settings, folder=folder, published=published, **options)

@@ -67,6 +67,7 @@ TRAIN = Command(
         ("split", "NAME", "leave_one_out (default), or temporal with --temporal_cutoffs=0.8,0.9 and --temporal_target"),
         ("published", "True",
          "leaderboards: the numbers that the paper prints for this dataset, in a table of their own"),
+        ("jobs", "N", "leaderboards: N runs at once, each in a process of its own with its part of the cores"),
         ("ray", "True", "leaderboards: each run is a task of Ray, here or at --ray=ADDRESS, with --cpus_per_run and "
          "--gpus_per_run"),
         _ANY,

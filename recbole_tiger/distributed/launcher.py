@@ -61,7 +61,7 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
 
     def stop() -> None:
         stopping.set()
-        _signal_all(running.values())
+        signal_all(running.values())
 
     try:
         with on_sigterm(stop):
@@ -80,7 +80,7 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
                 )
             return _watch(running, stopping)
     finally:
-        _end(running.values())
+        end(running.values())
         del store  # the port is free again, though the stack of an error may keep this frame
 
 
@@ -121,7 +121,7 @@ def _watch(running: dict[Connection, BaseProcess], stopping: threading.Event) ->
             if failure is None or not isinstance(error, ProcessLost):
                 failure = error, stack
             if not isinstance(error, (ProcessLost, TrainingStopped)):
-                _signal_all(running.values())
+                signal_all(running.values())
     if not pending:  # all have reported, and flush what they have written
         for process in running.values():
             process.join(GRACE)
@@ -142,16 +142,16 @@ def _death(process: BaseProcess, stopping: bool) -> Exception:
     )
 
 
-def _signal_all(running: Iterable[BaseProcess]) -> None:
+def signal_all(running: Iterable[BaseProcess]) -> None:
     for process in running:
         if process.is_alive():
             process.terminate()
 
 
-def _end(running: Iterable[BaseProcess]) -> None:
+def end(running: Iterable[BaseProcess]) -> None:
     """Leave no process behind."""
     deadline = monotonic() + GRACE
-    _signal_all(running)
+    signal_all(running)
     for process in running:
         process.join(max(0.0, deadline - monotonic()))
         if process.is_alive():
@@ -164,13 +164,11 @@ def _end(running: Iterable[BaseProcess]) -> None:
 
 def _process(sender: Connection, local: int, topology: Topology, port: int, work: Callable, arguments: tuple) -> None:
     """The life of one process: join, work, report."""
-    _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
-    elif "OMP_NUM_THREADS" not in os.environ:  # the processes share the machine's cores
-        torch.set_num_threads(max(1, torch.get_num_threads() // topology.here))
+    else:
+        share_cores(topology.here)
     report: tuple[Any, Exception | None, str]
     try:
         with collectives.joined(topology.offset + local, topology.everywhere, _store(topology.ip, port)):
@@ -191,8 +189,16 @@ def _store(ip: str, port: int) -> dist.TCPStore:
         ) from error
 
 
-def _die_with_parent() -> None:
-    """End this process when the one that started it is gone, however it went."""
+def share_cores(processes: int) -> None:
+    """Take this process's part of the threads, unless the user has said how many it takes."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it is gone, however it went, or by its SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -57,6 +57,7 @@ def run_leaderboard(
     *,
     folder: str | Path | None = None,
     published: bool = False,
+    jobs: int = 1,
     ray: bool | str = False,
     cpus_per_run: float = 1,
     gpus_per_run: float = 0,
@@ -71,6 +72,7 @@ def run_leaderboard(
         config_dict: settings of all rows, which override the files.
         folder: of the runs; by default one in `checkpoint_dir`, named by data and protocol.
         published: with the paper's numbers beside the tables of its datasets.
+        jobs: how many runs at once, each in a process of its own with its part of the cores.
         ray: run each as a task of Ray, here or at an address, with `cpus_per_run` and `gpus_per_run`.
 
     Raises:
@@ -78,7 +80,7 @@ def run_leaderboard(
     """
     published = check_published(published, [dataset])
     plan = make_plan(models, dataset, seeds, config_file_list, config_dict, folder)
-    run_plan(plan, ray=ray, cpus_per_run=cpus_per_run, gpus_per_run=gpus_per_run)
+    run_plan(plan, jobs=jobs, ray=ray, cpus_per_run=cpus_per_run, gpus_per_run=gpus_per_run)
     found = [run for task in plan.tasks if task.is_done() and (run := read_run(task.folder)) is not None]
     failures = failures_of(plan)
     tables = tables_of(found, failures, published)

@@ -1,4 +1,4 @@
-"""The runs of a plan: made one after another or on Ray, resumed, and their failures recorded.
+"""The runs of a plan: made one after another, side by side or on Ray, resumed, and their failures recorded.
 
 Input: a :class:`~recbole_tiger.leaderboard.plan.Plan`. Output: one folder per run with ``result.json`` and
 ``ranks.npz``.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
@@ -19,54 +19,74 @@ from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.popularity import run_popularity
 from recbole_tiger.experiment.run import start_run
 from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
+from recbole_tiger.leaderboard.jobs import side_by_side
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
 from recbole_tiger.models import POP
 from recbole_tiger.training.checkpoint import load_checkpoint
 from recbole_tiger.training.progress import duration_text
 
+FAILURE = "failure.json"
 
-def run_plan(plan: Plan, *, ray: bool | str = False, cpus_per_run: float = 1, gpus_per_run: float = 0) -> None:
-    """Make the runs that are missing, with a line on the screen for each.
+
+def run_plan(
+    plan: Plan, *, jobs: int = 1, ray: bool | str = False, cpus_per_run: float = 1, gpus_per_run: float = 0
+) -> None:
+    """Make the runs that are missing, `jobs` at once or as tasks of Ray, with a line on the screen for each.
 
     A run that fails leaves its reason in its folder, and is tried again next time.
 
     Raises:
         FolderInUseError: another process makes runs in the folder.
+        TrainingStopped: SIGTERM came; the runs under way have saved their state.
         WriteError: the folder cannot be written.
     """
     with folder_lock(plan.folder, "wait for it, or set --leaderboard_dir to another folder"):
-        _run_missing(plan, ray, cpus_per_run, gpus_per_run)
+        missing = [task for task in plan.tasks if not task.is_done()]
+        n_done = len(plan.tasks) - len(missing)
+        say(f"{n_done} of {len(plan.tasks)} runs are done, {len(missing)} to go, in {plan.folder}")
+        for task in missing:
+            _set_damaged_aside(task)
+        if ray:
+            _report(_on_ray(missing, ray, cpus_per_run, gpus_per_run), missing, None)
+        elif jobs > 1:
+            _report(side_by_side(missing, run_task, jobs), missing, jobs)
+        else:
+            _report(_one_by_one(missing), missing, 1)
 
 
-def _run_missing(plan: Plan, ray: bool | str, cpus_per_run: float, gpus_per_run: float) -> None:
-    missing = [task for task in plan.tasks if not task.is_done()]
-    say(f"{len(plan.tasks) - len(missing)} of {len(plan.tasks)} runs are done, {len(missing)} to go, in {plan.folder}")
-    for task in missing:
-        _set_damaged_aside(task)
-    if ray:
-        _run_on_ray(missing, ray, cpus_per_run, gpus_per_run)
-        return
-    taken: list[tuple[str, float]] = []
-    for number, task in enumerate(missing, 1):
-        line = f"[{number}/{len(missing)}] {task.name}"
-        line += ", from its last checkpoint" if (task.folder / "last.pth").is_file() else ""
+def _one_by_one(tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None, float]]:
+    for number, task in enumerate(tasks, 1):
         if sys.stderr.isatty():  # until bars or the line of the result are written over it
-            print(line, end="\r", file=sys.stderr, flush=True)
+            print(f"[{number}/{len(tasks)}] {task.name}", end="\r", file=sys.stderr, flush=True)
         started = perf_counter()
-        failure = run_task(task)
-        seconds = perf_counter() - started
-        if not failure:
+        run_task(task)
+        yield task, None, perf_counter() - started
+
+
+def _report(ended: Iterator[tuple[Task, str | None, float]], missing: Sequence[Task], at_once: int | None) -> None:
+    """A line for each run that ended; `at_once` is None where nobody knows how many go on together."""
+    resumed = {task.folder for task in missing if (task.folder / "last.pth").is_file()}
+    left = list(missing)
+    taken: list[tuple[str, float]] = []
+    for number, (task, death, seconds) in enumerate(ended, 1):
+        left.remove(task)
+        if death is not None:
+            make_folder(task.folder)
+            _write_json(task.folder / FAILURE, {"reason": death, "traceback": ""})
+        if task.is_done():
             taken.append((task.row, seconds))
-        left = _time_left(taken, missing[number:])
-        say(f"{line}: {failure or f'done in {duration_text(seconds)}'}{left}")
+        how = f"done in {duration_text(seconds)}" if task.is_done() else _failure_of(task)
+        how += _time_left(taken, left, at_once) if at_once else ""
+        from_last = ", from its last checkpoint" if task.folder in resumed else ""
+        say(f"[{number}/{len(missing)}] {task.name}{from_last}: {how}")
 
 
-def _time_left(taken: Sequence[tuple[str, float]], missing: Sequence[Task]) -> str:
+def _time_left(taken: Sequence[tuple[str, float]], missing: Sequence[Task], at_once: int = 1) -> str:
     """What is left, as the end of a line: each run as long as those of its row, or of all rows, so far."""
     if not taken or not missing:
         return ""
     of_all = fmean(seconds for _, seconds in taken)
-    left = sum(fmean([s for row, s in taken if row == task.row] or [of_all]) for task in missing)
+    left = sum(fmean([s for row, s in taken if row == task.row] or [of_all]) for task in missing) / at_once
     return f"; {len(missing)} to go, about {duration_text(left)} if they take as long as those before"
 
 
@@ -90,12 +110,12 @@ def _set_damaged_aside(task: Task) -> None:
         pass  # of another version: the run itself says so
 
 
-def run_task(task: Task) -> str | None:
-    """Make one run; returns why it failed, in a sentence, or None."""
+def run_task(task: Task) -> None:
+    """Make one run; why it failed is left in its folder."""
     make_folder(task.folder)
     about = {"label": task.label, "row": task.row, "model": task.model, "seed": task.seed}
     _write_json(task.folder / "run.json", about)
-    failure = task.folder / "failure.json"
+    failure = task.folder / FAILURE
     try:
         if task.model == POP:
             config = build_config(CARRIER, task.dataset, None, task.settings, distributable=True)
@@ -116,9 +136,8 @@ def run_task(task: Task) -> str | None:
         ) from stopped
     except Exception as error:  # whatever it is, the other rows finish
         _write_json(failure, {"reason": sentence_of(error), "traceback": traceback.format_exc()})
-        return sentence_of(error)
+        return
     failure.unlink(missing_ok=True)
-    return None
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -131,35 +150,39 @@ def sentence_of(error: Exception) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def _run_on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float) -> None:
+def _on_ray(
+    tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float
+) -> Iterator[tuple[Task, str | None, float]]:
     """Each run as a task of Ray; all machines must see the folder under the same path."""
     import ray
 
     ray.init(address=None if address is True else address, ignore_reinit_error=True, log_to_driver=False)
     try:
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_task)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(_timed)
         pending = {remote.remote(task): task for task in tasks}
-        total = len(pending)
         while pending:
             [finished], _ = ray.wait(list(pending), num_returns=1)
-            task = pending.pop(finished)
+            task, death, seconds = pending.pop(finished), None, 0.0
             try:
-                failure = ray.get(finished)
+                seconds = ray.get(finished)
             except ray.exceptions.RayError as error:  # the worker itself died
-                failure = sentence_of(error)
-                make_folder(task.folder)
-                _write_json(task.folder / "failure.json", {"reason": failure, "traceback": str(error)})
-            say(f"[{total - len(pending)}/{total}] {task.name}: {failure or 'done'}")
+                death = sentence_of(error)
+            yield task, death, seconds
     finally:
         ray.shutdown()
 
 
+def _timed(task: Task) -> float:
+    started = perf_counter()
+    run_task(task)
+    return perf_counter() - started
+
+
 def failures_of(plan: Plan) -> list[tuple[str, str]]:
     """(row, reason) of every run of a plan that has no result."""
-    found = list(plan.impossible.items())
-    for task in plan.tasks:
-        if not task.is_done():
-            path = task.folder / "failure.json"
-            reason = json.loads(path.read_text(encoding="utf-8"))["reason"] if path.is_file() else "it has not run"
-            found.append((task.name, reason))
-    return found
+    return [*plan.impossible.items(), *((task.name, _failure_of(task)) for task in plan.tasks if not task.is_done())]
+
+
+def _failure_of(task: Task) -> str:
+    path = task.folder / FAILURE
+    return json.loads(path.read_text(encoding="utf-8"))["reason"] if path.is_file() else "it has not run"

@@ -210,6 +210,7 @@ _TABLE: tuple[Field, ...] = (
         "command",
     ),
     *_keys("leaderboard_dir", "str", "command", optional=True),
+    *_keys("jobs", "int", "command", range="[1,inf)"),
     *_keys("cpus_per_run gpus_per_run", "float", "command", range="[0,inf)"),
 )
 FIELDS: dict[str, Field] = {field.name: field for field in _TABLE}

@@ -382,6 +382,8 @@ LEADERBOARDS = [
     ("SASRec,Pop --run_dir=x", "run_dir='x' belongs to one run"),
     ("SASRec,Pop --epochs=x", "epochs='x' must be"),
     ("SASRec,Pop --published=True", "the paper has no numbers"),
+    ("SASRec,Pop --jobs=0", "jobs=0 must be"),
+    ("SASRec,Pop --jobs=2 --nproc=2", "jobs=2 with nproc=2: each says in how many processes"),
     ("SASRec,Pop --cpus_per_run=x", "cpus_per_run='x' must be a number"),
     ("SASRec,Pop --leaderboard_dir=", "leaderboard_dir='' must not be empty"),
     ("SASRec,Pop --leaderboard_dir=a@file/x", "cannot write '.*a file/x' .Not a directory"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from catalogue import write_catalogue
+from together import forked
 
 from recbole_tiger import cli, run_recbole_tiger
 from recbole_tiger.commands import leaderboard
@@ -267,6 +268,32 @@ def test_models_without_cross_entropy_start_by_name(toy, workplace):
         found = trainer._topk(batch[0], 10, None)
     assert torch.allclose(found.scores[:, 1:], expected[:, 1:], atol=1e-6)
     assert torch.equal(found.items, expected.topk(10).indices)
+
+
+def test_runs_side_by_side_are_the_same_runs(small, workplace, monkeypatch, capsys):
+    command = {**small, "model": "SASRec,GRU4Rec", "seeds": 1, "leaderboard_dir": "board"}
+    leaderboard.make({**command, "model": "SASRec"})
+    (alone,) = (workplace / "board").rglob("result.json")
+    expected = json.loads(alone.read_text())
+    alone.parent.rename(workplace / "alone")
+    capsys.readouterr()
+    original = SequentialTrainer._fit_epoch
+
+    def fit_epoch(self, epoch, *args):
+        if self.config["model"] == "GRU4Rec":
+            raise RuntimeError("no such epoch")
+        original(self, epoch, *args)
+
+    monkeypatch.setattr(SequentialTrainer, "_fit_epoch", fit_epoch)
+    with forked():
+        text, status = leaderboard.make({**command, "jobs": 2})
+    said = capsys.readouterr().err
+    assert status == 1 and "GRU4Rec, seed 1 has no result: " in text and "RuntimeError: no such epoch" in text
+    again = json.loads(alone.read_text())
+    for key in ("test_result", "best_valid_result", "n_parameters"):
+        assert again[key] == expected[key]
+    assert {line[:5] for line in said.splitlines()[1:]} == {"[1/2]", "[2/2]"} and "SASRec, seed 1: done in" in said
+    assert (alone.parent / "output.txt").is_file()
 
 
 def test_ray_makes_the_same_runs(small, monkeypatch, workplace):

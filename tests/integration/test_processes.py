@@ -179,7 +179,7 @@ def test_a_leaderboard_of_two_processes(odd):
     with forked():
         text, _ = leaderboard.make(settings)
     assert "TIGER" in text and "Pop" in text and "a batch of FEARec cannot be shared" in text
-    with pytest.raises(ConfigError, match="nproc=2 with ray=True"):
+    with pytest.raises(ConfigError, match="ray=True with nproc=2"):
         leaderboard.make({**settings, "ray": True})
     with pytest.raises(ConfigError, match="processes of one machine"):
         leaderboard.make({**settings, "world_size": 4})

@@ -80,14 +80,13 @@ def test_every_model_accepts_the_settings_of_its_trial(script, tmp_path, monkeyp
 
 def test_a_finding_that_is_not_ok_is_the_scripts_status(script, tmp_path, monkeypatch):
     def run_parts(names, command_of, output, *_):
-        lines = [{"part": "a", "what": "SASRec", "ok": found} for found in oks]
+        lines = [{"part": "a", "what": "SASRec", "ok": found} for found in findings[output.name]]
         (output / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         script.write_table(output)
 
     monkeypatch.setattr(script, "run_parts", run_parts)
-    for oks, status in (((True, False), 1), ((True, True), 0)):
-        output = tmp_path / str(status)
-        assert script.main([f"--output={output}"]) == status
+    findings = {"good": (True, True), "bad": (True, False)}
+    assert [script.main([f"--output={tmp_path / name}"]) for name in findings] == [0, 1]
 
 
 def test_the_limits_leave_the_last_part_time(script):
