@@ -290,7 +290,7 @@ def test_runs_side_by_side_are_the_same_runs(small, workplace, monkeypatch, caps
     said = capsys.readouterr().err
     assert status == 1 and "GRU4Rec, seed 1 has no result: " in text and "RuntimeError: no such epoch" in text
     again = json.loads(alone.read_text())
-    for key in ("test_result", "best_valid_result", "n_parameters"):
+    for key in ("test_result", "best_valid_result", "parameters"):
         assert again[key] == expected[key]
     assert {line[:5] for line in said.splitlines()[1:]} == {"[1/2]", "[2/2]"} and "SASRec, seed 1: done in" in said
     assert (alone.parent / "output.txt").is_file()
