@@ -1,10 +1,13 @@
-"""The finished runs that stand beside a results file, and the figures drawn from them.
+"""The finished runs that stand beside a results page, and the tables and figures made of them.
 
-    python benchmarks/stored_runs.py add saved/TIGER-… --name=TIGER-quick-2024 --to=results/amazon-beauty
+    python benchmarks/stored_runs.py add saved/TIGER-… --name="TIGER quick" --to=results/amazon-beauty
+    python benchmarks/stored_runs.py tables results/amazon-beauty
     python benchmarks/stored_runs.py figures results/amazon-beauty
 
 `add` copies what tables are made of, `result.json` and `ranks.npz`, without the places of the machine it ran on; of a
 run that was evaluated again with seen items masked (`evaluate --mask_seen_items=True`) into `masked/` beside `runs/`.
+The name is the row's in the tables, with the seed the folder's. `tables` writes the leaderboards of both kinds between
+the marks of `results/amazon-beauty.md`: metrics, intervals and paired tests follow from the stored ranks.
 `figures` writes `curves.svg` (validation and training loss by pass) and `quality_and_time.svg`.
 """
 
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 METRIC = "ndcg@10"
+KINDS = {"runs": "not masked", "masked": "masked"}
 #: Settings that name a place of the machine, and what stands for it.
 PLACES = {"data_path": "dataset", "checkpoint_dir": "saved", "cache_dir": "saved/cache", "resume": None}
 
@@ -41,16 +45,18 @@ def without_places(result: dict[str, Any], name: str) -> dict[str, Any]:
     return result | {"files": files, "config": config, "run_dir": folder} | kept
 
 
-def add(run: Path, name: str, to: Path) -> Path:
+def add(run: Path, label: str, to: Path) -> Path:
     """Copy a finished run's result and ranks; returns the folder they are in now."""
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     kind = "masked" if result["config"]["mask_seen_items"] else "runs"
+    name = "-".join([*re.findall(r"[\w.+]+", label), str(result.get("seed", ""))]).rstrip("-")
     target = to / kind / name
     target.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_places(result, name), indent=2)
     if left := re.search(r'"\w+": "/[^"]*"', text):
         raise SystemExit(f"{run / 'result.json'}: {left[0]} is a place of this machine; leave it out")
     (target / "result.json").write_text(text + "\n", encoding="utf-8")
+    (target / "run.json").write_text(json.dumps({"label": label}) + "\n", encoding="utf-8")
     shutil.copyfile(run / "ranks.npz", target / "ranks.npz")
     return target
 
@@ -59,6 +65,30 @@ def stored(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and result of every stored run, by name."""
     for path in sorted((folder / "runs").glob("*/result.json")):
         yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))
+
+
+def tables(folder: Path) -> str:
+    """The leaderboards of all stored runs as Markdown, a heading for each kind."""
+    from recbole_tiger.leaderboard.formats import format_markdown
+    from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
+
+    parts = []
+    for kind, mask in KINDS.items():
+        if (folder / kind).is_dir():
+            [board] = make_leaderboards(read_runs(folder / kind))
+            _, _, text = format_markdown(board).partition("\n")
+            parts.append(f"### Seen items {mask}\n{text}")
+    return "\n".join(parts)
+
+
+def page_with_tables(folder: Path) -> tuple[Path, str]:
+    """The results page of a folder, and its text with today's tables between the marks."""
+    page = folder.with_suffix(".md")
+    before, start, rest = page.read_text(encoding="utf-8").partition("<!-- stored runs -->\n")
+    _, end, after = rest.partition("<!-- /stored runs -->")
+    if not end:
+        raise SystemExit(f"{page} has no marks <!-- stored runs --> and <!-- /stored runs -->, each on a line")
+    return page, f"{before}{start}{tables(folder)}{end}{after}"
 
 
 def curve(result: dict[str, Any]) -> tuple[list[int], list[float]]:
@@ -116,13 +146,18 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     adding = commands.add_parser("add", help="copy a finished run's result and ranks")
     adding.add_argument("run", type=Path)
-    adding.add_argument("--name", required=True)
+    adding.add_argument("--name", required=True, help="of its row, without the seed")
     adding.add_argument("--to", type=Path, required=True)
+    commands.add_parser("tables", help="write the tables of the stored runs").add_argument("folder", type=Path)
     drawing = commands.add_parser("figures", help="draw the stored runs")
     drawing.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "add":
         print(add(arguments.run, arguments.name, arguments.to))
+    elif arguments.command == "tables":
+        page, text = page_with_tables(arguments.folder)
+        page.write_text(text, encoding="utf-8")
+        print(page)
     else:
         print(*figures(arguments.folder), sep="\n")
 

@@ -21,9 +21,14 @@ def test_a_stored_run_is_what_its_ranks_say_and_stands_on_the_page(run):
         assert test[f"recall@{k}"] == pytest.approx(hit.mean(), abs=1e-12)
         assert test[f"ndcg@{k}"] == pytest.approx(gains.mean(), abs=1e-9)
     page = (run.parents[1].with_suffix(".md")).read_text(encoding="utf-8")
-    line = " | ".join(f"{test[key]:.4f}"[1:] for key in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"))
-    assert line in page
+    assert json.loads((run / "run.json").read_text())["label"] in page
     assert not re.search(r'"\w+": "/', text)
+
+
+@pytest.mark.parametrize("folder", sorted({run.parents[1] for run in RUNS}), ids=lambda folder: folder.name)
+def test_the_tables_of_a_page_are_those_of_its_stored_runs(benchmark_script, folder):
+    page, text = benchmark_script("stored_runs").page_with_tables(folder)
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_figures_are_drawn_from_the_runs(benchmark_script):
