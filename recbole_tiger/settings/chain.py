@@ -76,11 +76,11 @@ def recipe_lines(model: str) -> dict[str, str]:
 
 
 def quicker_recipes(config: Mapping) -> str:
-    """One line that names the recipes of a model that take less time than its own, with what they say; "" for none."""
+    """The recipes of a model that take less time than its own, a line for each with what it says; "" for none."""
     lines = recipe_lines(config["model"])
     own = _minutes(lines.get(config["recipe"] or "", ""))
     quicker = {recipe: line for recipe, line in lines.items() if _minutes(line) < own}
-    return "Quicker: " + "; ".join(f"--recipe={name}: {line}" for name, line in quicker.items()) if quicker else ""
+    return "Quicker:" + "".join(f"\n  --recipe={name}: {line}" for name, line in quicker.items()) if quicker else ""
 
 
 def _minutes(line: str) -> float:

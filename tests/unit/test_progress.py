@@ -154,7 +154,7 @@ def test_a_run_says_how_long_it_takes_and_trains_as_if_it_had_not(toy, monkeypat
             trainer.fit(data.train, data.valid, saved=False)
         told = [record.message for record in caplog.records if "left at most: " in record.message]
         assert len(told) == (after == 0.0), caplog.messages
-        hints = [record.message for record in caplog.records if record.message.startswith("Quicker: ")]
+        hints = [record.message for record in caplog.records if record.message.startswith("Quicker:")]
         assert not told or len(hints) <= 1
         states.append(trainer.model.state_dict())
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
@@ -179,7 +179,7 @@ def test_quicker_recipes_are_named_with_what_they_say(monkeypatch):
     }
     monkeypatch.setattr(chain, "recipe_lines", lambda model: lines)
     hint = chain.quicker_recipes({"model": "TIGER", "recipe": "tuned"})
-    assert hint == "Quicker: --recipe=quick: 2M; .039 in 15 min on two cores"
+    assert hint == "Quicker:\n  --recipe=quick: 2M; .039 in 15 min on two cores"
     assert chain.quicker_recipes({"model": "TIGER", "recipe": "quick"}) == ""
     assert "tuned" in chain.quicker_recipes({"model": "TIGER", "recipe": "paper"})
 
