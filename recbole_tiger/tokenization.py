@@ -22,7 +22,7 @@ import torch
 
 from recbole_tiger.cache import ArrayCache, content_key
 from recbole_tiger.content.columns import DEFAULT_FIELDS
-from recbole_tiger.content.cooccurrence import cooccurrence_vectors
+from recbole_tiger.content.cooccurrence import collaborative_vectors, cooccurrence_vectors
 from recbole_tiger.content.encoders import Encoder, build_encoder
 from recbole_tiger.content.item_table import read_item_table
 from recbole_tiger.content.sentences import build_sentences, item_titles
@@ -319,6 +319,8 @@ def _ids_from_content(
     arguments = {argument: value for argument, value in quantizer.get_params().items() if argument != "device"}
     learned_from = [CACHE_VERSION, content.key, items, scaler.mode, scaler.n_components, quantizer.name, arguments]
     cooccurrence = [] if interactions is None else [config["content_cooccurrence"], *interactions]
+    if config["collaborative_file"]:
+        cooccurrence.append(Path(config["collaborative_file"]))
     own_code = [source_key(own) for own in registered_in({"semantic_id": config["semantic_id"]}).values()]
     key = content_key(*learned_from, config["collision"], *cooccurrence, *own_code)
 
@@ -328,7 +330,10 @@ def _ids_from_content(
     def compute() -> dict[str, np.ndarray]:
         getLogger().info(f"Making Semantic IDs of {len(items)} items with {quantizer.name}")
         scaled = quantizer_input(config, scaler, content.embeddings, interactions)
-        quantizer.fit(scaled, progress=bool(config["show_progress"]), checkpoint=unfinished)
+        beside: dict[str, np.ndarray] = {}
+        if config["semantic_id"] == "letter":
+            beside["collaborative"] = collaborative_vectors(config["collaborative_file"], items, interactions)
+        quantizer.fit(scaled, progress=bool(config["show_progress"]), checkpoint=unfinished, **beside)
         codes = quantizer.transform(scaled)
         table = SemanticIDTable.from_codes(
             codes,

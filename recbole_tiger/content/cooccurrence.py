@@ -7,11 +7,14 @@ Levy, Goldberg & Dagan (2015).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+
+from recbole_tiger.content.encoders.precomputed import read_embeddings
 
 DIMENSIONS = 128
 #: Items of a history at most so many positions apart co-occur; counted by one over the root of the distance.
@@ -68,3 +71,19 @@ def cooccurrence_vectors(items: NDArray[np.int64], user: NDArray[np.int64], n_it
     alone = (np.asarray(ratio.sum(1)).ravel() == 0) | (length <= _LEAST_VALUE * length.max())
     shortest = np.quantile(length[~alone], 0.1)
     return np.where(alone[:, None], 0, vectors / np.maximum(length, shortest)[:, None]).astype(np.float32)
+
+
+def collaborative_vectors(
+    file: str | None, items: Sequence[str], interactions: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+) -> NDArray[np.float32]:
+    """What `semantic_id=letter` aligns items to, `[n_items, k]`: the embeddings in a file, or else co-occurrence.
+
+    Args:
+        file: see `read_embeddings`.
+        items: ids of all items.
+        interactions: items and users, as for `cooccurrence_counts`; where there is a file, None will do.
+    """
+    if file:
+        return read_embeddings(file, items, key="collaborative_file")
+    assert interactions is not None, "without a file items are aligned by their interactions"
+    return cooccurrence_vectors(*interactions, len(items))

@@ -234,6 +234,8 @@ class TIGERDataset(PrefixDataset):
                 f"({len(items)} here, {given.table.n_items} there, or in another order); use the data of that run"
             )
         if given is None:
-            interactions = self.sequences.training_interactions() if config["content_cooccurrence"] else None
+            aligned = config["semantic_id"] == "letter" and not config["collaborative_file"]
+            is_read = aligned or config["content_cooccurrence"]
+            interactions = self.sequences.training_interactions() if is_read else None
             given = prepare_semantic_ids(config, items, interactions)
         self.semantic_ids = given

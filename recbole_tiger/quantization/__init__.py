@@ -2,6 +2,7 @@
 
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.hierarchical_kmeans import HierarchicalKMeans
+from recbole_tiger.quantization.letter import LETTER
 from recbole_tiger.quantization.lsh import LSH
 from recbole_tiger.quantization.pq import ProductQuantizer
 from recbole_tiger.quantization.random_ids import RandomIDs
@@ -12,6 +13,7 @@ from recbole_tiger.quantization.scaling import Scaler
 from recbole_tiger.quantization.vqvae import VQVAE
 
 __all__ = [
+    "LETTER",
     "LSH",
     "QUANTIZERS",
     "RQVAE",

@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole_tiger.quantization.base import Quantizer
 from recbole_tiger.quantization.hierarchical_kmeans import HierarchicalKMeans
+from recbole_tiger.quantization.letter import LETTER
 from recbole_tiger.quantization.lsh import LSH
 from recbole_tiger.quantization.pq import ProductQuantizer
 from recbole_tiger.quantization.random_ids import RandomIDs
@@ -18,7 +19,8 @@ from recbole_tiger.quantization.rqvae import RQVAE
 from recbole_tiger.quantization.vqvae import VQVAE
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
-    cls.name: cls for cls in (RQVAE, ResidualKMeans, VQVAE, ProductQuantizer, HierarchicalKMeans, LSH, RandomIDs)
+    cls.name: cls
+    for cls in (RQVAE, ResidualKMeans, VQVAE, ProductQuantizer, HierarchicalKMeans, LSH, RandomIDs, LETTER)
 }
 
 

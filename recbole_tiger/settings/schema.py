@@ -29,7 +29,7 @@ SCOPES = {
     "command": "an option of a command, no setting of a run",
 }
 #: Tokenizers; their arguments are settings with the tokenizer's name in front, and ``file`` reads IDs from a file.
-TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random")
+TOKENIZERS = ("rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random", "letter")
 _INTERVAL = {"form": is_interval, "words": "an interval such as [5,inf), (0,4] or [2,3];[8,inf)"}
 _DEVICES = {"form": is_devices, "words": "empty for the CPU, or numbers of GPUs such as 0 or 0,1"}
 _CLIPPING: dict[str, Any] = {
@@ -141,7 +141,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("content_model", "str"),
     *_keys("content_fields", "list", optional=True),
     *_keys("content_template", "str", optional=True),
-    *_keys("content_file semantic_id_file", "str", "machine path content", optional=True),
+    *_keys("content_file semantic_id_file collaborative_file", "str", "machine path content", optional=True),
     *_keys("content_dim content_components", "int", range="[1,inf)", optional=True),
     *_keys("content_batch_size", "int", range="[1,inf)"),
     *_keys(
@@ -157,15 +157,17 @@ _TABLE: tuple[Field, ...] = (
     *_keys("semantic_id_seed", "int", optional=True),
     *_arguments("rkmeans pq hierarchical_kmeans", "max_iterations", "int"),
     *_keys("pq_rotation_iterations", "int"),
-    *_arguments("rqvae vqvae", "hidden_sizes", "list of int"),
-    *_arguments("rqvae vqvae", "latent_dim batch_size epochs dead_code_restart early_stop_patience", "int"),
-    *_arguments("rqvae vqvae", "checkpoint_interval", "int"),
-    *_arguments("rqvae vqvae", "beta learning_rate weight_decay usage_target", "float"),
-    *_arguments("rqvae vqvae", "learner", "str", choices=("adamw", "adam", "adagrad")),
-    *_arguments("rqvae vqvae", "codebook_init codebook_update", "str"),
+    *_arguments("rqvae vqvae letter", "hidden_sizes", "list of int"),
+    *_arguments("rqvae vqvae letter", "latent_dim batch_size epochs dead_code_restart early_stop_patience", "int"),
+    *_arguments("rqvae vqvae letter", "checkpoint_interval", "int"),
+    *_arguments("rqvae vqvae letter", "beta learning_rate weight_decay usage_target", "float"),
+    *_arguments("rqvae vqvae letter", "learner", "str", choices=("adamw", "adam", "adagrad")),
+    *_arguments("rqvae vqvae letter", "codebook_init codebook_update", "str"),
+    *_keys("letter_alignment letter_diversity", "float", "tokenizer", range="[0,inf)"),
+    *_keys("letter_clusters", "int", "tokenizer", range="[1,inf)"),
     *_arguments(" ".join(TOKENIZERS), "id_length random_state", "int"),
     *_arguments(" ".join(TOKENIZERS), "codebook_size", "int or list"),
-    *_arguments("rqvae rkmeans vqvae pq hierarchical_kmeans", "device", "str"),
+    *_arguments("rqvae rkmeans vqvae pq hierarchical_kmeans letter", "device", "str"),
     # Models
     *_keys("d_model d_kv d_ff num_heads num_encoder_layers num_decoder_layers head_size", "int", range="[1,inf)"),
     *_keys("hidden_size inner_size embedding_size n_layers n_heads num_layers", "int", range="[1,inf)"),

@@ -302,6 +302,13 @@ def _check_semantic_ids(config: Config) -> None:
     _check_content_file(config)
     if method == "file":
         _check_file(config, "semantic_id_file")
+    if config["collaborative_file"]:
+        if method != "letter":
+            raise ConfigError(
+                f"collaborative_file={config['collaborative_file']!r} is what semantic_id=letter aligns items to, but "
+                f"semantic_id={method}; leave it out, or use letter"
+            )
+        _check_file(config, "collaborative_file")
 
 
 def _check_content_file(config: Config) -> None:

@@ -9,7 +9,7 @@ from recbole_tiger.quantization import QUANTIZERS, RQVAE_PAPER, RQVAE_TUNED, bui
 
 
 def test_names():
-    assert list(QUANTIZERS) == ["rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random"]
+    assert list(QUANTIZERS) == ["rqvae", "rkmeans", "vqvae", "pq", "hierarchical_kmeans", "lsh", "random", "letter"]
     assert all(cls.name == name for name, cls in QUANTIZERS.items())
 
 

@@ -41,7 +41,11 @@ class Precomputed(Encoder):
 
 
 def read_embeddings(
-    file: str | Path | None, item_ids: Sequence[str], item_file_ids: Sequence[str] | None = None
+    file: str | Path | None,
+    item_ids: Sequence[str],
+    item_file_ids: Sequence[str] | None = None,
+    *,
+    key: str = "content_file",
 ) -> NDArray[np.float32]:
     """Read embeddings float32 `[n, dim]` that were made elsewhere, in the order of the n `item_ids`.
 
@@ -55,11 +59,11 @@ def read_embeddings(
       is read as `.npz`.
 
     Raises:
-        ValueError: naming `content_file`: no file, a form unknown or damaged, another rank or number of rows,
+        ValueError: naming the setting `key`: no file, a form unknown or damaged, another rank or number of rows,
             items missing or twice, NaN or infinite values.
     """
-    path = _embeddings_path(file)
-    wrong = f"content_file={str(path)!r}"
+    path = _embeddings_path(file, key)
+    wrong = f"{key}={str(path)!r}"
     ids, embeddings = _read(path, wrong)
     if ids is None:
         ids = _ids_of_rows(len(embeddings), item_file_ids, wrong)
@@ -82,14 +86,14 @@ def read_embeddings(
     return chosen
 
 
-def _embeddings_path(file: str | Path | None) -> Path:
+def _embeddings_path(file: str | Path | None, key: str = "content_file") -> Path:
     if not file:
         raise ValueError("content_encoder=precomputed needs content_file: a .npz, .parquet or .npy of embeddings")
     path = Path(file).expanduser()
     if not path.is_file():
-        raise ValueError(f"content_file={str(file)!r}: there is no such file")
+        raise ValueError(f"{key}={str(file)!r}: there is no such file")
     if path.suffix not in (".npz", ".parquet", ".npy"):
-        raise ValueError(f"content_file={str(file)!r} is none of .npz, .parquet and .npy")
+        raise ValueError(f"{key}={str(file)!r} is none of .npz, .parquet and .npy")
     return path
 
 

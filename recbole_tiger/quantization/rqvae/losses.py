@@ -10,6 +10,7 @@ with the paper's norms taken literally: squares are summed over dimensions, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,14 @@ class StepResult:
 
 
 def backward(
-    network: RQVAENetwork, x: torch.Tensor, slices: list[slice], beta: float, *, residual: bool, sums_only: bool
+    network: RQVAENetwork,
+    x: torch.Tensor,
+    slices: list[slice],
+    beta: float,
+    *,
+    residual: bool,
+    sums_only: bool,
+    further: Callable[[torch.Tensor], torch.Tensor | None] = lambda quantized: None,
 ) -> StepResult:
     """Leaves the gradient of the batch's mean loss in every parameter.
 
@@ -50,6 +58,7 @@ def backward(
         slices: the part of the latent that each level quantizes.
         beta: weight of the commitment term.
         residual: whether a level quantizes what the level before left over.
+        further: from the quantized latents `[b, width]` to the gradient of a further loss, which the latents get.
         sums_only: no gradient for the codebooks, but the sums that moving averages need.
     """
     latent = network.encoder(x)
@@ -61,11 +70,13 @@ def backward(
         left = torch.stack(remainders).sum(0) if residual else rest
         distances = sum((r.square().sum(1).mean() for r in remainders), start=torch.zeros((), device=x.device))
         quantization = (1 + beta) * distances
-        commitment = left * (2 * beta / len(x))
+        gradient = left * (2 * beta / len(x))  # of the commitment terms
+        added = further(latent - rest)
+        gradient = gradient if added is None else gradient + added
     # straight-through: the decoder sees the codewords, the gradient goes to the latent as it is
     reconstructed = network.decoder(latent - rest)
     reconstruction = (x - reconstructed).square().sum(1).mean()
-    torch.autograd.backward([reconstruction, latent], [None, commitment])
+    torch.autograd.backward([reconstruction, latent], [None, gradient])
 
     counts: list[torch.Tensor] = []
     sums: list[torch.Tensor] = []

@@ -33,7 +33,7 @@ class RQVAE(RQVAEParameters):
     def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         sizes = [len(x), self.latent_dim, *self.hidden_sizes, x.shape[1]]
         with single_threaded(min(sizes) < MIN_ROWS):
-            training = Training(self, self._matrix(x))
+            training = self._training(self._matrix(x))
             path = None if checkpoint is None else Path(checkpoint)
             fingerprint = "" if path is None else self._fingerprint(x)
             if path is not None and path.exists():
@@ -61,6 +61,10 @@ class RQVAE(RQVAEParameters):
         names = ["reconstruction", "quantization", *(f"usage_{level + 1}" for level in range(self.id_length))]
         curves = torch.stack(training.curves).cpu().double().T.tolist() if training.curves else [[] for _ in names]
         self.history_ = dict(zip(names, curves, strict=True))
+
+    def _training(self, x: torch.Tensor) -> Training:
+        """A training run before its first epoch."""
+        return Training(self, x)
 
     def _fingerprint(self, x: NDArray[Any]) -> str:
         """Names arguments and data, so that a checkpoint is continued only by the run that wrote it."""

@@ -11,7 +11,7 @@ import torch
 
 from recbole_tiger.io import atomic_torch_save, checked_torch_load, make_folder
 from recbole_tiger.quantization.codebooks import quantize
-from recbole_tiger.quantization.kmeans import group_sums, kmeans, pad_rows
+from recbole_tiger.quantization.kmeans import KMeansResult, group_sums, kmeans, pad_rows
 from recbole_tiger.quantization.rqvae.losses import StepResult, backward
 from recbole_tiger.quantization.rqvae.parameters import LEARNERS, RQVAEParameters
 
@@ -68,7 +68,7 @@ class Training:
         rng = np.random.default_rng(self.model.random_state)
         for codebook, part in zip(self.network.codebooks, self.slices, strict=True):
             inputs = residual[:, part].contiguous()
-            found = kmeans(inputs, len(codebook), rng)
+            found = self._initial(inputs, len(codebook), rng)
             codebook.copy_(found.centroids)
             residual[:, part] = inputs - found.centroids[found.codes]
             if self.learns_by_ema:
@@ -77,13 +77,17 @@ class Training:
                 share = min(self.model.batch_size, len(x)) / len(x)
                 self.ema.append((counts * share, sums * share))
 
+    def _initial(self, inputs: torch.Tensor, size: int, rng: np.random.Generator) -> KMeansResult:
+        """Clusters of `inputs` whose centroids are a level's first codewords."""
+        return kmeans(inputs, size, rng)
+
     def run_epoch(self) -> None:
         """One pass over the items. Nothing here waits for the device, except to decide on an early stop."""
         model, codebooks = self.model, self.network.codebooks
         totals = torch.zeros(2, device=self.x.device)
         chosen = [torch.zeros(len(c), dtype=torch.long, device=self.x.device) for c in codebooks]
         for rows in self._batches():
-            found = self.step(self.x[rows])
+            found = self.step(self.x[rows], rows)
             totals += found.losses * len(rows)
             for total, count in zip(chosen, found.counts, strict=True):
                 total += count
@@ -96,19 +100,31 @@ class Training:
         if due and self.epoch < model.epochs and not self.stopped:
             self._restart([count == 0 for count in chosen])
 
-    def step(self, x: torch.Tensor) -> StepResult:
-        """One optimizer step on a batch `[b, dim]`."""
-        found = self.backward(x)
+    def step(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> StepResult:
+        """One optimizer step on a batch `[b, dim]`; `rows` `[b]` are its items."""
+        found = self.backward(x, rows)
         self.optimizer.step()
         if self.learns_by_ema:
             self._move_averages(found)
         return found
 
-    def backward(self, x: torch.Tensor) -> StepResult:
+    def backward(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> StepResult:
         """Leaves the gradient of the batch's mean loss in every parameter."""
         self.optimizer.zero_grad(set_to_none=True)
         beta, residual = self.model.beta, self.model.residual
-        return backward(self.network, x, self.slices, beta, residual=residual, sums_only=self.learns_by_ema)
+        return backward(
+            self.network,
+            x,
+            self.slices,
+            beta,
+            residual=residual,
+            sums_only=self.learns_by_ema,
+            further=lambda quantized: self._pull(quantized, rows),
+        )
+
+    def _pull(self, quantized: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor | None:
+        """Gradient of a further loss of a batch's quantized latents `[b, width]`; None where there is none."""
+        return None
 
     @torch.no_grad()
     def _move_averages(self, found: StepResult) -> None:
