@@ -141,7 +141,7 @@ class FeatureDataset(SequentialDataset):
     def _data_filtering(self):
         super()._data_filtering()
         if self.item_feat is not None:
-            known = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field])
+            known = self.item_feat[self.iid_field].isin(self.inter_feat[self.iid_field].unique())
             if not known.any():
                 raise ConfigError(
                     f"dataset='{self.dataset_name}': no item of the interactions has a row in "

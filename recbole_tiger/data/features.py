@@ -41,14 +41,14 @@ def load_features(dataset, path: str, source) -> pd.DataFrame | None:
         raise ConfigError(f"{key}={dict(config[key])!r} leaves out {', '.join(left_out)} of {path}: its ids are needed")
     time = dataset.time_field if source is FeatureSource.INTERACTION else None
     show, seq_separator = bool(config["show_progress"]), config["seq_separator"]
-    table = read_atomic(path, ids, time, separator, encoding, show, seq_separator=seq_separator, keep=kept)
+    table = read_atomic(path, ids, time, separator, encoding, show, seq_separator=seq_separator, keep=kept, coded=True)
     for note in table.notes:
         getLogger().warning(note)
     columns = {}
     for field in table.fields:
         if field.name in kept:
             _register(dataset, field, source)
-            columns[field.name] = _column(dataset, table, field, ids)
+            columns[field.name] = _column(dataset, table, field)
     if not columns:
         getLogger().warning(f"{path}: none of its columns is loaded; its columns: {', '.join(names)}")
         return None
@@ -74,20 +74,47 @@ def _register(dataset, field: Field, source) -> None:
         dataset.field2bucketnum[field.name] = 2
 
 
-def _column(dataset, table: AtomicTable, field: Field, ids: tuple[str, ...]) -> pd.Series:
-    """A column as RecBole has it: NaN for an empty cell, which RecBole fills in, and arrays for sequences."""
+def _column(dataset, table: AtomicTable, field: Field) -> pd.Series:
+    """A column as RecBole has it: NaN for an empty cell, which RecBole fills in, and arrays for sequences.
+
+    Ids are categories: RecBole's passes over ten million texts would take longer than reading them.
+    """
+    if field.name in table.ids:
+        found = table.ids[field.name]
+        names = pd.Index(np.array(found.names, dtype=object), dtype=object)
+        return pd.Series(pd.Categorical.from_codes(found.codes, names))
     cells: Any = table.columns.pop(field.name)
-    if field.type != "float" and field.name not in ids:  # as item text is read
+    if field.type != "float":  # as item text is read
         cells = np.fromiter(map(unquote, cells), dtype=object, count=len(cells))
     if field.type.endswith("_seq"):
         return pd.Series(_sequences(dataset, field, cells), dtype=object)
-    if field.name not in ids:
-        empty = np.isnan(cells) if field.type == "float" else cells == ""
-        if field.type == "token":
-            cells[empty] = np.nan
-        elif empty.any():
-            getLogger().warning(f"{table.path}: {int(empty.sum()):,} empty cells of {field} get the column's mean.")
+    empty = np.isnan(cells) if field.type == "float" else cells == ""
+    if field.type == "token":
+        cells[empty] = np.nan
+    elif empty.any():
+        getLogger().warning(f"{table.path}: {int(empty.sum()):,} empty cells of {field} get the column's mean.")
     return pd.Series(cells, dtype=cells.dtype)
+
+
+def number_ids(original, dataset, columns: list[tuple]) -> None:
+    """RecBole's ``Dataset._remap`` of columns in one space of numbers; of categories it sees each name once.
+
+    Args:
+        original: RecBole's method.
+        columns: frame, field and type of each.
+    """
+    seen, coded = [], []
+    for feat, field, kind in columns:
+        values = feat[field].array
+        if isinstance(values, pd.Categorical):
+            codes, used = pd.factorize(values.codes)  # filters may have left some of them
+            names = pd.DataFrame({field: values.categories.to_numpy()[used]}, dtype=object)
+            coded.append((feat, field, codes, names))
+            feat = names
+        seen.append((feat, field, kind))
+    original(dataset, seen)
+    for feat, field, codes, names in coded:
+        feat[field] = names[field].to_numpy()[codes]
 
 
 def _sequences(dataset, field: Field, cells: np.ndarray) -> list[np.ndarray]:

@@ -26,6 +26,14 @@ CONVERT_DATES = "convert dates with dataset_prep/table.py --time_format"
 
 
 @dataclass(frozen=True)
+class Ids:
+    """A column of n ids: `codes` int32 [n], in the order of their first appearance, and the `names` by code."""
+
+    codes: NDArray[np.int32]
+    names: list[str]
+
+
+@dataclass(frozen=True)
 class AtomicTable:
     """The content of an atomic file of n rows.
 
@@ -33,7 +41,8 @@ class AtomicTable:
         path: the file; row k of the table is its line k + 2.
         fields: the columns in the order of the file.
         columns: by name, float64 [n] where the type is `float` (NaN where a cell is empty), else object [n] of the
-            exact texts; only those that were asked for.
+            exact texts; only those that were asked for, and no ids where they are coded.
+        ids: the columns of ids by name.
         rows: n.
         notes: what was altered, counted, one sentence for each column.
     """
@@ -41,6 +50,7 @@ class AtomicTable:
     path: Path
     fields: tuple[Field, ...]
     columns: dict[str, NDArray[Any]]
+    ids: dict[str, Ids]
     rows: int
     notes: tuple[str, ...] = ()
 
@@ -59,6 +69,7 @@ def read_atomic(
     seq_separator: str = " ",
     keep: Collection[str] | None = None,
     as_text: bool = False,
+    coded: bool = False,
 ) -> AtomicTable:
     """Read an atomic file block by block; the memory is that of the columns, and an id is stored once.
 
@@ -72,6 +83,7 @@ def read_atomic(
         seq_separator: RecBole's, between the numbers of a `float_seq` cell.
         keep: columns of the table, by default all; the others are checked as well.
         as_text: numbers as the texts that they are written as, once they are checked.
+        coded: leave the ids out of `columns`: of millions of rows, only their codes are quick to go through.
 
     Raises:
         AtomicFileError: the file does not exist, or is not an atomic file from its first to its last line; the message
@@ -94,7 +106,11 @@ def read_atomic(
         raise AtomicFileError(_empty(path))
     if not parser.rows:
         raise AtomicFileError(f"{path} ends after line 1, the header: add the rows, or prepare the dataset again.")
-    return AtomicTable(path, fields, parser.columns(), parser.rows, parser.notes())
+    found, columns = parser.ids(), parser.columns()
+    if not coded:
+        columns |= {name: np.array(each.names, dtype=object)[each.codes] for name, each in found.items()}
+        columns = {field.name: columns[field.name] for field in fields if field.name in columns}
+    return AtomicTable(path, fields, columns, found, parser.rows, parser.notes())
 
 
 def read_fields(path: str | Path, separator: str = "\t", encoding: str = "utf-8") -> tuple[Field, ...]:
@@ -173,6 +189,31 @@ def _not_text(path: Path, codec: str, error: UnicodeDecodeError) -> str:
     return f"{path}, line {line}: {found!r} is not {codec} text: save the file as UTF-8, or name its encoding."
 
 
+class _Codes(dict[str, int]):
+    """The code of an id by its spelling, with blanks at its ends or without; a new id gets the next.
+
+    Attributes:
+        names: ids by code.
+        stripped: spellings with blanks at an end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.stripped: set[str] = set()
+
+    def __missing__(self, cell: str) -> int:
+        name = cell.strip()
+        if name == cell:
+            code = len(self.names)
+            self.names.append(name)
+        else:
+            code = self[name]
+            self.stripped.add(cell)
+        self[cell] = code
+        return code
+
+
 class _Parser:
     """Collects the columns of a file block by block; arguments as for `read_atomic`."""
 
@@ -191,7 +232,7 @@ class _Parser:
         self.time, self.as_text = time, as_text
         self.rows = 0
         self._parts: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields if keep is None or f.name in keep}
-        self._known: dict[str, dict[str, str]] = {name: {} for name in ids}  # each id, which all its rows share
+        self._known = {name: _Codes() for name in ids}
         self._stripped: dict[str, tuple[int, str, int]] = {}  # cells with outer blanks: how many, the first, its line
         self._line_marks = separator.encode() * (len(fields) - 1) + b"\n"
         self._no_marks = bytes(set(range(256)) - set(self._line_marks))
@@ -213,16 +254,21 @@ class _Parser:
             elif field.type == "float_seq":
                 self._check_sequences(column, field)
             elif field.name in self._known:
-                column = self._ids(column, field)
+                part = self._ids(column, field)
             if field.name in self._parts:
-                if part is None or self.as_text:
+                if part is None or (self.as_text and field.type == "float"):
                     part = np.fromiter(column, dtype=object, count=rows)
                 self._parts[field.name].append(part)
         self.rows += rows
         return rows
 
+    def ids(self) -> dict[str, Ids]:
+        """The columns of ids by name."""
+        names = [name for name in self._known if name in self._parts]
+        return {name: Ids(np.concatenate(self._parts.pop(name)), self._known[name].names) for name in names}
+
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The columns of all blocks by name; the blocks are freed column by column."""
+        """The other columns of all blocks by name; the blocks are freed column by column."""
         return {name: np.concatenate(self._parts.pop(name)) for name in list(self._parts)}
 
     def notes(self) -> tuple[str, ...]:
@@ -246,19 +292,21 @@ class _Parser:
             f"write {' '.join(map(str, self.fields))}, {self.separator!r} between (quotes do not hold a cell together)."
         )
 
-    def _ids(self, column: list[str], field: Field) -> list[str]:
-        """The cells of a column of ids without outer blanks; raises at the first that cannot be an id."""
-        ids = list(map(str.strip, column))
-        if ids != column:
-            rows = [row for row, (cell, name) in enumerate(zip(column, ids, strict=True)) if cell != name]
-            count, cell, line = self._stripped.get(field.name, (0, column[rows[0]], self._line(rows[0])))
-            self._stripped[field.name] = (count + len(rows), cell, line)
+    def _ids(self, column: list[str], field: Field) -> NDArray[np.int32]:
+        """The codes of the cells of a column of ids; raises at the first that cannot be an id."""
+        known = self._known[field.name]
+        codes = np.fromiter(map(known.__getitem__, column), dtype=np.int32, count=len(column))
         for bad, way_out in (("", "fill it in, or remove the row"), (PADDING_TOKEN, "RecBole pads with it: rename it")):
-            if bad in ids:
-                row = ids.index(bad)
+            if bad in known:
+                row = int(np.argmax(codes == known[bad]))
                 where = f"{self.path}, line {self._line(row)}, {field}"
                 raise AtomicFileError(f"{where}: {shorten(column[row])} is not an id: {way_out}.")
-        return list(map(self._known[field.name].setdefault, ids, ids))
+        if known.stripped:
+            rows = [row for row, cell in enumerate(column) if cell in known.stripped]
+            if rows:
+                count, cell, line = self._stripped.get(field.name, (0, column[rows[0]], self._line(rows[0])))
+                self._stripped[field.name] = (count + len(rows), cell, line)
+        return codes
 
     def _check_sequences(self, column: list[str], field: Field) -> None:
         """Raise at the first cell that is not a sequence of numbers."""

@@ -92,18 +92,15 @@ def core_counts(
 
 def read_core(path: Path, user_core: int, item_core: int, time_field: str, progress: bool) -> CodedInteractions:
     """The k-core of an `.inter` file with the columns `user_id` and `item_id`; errors as `check_dataset`."""
-    table = read_atomic(path, (USER.name, ITEM.name), time_field, progress=progress)
-    columns = table.columns
-    users, user_names = pd.factorize(columns[USER.name])
-    items, item_names = pd.factorize(columns[ITEM.name])
-    core = k_core(users, items, user_core, item_core)
+    table = read_atomic(path, (USER.name, ITEM.name), time_field, progress=progress, coded=True)
+    users, items, columns = table.ids[USER.name], table.ids[ITEM.name], table.columns
+    core = k_core(users.codes, items.codes, user_core, item_core)
     if not core.any():
         raise PreparationError(
             f"Nothing is left of {path} with user_core={user_core} and item_core={item_core}: choose smaller cores."
         )
     times = columns[time_field][core] if time_field in columns else None
-    names = user_names.tolist(), item_names.tolist()
-    return CodedInteractions(users[core], items[core], times, *names, table.notes)
+    return CodedInteractions(users.codes[core], items.codes[core], times, users.names, items.names, table.notes)
 
 
 def _counts(data: CodedInteractions) -> DatasetCounts:

@@ -136,6 +136,12 @@ def read_atomic_files_strictly() -> None:
 
         return load_features(self, filepath, source)
 
+    @_around(Dataset, "_remap")
+    def _remap(original, self, remap_list):
+        from recbole_tiger.data.features import number_ids
+
+        number_ids(original, self, remap_list)
+
 
 def leave_stored_datasets_unread() -> None:
     """Let RecBole make every dataset from its files: what it stores is a pickle, which runs code when it is opened.

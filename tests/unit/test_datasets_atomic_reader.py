@@ -270,11 +270,14 @@ def test_columns_that_are_not_kept_are_checked_all_the_same(tmp_path):
     assert [field.name for field in read_fields(tmp_path / "shop.inter")] == ["item_id", "price"]
 
 
-def test_rows_share_the_text_of_an_id(tmp_path):
-    users = read(tmp_path, HEADER + "".join(f"a user\ti{k}\t1\n" for k in range(20)), keep={"user_id"}).columns[
-        "user_id"
-    ]
-    assert len({id(user) for user in users}) == 1
+def test_ids_as_codes_in_the_order_of_their_first_appearance(tmp_path):
+    content = HEADER + "b\ty\t1\n a\ty\t2\nb \tx\t3\na\ty\t4\n"
+    table = read(tmp_path, content, coded=True)
+    assert list(table.columns) == ["timestamp"] and len(table.notes) == 1 and "2 cells of user_id" in table.notes[0]
+    assert table.ids["user_id"].names == ["b", "a"] and table.ids["user_id"].codes.tolist() == [0, 1, 0, 1]
+    assert table.ids["item_id"].names == ["y", "x"] and table.ids["item_id"].codes.tolist() == [0, 0, 1, 0]
+    assert read(tmp_path, content).columns["user_id"].tolist() == ["b", "a", "b", "a"]
+    assert not read(tmp_path, content, coded=True, keep={"timestamp"}).ids
 
 
 def test_columns_have_their_types_and_every_row_its_line(tmp_path):

@@ -57,8 +57,60 @@ def test_well_formed_files_give_recboles_own_frames(workplace, more):
             dataset._get_preset()
         file = str(path.with_suffix(f".{source.value}"))
         expected = Dataset._load_feat.__wrapped__(theirs, file, source)
-        pd.testing.assert_frame_equal(load_features(mine, file, source), expected)
+        found = load_features(mine, file, source)
+        for field in set(found) & {"user_id", "item_id"}:  # categories, in the order of their first appearance
+            found[field] = found[field].astype(object)
+        pd.testing.assert_frame_equal(found, expected)
         assert described(mine) == described(theirs)
+
+
+FILTERS = {
+    "user_inter_num_interval": ["[0,inf)", "[3,inf)", "[2,7]", "[0,3];[5,inf)"],
+    "item_inter_num_interval": ["[0,inf)", "[4,inf)", "(1,12]"],
+    "val_interval": [
+        None,
+        {"rating": "[1,3]"},
+        {"item_id": [f"i{k}" for k in range(0, 20, 2)] + ["new1"], "age": "(0,9)"},
+    ],
+    "rm_dup_inter": [None, "first", "last"],
+    "filter_inter_by_user_or_item": [True, False],
+}
+
+
+def loaded(workplace, chosen):
+    """What RecBole has of the files, or its words why nothing is left."""
+    try:
+        data = SequentialDataset(config_of(workplace, "SASRec", load_col=None, **chosen))
+    except ValueError as error:
+        return str(error)
+    frames = [data.inter_feat, data.user_feat, data.item_feat]
+    return frames, {name: names.tolist() for name, names in data.field2id_token.items()}, described(data)
+
+
+def test_ids_are_filtered_and_numbered_as_recbole_does_it(workplace, monkeypatch):
+    rng, left = np.random.default_rng(7), 0
+    for _ in range(24):
+        pairs = np.stack([rng.integers(12, size=70), rng.integers(20, size=70) * rng.integers(1, 3, size=70) // 2])
+        rows = [(f"u{u}", f"i{i}", 1_300_000_000 + rng.integers(50), rng.integers(5)) for u, i in pairs.T]
+        write_inter(workplace, rows)
+        for kind, count in (("user", 12), ("item", 20)):  # in another order, some of them missing, some never met
+            ids = rng.permutation([*(f"{kind[0]}{k}" for k in range(count)), "new1", "new2"])[2:]
+            lines = [f"{kind}_id:token\tage:float", *(f"{each}\t{rng.integers(1, 11)}" for each in ids)]
+            (workplace / "data" / "mini" / f"mini.{kind}").write_text("\n".join(lines) + "\n")
+        chosen = {key: values[rng.integers(len(values))] for key, values in FILTERS.items()}
+        ours = loaded(workplace, chosen)
+        with monkeypatch.context() as patch:
+            for name in ("_load_feat", "_remap"):
+                patch.setattr(Dataset, name, getattr(Dataset, name).__wrapped__)
+            theirs = loaded(workplace, chosen)
+        if isinstance(theirs, str):
+            assert ours == theirs, chosen
+            continue
+        left += len(theirs[0][0]) < len(rows)
+        for one, other in zip(ours[0], theirs[0], strict=True):
+            pd.testing.assert_frame_equal(one, other)
+        assert ours[1:] == theirs[1:], chosen
+    assert left > 8
 
 
 def test_every_row_stays_and_ids_are_text(workplace):
