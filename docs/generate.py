@@ -45,7 +45,9 @@ def settings_page() -> str:
         for row in rows:
             default = "" if isinstance(row.default, dict) else f"`{'~' if row.default is None else row.default}`"
             numbers = f" in {FIELDS[row.key].range}" if FIELDS[row.key].range else ""
-            cells = (f"`{row.key}`", row.type + numbers, default, row.meaning)
+            other, values = FIELDS[row.key].only_with or ("", ())
+            reader = f" Read with `{other}={'` or `'.join(values)}` only." if other != "semantic_id" and other else ""
+            cells = (f"`{row.key}`", row.type + numbers, default, row.meaning + reader)
             pages.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(pages) + "\n"
 

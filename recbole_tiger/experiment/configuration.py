@@ -32,6 +32,7 @@ from recbole_tiger.settings.validate import (
     check_settings,
     read_settings,
     recbole_models,
+    say_what_is_not_read,
 )
 
 #: The sampler of losses that compare the next item with a sampled one: one uniform item for each example, as RecBole's
@@ -112,6 +113,7 @@ def build_config(
         settings["train_neg_sample_args"] = dict(SAMPLER)
     check_dataset(dataset, settings)
     check_before_config(settings)
+    say_what_is_not_read(user, settings)
     settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
     with blank_argv():
         try:

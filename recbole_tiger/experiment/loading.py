@@ -27,6 +27,7 @@ from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.io import writing
 from recbole_tiger.model.item_text import read_item_text
 from recbole_tiger.models import model_spec
+from recbole_tiger.settings.memory import check_memory
 from recbole_tiger.settings.validate import check_settings
 from recbole_tiger.tokenization import TokenizedCatalogue, item_file
 from recbole_tiger.training.checkpoint import load_checkpoint
@@ -167,6 +168,8 @@ def _make_model(config: Config, data: PreparedData, state: Mapping | None = None
 
 def make_trainer(config: Config, data: PreparedData) -> SequentialTrainer:
     """A seeded model and its trainer."""
+    if model_spec(config["model"]).item_tables:
+        check_memory(config, data.dataset.item_num)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = _make_model(config, data)
     collectives.seed_generators(config)

@@ -88,6 +88,7 @@ class Field:
         optional: may be null.
         form: whether a text or a dictionary has the form that works.
         words: what a value must be, in place of the words for type and range.
+        only_with: another key, and its values with which alone this one is read.
         scopes: words of `schema.SCOPES`.
     """
 
@@ -99,6 +100,7 @@ class Field:
     optional: bool = False
     form: Callable[[Any], bool] | None = None
     words: str = ""
+    only_with: tuple[str, tuple] | None = None
     scopes: frozenset[str] = frozenset()
 
     @property

@@ -40,6 +40,9 @@ _COLUMNS: dict[str, Any] = {
     "form": are_columns,
     "words": "a dictionary of columns by file such as {inter: [user_id, item_id, timestamp]}",
 }
+_OF_SENTENCES: dict[str, Any] = {"only_with": ("content_encoder", ("sentence_transformers",))}
+_REDUCED = ("content_standardize", ("pca", "whiten"))
+_FILE = "machine path content"
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CUTOFFS = "two shares of all interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times"
 _OVER = {"legal": "children"}
@@ -53,7 +56,11 @@ def _keys(names: str, type: str, scope: str = "", **more: Any) -> tuple[Field, .
 def _arguments(tokenizers: str, names: str, type: str, **more: Any) -> tuple[Field, ...]:
     """The same arguments of several tokenizers."""
     keys = " ".join(f"{each}_{name}" for each in tokenizers.split() for name in names.split())
-    return _keys(keys, type, "tokenizer", **more)
+    fields = _keys(keys, type, "tokenizer", **more)
+    owners = (each for each in tokenizers.split() for _ in names.split())
+    return tuple(
+        replace(field, only_with=("semantic_id", (owner,))) for field, owner in zip(fields, owners, strict=True)
+    )
 
 
 _TABLE: tuple[Field, ...] = (
@@ -104,7 +111,8 @@ _TABLE: tuple[Field, ...] = (
     *_keys("learner", "str", choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam", "adafactor")),
     *_keys("learning_rate weight_decay item_loss_weight content_cooccurrence", "float", range="[0,inf)"),
     *_keys("lr_scheduler", "str", choices=("constant", "inverse_sqrt", "cosine")),
-    *_keys("warmup_steps user_buckets", "int", range="[0,inf)"),
+    *_keys("warmup_steps", "int", range="[0,inf)", only_with=("lr_scheduler", ("inverse_sqrt", "cosine"))),
+    *_keys("user_buckets", "int", range="[0,inf)"),
     *_keys("loss_type", "str", choices=("CE", "BPR")),
     *_keys("precision", "str", choices=("fp32", "bf16"), optional=True),
     *_keys("compile reproducibility", "bool", "resume"),
@@ -138,12 +146,15 @@ _TABLE: tuple[Field, ...] = (
     # Content and Semantic IDs
     *_keys("content_encoder", "str", choices=("sentence_transformers", "tfidf_svd", "precomputed")),
     *_keys("item_text", "str", choices=("none", "add", "only")),
-    *_keys("content_model", "str"),
+    *_keys("content_model", "str", **_OF_SENTENCES),
     *_keys("content_fields", "list", optional=True),
     *_keys("content_template", "str", optional=True),
-    *_keys("content_file semantic_id_file collaborative_file", "str", "machine path content", optional=True),
-    *_keys("content_dim content_components", "int", range="[1,inf)", optional=True),
-    *_keys("content_batch_size", "int", range="[1,inf)"),
+    *_keys("content_file", "str", _FILE, optional=True, only_with=("content_encoder", ("precomputed",))),
+    *_keys("semantic_id_file", "str", _FILE, optional=True, only_with=("semantic_id", ("file",))),
+    *_keys("collaborative_file", "str", _FILE, optional=True),
+    *_keys("content_dim", "int", range="[1,inf)", optional=True, only_with=("content_encoder", ("tfidf_svd",))),
+    *_keys("content_components", "int", range="[1,inf)", optional=True, only_with=_REDUCED),
+    *_keys("content_batch_size", "int", range="[1,inf)", **_OF_SENTENCES),
     *_keys(
         "content_standardize",
         "bool or str",
@@ -201,7 +212,7 @@ _TABLE: tuple[Field, ...] = (
     # Decoding
     *_keys("beam_size", "int", "reevaluate", range="[1,inf)"),
     *_keys("scoring", "str", "reevaluate", choices=("beam", "exact", "graph")),
-    *_keys("graph_neighbours graph_steps", "int", "reevaluate", range="[1,inf)"),
+    *_keys("graph_neighbours graph_steps", "int", "reevaluate", range="[1,inf)", only_with=("scoring", ("graph",))),
     *_keys("temperature", "float or list", "reevaluate", range="(0,inf)"),
     *_keys("likelihood", "str", "reevaluate", choices=("level", "children"), renamed=_OVER, optional=True),
     *_keys("rescore_weight", "float", "reevaluate", range="[0,inf)"),

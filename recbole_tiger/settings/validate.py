@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.settings.chain import PROPERTIES, TEXT_PROPERTIES, default_recipe, reads_item_text, recbole_file
 from recbole_tiger.settings.field import is_interval
+from recbole_tiger.settings.memory import check_memory
 from recbole_tiger.settings.parse import read_config_files
 from recbole_tiger.settings.schema import FIELDS, keys_with
 from recbole_tiger.settings.split import checked_split
@@ -135,6 +137,20 @@ def check_item_text(user: Mapping, model: str) -> None:
         )
 
 
+def say_what_is_not_read(user: Mapping, settings: Mapping) -> None:
+    """Warn of the user's own settings that have no effect beside the value of another one.
+
+    Args:
+        settings: all of them, the user's and those that are shipped.
+    """
+    for key, value in user.items():
+        other, values = (FIELDS[key].only_with if key in FIELDS else None) or (None, ())
+        if other and value is not None and settings.get(other) not in (None, *values):
+            asked = f"{other}={' or '.join(values)}"
+            text = f"{key}={value!r} has no effect with {other}={settings[other]}: set {asked}, or leave {key} out"
+            getLogger().warning(text)
+
+
 def read_settings(settings: Mapping) -> dict:
     """Settings in the types of their keys.
 
@@ -202,6 +218,7 @@ def check_arithmetic(config: Config) -> None:
             f"precision=bf16 on device '{device}': bfloat16 is about 100 times slower than fp32 on a CPU without units "
             "for it; leave precision out, which gives fp32 here and bf16 on CUDA"
         )
+    check_memory(config)
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if config["compile"] and device == "cpu" and shutil.which(compiler) is None:
         raise ConfigError(

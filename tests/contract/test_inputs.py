@@ -15,6 +15,7 @@ from stored_runs import store
 
 from recbole_tiger import cli, run_recbole_tiger
 from recbole_tiger.errors import ConfigError, RecboleTigerError
+from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.io import folder_lock
 from recbole_tiger.settings.validate import keys_read
 from recbole_tiger.training.checkpoint import save_checkpoint
@@ -159,6 +160,7 @@ SETTINGS = [
     ("save_dataset=True", "save_dataset=True: RecBole's stored datasets"),
     ("transform=foo", "loading dataset 'toy' .* failed: NotImplementedError: There is no .*the full trace is in"),
     ("val_interval={'x':'[1,2]'}", "loading dataset 'toy' .* failed: ValueError: Field .x. not .*the full trace"),
+    ("d_model=100000000", "d_model=100000000, .*TIGER would have more than 64,[0-9,]+ parameters, .*GB, but"),
     ("epohcs=3", "unknown key 'epohcs' .*did you mean epochs"),
     ("sample=no", "unknown key 'sample'"),
     ("config_files=nowhere.yaml", "cannot read 'nowhere.yaml' .No such file"),
@@ -177,6 +179,9 @@ def test_a_setting_that_cannot_work(capsys, setting, says):
 BASELINES = [
     ("SASRec", "hidden_size=0", "hidden_size=0 must be"),
     ("SASRec", "loss_type=xx", "loss_type='xx' is not possible"),
+    ("SASRec", "hidden_size=1000000", "hidden_size=1000000, .*SASRec would have more than 4,[0-9,]+ parameters"),
+    ("GRU4Rec", "embedding_size=4000000000", "GRU4Rec would have more than 196,000,000,000 parameters"),
+    ("TIGERTree", "hidden_size=1000000", "TIGERTree would have more than 4,[0-9,]+ parameters"),
     ("TIGERTree", "n_heads=3", "hidden_size=16 cannot be divided among n_heads=3"),
     ("TIGERTree", "scoring=graph", "scoring=graph needs codewords that do not depend on each other"),
     ("RPG", "n_heads=3", "hidden_size=16 cannot be divided among n_heads=3"),
@@ -192,6 +197,27 @@ def test_a_setting_that_cannot_work_for_another_model(capsys, model, setting, sa
     own = {**KEYS, **SMALL, "model": model}
     own.pop(setting.partition("=")[0], None)
     refused(capsys, [*typed(own, model), f"--{setting}"], says)
+
+
+WITHOUT_EFFECT = [
+    (
+        "semantic_id_file=x.json",
+        "semantic_id_file='x.json' has no effect with semantic_id=rkmeans: set semantic_id=file",
+    ),
+    ("content_file=x.npz", "content_file='x.npz' has no effect with content_encoder=tfidf_svd"),
+    ("content_model=x", "content_model='x' has no effect with content_encoder=tfidf_svd"),
+    ("content_components=3", "content_components=3 has no effect with content_standardize=.*set .*=pca or whiten"),
+    ("rqvae_epochs=3", "rqvae_epochs=3 has no effect with semantic_id=rkmeans: set semantic_id=rqvae, or leave"),
+    ("warmup_steps=3", "warmup_steps=3 has no effect with lr_scheduler=constant"),
+]
+
+
+@pytest.mark.parametrize(("setting", "says"), WITHOUT_EFFECT)
+def test_a_setting_that_another_one_leaves_without_effect(caplog, setting, says):
+    key, _, value = setting.partition("=")
+    build_config("TIGER", "toy", config_dict={**KEYS, "lr_scheduler": "constant", key: value})
+    [warning] = [record.message for record in caplog.records if "no effect" in record.message]
+    assert re.search(says, warning)
 
 
 # ---------------------------------------------------------------------------------------------------------------- YAML
