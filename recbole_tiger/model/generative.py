@@ -118,15 +118,21 @@ class GenerativeRecommender(SequentialRecommender):
         return scores
 
     @contextmanager
-    def widened(self, k: int) -> Iterator[None]:
-        """A `with` block in which the beam holds at least k items, of as many users at once as the memory is for."""
-        before = self.beam_size, self.decode_batch_size
+    def widened(self, k: int, scoring: str | None = None) -> Iterator[None]:
+        """A `with` block in which the beam holds at least k items, of as many users at once as the memory is for.
+
+        Args:
+            scoring: ``exact`` for scores of all items, whatever the model is set to.
+        """
+        before = self.beam_size, self.decode_batch_size, self.scoring, self.search_options
+        if scoring is not None:
+            self.scoring, self.search_options = scoring, {}
         if k > self.beam_size:
             self.beam_size, self.decode_batch_size = k, max(1, self.decode_batch_size * self.beam_size // k)
         try:
             yield
         finally:
-            self.beam_size, self.decode_batch_size = before
+            self.beam_size, self.decode_batch_size, self.scoring, self.search_options = before
 
     @torch.no_grad()
     def recommend(

@@ -118,17 +118,24 @@ def _extend_quick_start(module: ModuleType) -> None:
 
 
 def _extend_case_study(module: ModuleType) -> None:
-    """Let ``full_sort_topk`` find as many items as it is asked for, whatever `beam_size` a generative model has."""
-    original = module.full_sort_topk
+    """Let ``full_sort_topk`` find k items and ``full_sort_scores`` score all, whatever `beam_size` is."""
+    scores_of = module.full_sort_scores
 
-    @functools.wraps(original)
+    @functools.wraps(scores_of)
+    def full_sort_scores(uid_series, model, test_data, device=None):
+        n_items = test_data.dataset.item_num - 1
+        with model.widened(n_items, "exact") if hasattr(model, "widened") else nullcontext():
+            return scores_of(uid_series, model, test_data, device)
+
+    @functools.wraps(module.full_sort_topk)
     def full_sort_topk(uid_series, model, test_data, k, device=None):
         n_items = test_data.dataset.item_num - 1
         if not 1 <= k <= n_items:
             raise ValueError(f"k={k} must be from 1 to the {n_items} items of the catalogue")
         with model.widened(k) if hasattr(model, "widened") else nullcontext():
-            return original(uid_series, model, test_data, k, device)
+            return scores_of(uid_series, model, test_data, device).topk(k)
 
+    module.full_sort_scores = full_sort_scores  # type: ignore[attr-defined]
     module.full_sort_topk = full_sort_topk  # type: ignore[attr-defined]
 
 

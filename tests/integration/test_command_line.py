@@ -69,7 +69,7 @@ def test_recboles_own_door(place):
     program = f"""
 import recbole_tiger
 from recbole.quick_start import run_recbole, load_data_and_model
-from recbole.utils.case_study import full_sort_topk
+from recbole.utils.case_study import full_sort_scores, full_sort_topk
 import os, torch
 settings = {dict(TINY)!r}
 result = run_recbole(model="TIGER", dataset="toy", config_dict={{**settings, "data_path": "../elsewhere/data"}})
@@ -85,6 +85,9 @@ assert beam < 48
 more = full_sort_topk(users, model, test_data, k=48, device=config["device"])  # every item of the catalogue
 assert torch.equal(more[1].sort(1)[0], torch.arange(1, 49).expand(3, 48)) and more[0].isfinite().all()
 assert (more[0][:, :10] >= scores - 1e-5).all() and model.beam_size == beam
+everything = full_sort_scores(users, model, test_data, device=config["device"])
+assert torch.allclose(everything.gather(1, more[1]), more[0], atol=1e-5) and (everything[:, 0] == -torch.inf).all()
+assert (model.beam_size, model.scoring) == (beam, "beam")
 model.scoring = "exact"
 exact = full_sort_topk(users, model, test_data, k=48, device=config["device"])
 assert torch.allclose(exact[0], more[0], atol=1e-5) and torch.equal(exact[1][:, :10], more[1][:, :10])
