@@ -28,6 +28,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
+    project_urls={"Paper": "https://arxiv.org/abs/2305.05065", "RecBole": "https://recbole.io"},
     keywords="recommender-systems sequential-recommendation generative-retrieval semantic-ids TIGER RecBole",
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -85,7 +85,7 @@ def register_decoder(name: str, search: Search) -> Search:
         ConfigError: for a name that is taken, or a function that does not take what a search gets.
     """
     _check_name("scoring", name, DECODERS.get(name), search)
-    fields = argument_fields(f"{name}_", search, ("general", "reevaluate"), without=STANDARD)
+    fields = argument_fields(f"{name}_", search, ("decoder", "reevaluate"), without=STANDARD)
     _add_fields(("scoring", name), fields, described(search))
     DECODERS[name] = search
     add_choice("scoring", name)

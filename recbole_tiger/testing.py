@@ -24,7 +24,7 @@ def check_tokenizer(cls: type[Quantizer], **arguments: Any) -> None:
     Args:
         cls: the class.
         arguments: of its constructor, such that it is fitted quickly on 200 rows of 24 dimensions, with `codebook_size`
-            of at most 200.
+            of at most 200. Without them it is `id_length=2, codebook_size=8, random_state=1`.
 
     Raises:
         AssertionError: naming what does not hold.

@@ -288,9 +288,10 @@ def _semantic_ids(config, items: list[str], interactions: TrainingInteractions |
 
 def _check_codebooks(config, n_items: int) -> None:
     if max(np.atleast_1d(config["codebook_size"])) > n_items and QUANTIZERS[config["semantic_id"]].learns_codewords:
+        fits = 1 << max(1, (n_items // 2).bit_length() - 1)  # a power of two, at least two items per codeword
         raise ConfigError(
             f"codebook_size={config['codebook_size']} is larger than the catalogue ({n_items} items): most "
-            "codewords could never be used; lower codebook_size"
+            f"codewords could never be used; lower codebook_size, for example to {fits}"
         )
 
 

@@ -62,7 +62,10 @@ def checked_k(k: int | None, beam_size: int) -> int:
     """`k`, by default the width of the beam; ValueError where the beam cannot hold as many items."""
     k = beam_size if k is None else k
     if not 1 <= k <= beam_size:
-        raise ValueError(f"a beam search returns 1 to beam_size items, but k is {k} and beam_size is {beam_size}")
+        raise ValueError(
+            f"a beam search returns 1 to beam_size items, but k is {k} and beam_size is {beam_size}; raise "
+            "beam_size or lower k"
+        )
     return k
 
 

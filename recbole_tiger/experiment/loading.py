@@ -99,7 +99,7 @@ def start_logging(config: Config, screen: bool = True) -> str | None:
 
 
 def _end_log(handler: FileHandler, record: LogRecord) -> None:
-    """Say once that a log file cannot be written, where `logging` prints a trace for each line; the run goes on."""
+    """Say once that a log file cannot be written, where `logging` prints a trace for each line; the run continues."""
     error = sys.exc_info()[1]
     getLogger().removeHandler(handler)
     getLogger().warning(

@@ -67,7 +67,8 @@ def _reevaluate_missing(
     for number, run in enumerate(stored, 1):
         own = {key: value for key, value in changes.items() if key in known_keys_of(run.result["model"])}
         path = folder / run.folder.relative_to(root)
-        name = f"{run.label}, seed {run.result.get('seed')}" + (f", {run.result['dataset']}" if has_datasets else "")
+        seed, dataset = run.result.get("seed"), run.result["dataset"] if has_datasets else None
+        name = run.label + ("" if seed is None else f", seed {seed}") + (f", {dataset}" if dataset else "")
         done = read_run(path)
         if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
             raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from time import perf_counter
 
-from recbole_tiger.errors import DamagedCheckpointError, TrainingStopped, message_of
+from recbole_tiger.errors import DamagedCheckpointError, RecboleTigerError, TrainingStopped, message_of
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.popularity import run_popularity
 from recbole_tiger.experiment.run import start_run
@@ -145,9 +145,9 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def sentence_of(error: Exception) -> str:
-    """Why a run failed, in a sentence for the table."""
+    """Why a run failed, in a sentence for the table; those of other libraries are cut, ours have the way out last."""
     text = message_of(error)
-    return text if len(text) <= 300 else text[:297] + "..."
+    return text if isinstance(error, RecboleTigerError) or len(text) <= 300 else text[:297] + "..."
 
 
 def _on_ray(

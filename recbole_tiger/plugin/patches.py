@@ -286,7 +286,7 @@ def write_tensorboard_once() -> None:
 
 
 class _Events:
-    """A writer of TensorBoard's events, or none; one that can no longer write says so once, and the run goes on."""
+    """A writer of TensorBoard's events, or none; one that can no longer write says so once, and the run continues."""
 
     def __init__(self, writer: Any):
         self._writer = writer

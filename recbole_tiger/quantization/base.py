@@ -165,7 +165,7 @@ class Quantizer(ABC):
         """Costs `[b, K_last]` of one batch, see `last_level_costs`."""
 
     def _check_arguments(self, dim: int) -> None:  # noqa: B027, most have none of their own
-        """Raises ValueError for an argument of the subclass that cannot be."""
+        """Raises ValueError for an argument of the subclass that cannot be; `codebook_sizes_` is not there yet."""
 
     @property
     def _device(self) -> torch.device:

@@ -26,6 +26,7 @@ SCOPES = {
     "derived": "a new Config makes it anew",
     "general": "known to every model although no property file lists it",
     "tokenizer": "an argument of a tokenizer, known to every model",
+    "decoder": "an argument of a registered decoder, known to every model with the key scoring",
     "command": "an option of a command, no setting of a run",
 }
 #: Tokenizers; their arguments are settings with the tokenizer's name in front, and ``file`` reads IDs from a file.

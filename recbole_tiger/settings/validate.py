@@ -76,6 +76,8 @@ def _known_keys(model: str, _fields: tuple[str, ...], _settings: tuple[str, ...]
     files += [*PROPERTIES.glob("dataset/*.yaml"), *PROPERTIES.glob("semantic_id/*.yaml")]
     files += [PROPERTIES / "model" / f"{spec.family}.yaml", *PROPERTIES.glob(f"model/{spec.family}_*.yaml")]  # recipes
     keys.update(read_config_files(file for file in files if file.is_file()), spec.settings)
+    if "scoring" in keys:
+        keys.update(keys_with("decoder"))
     return frozenset(keys)
 
 

@@ -80,6 +80,13 @@ def test_the_readme_fits_a_screen_or_two():
     assert [n for n, line in enumerate(lines) if len(line) > 120 and n != newest] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_end_at_120_characters(page):
+    free = ("|", "pip install --no-deps")  # a row of a table and a command of the README have no end of their own
+    long = [line for line in page.read_text(encoding="utf-8").splitlines() if len(line) > 120]
+    assert [line for line in long if not line.lstrip().startswith(free)] == []
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
 )

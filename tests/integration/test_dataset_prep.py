@@ -104,6 +104,7 @@ def test_every_script_has_its_command_and_help(capsys):
             main(["prepare", command, "--help"])
         out = capsys.readouterr().out
         assert stop.value.code == 0 and f"recbole-tiger prepare {command}" in out and "--dataset" in out
+        assert "(default: None)" not in out and "(default: ())" not in out
         with pytest.raises(SystemExit) as stop:  # a key that nobody knows is an error, not ignored
             main(["prepare", command, "--dataset=made", "--colour=red"])
         assert stop.value.code == 2

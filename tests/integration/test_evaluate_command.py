@@ -29,7 +29,7 @@ def test_masked_once_more_is_as_if_masked_from_the_start(trained, toy, capsys):
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True"]) == 0
     printed = capsys.readouterr()
-    assert "seen items masked" in printed.out and "[4/4]" in printed.err
+    assert "seen items masked" in printed.out and "[4/4]" in printed.err and "] Pop: done in " in printed.err
     used = "training and the choice of the epoch used mask_seen_items=False"
     assert f"All rows: reevaluated with mask_seen_items=True; {used}" in printed.out
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before

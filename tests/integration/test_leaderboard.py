@@ -82,6 +82,12 @@ def test_one_command_makes_the_table_and_a_second_one_repeats_nothing(toy, workp
     assert again.out == printed.out and "6 of 6 runs are done" in again.err
 
 
+def test_the_way_out_of_an_error_is_never_cut_off():
+    long = "word " * 100 + "the way out"
+    assert leaderboard_runs.sentence_of(ConfigError(long)) == long
+    assert len(leaderboard_runs.sentence_of(RuntimeError(long))) == 300
+
+
 def test_a_failing_model_is_alone(small, workplace, monkeypatch, capsys):
     original = run.run_config
 

@@ -259,6 +259,8 @@ def test_a_decoder_searches_in_training_and_in_evaluate(toy, plugin):
     assert cli.main(["evaluate", f"--runs={runs}", "--output=again", "--scoring=counting", "--counting_factor=7"]) == 0
     assert set(seen) == {(7, 20)}
     assert {run.result["config"]["scoring"] for run in read_runs("again")} == {"counting"}
+    assert "counting_factor" in known_keys("TIGER") & known_keys("TIGERTree")
+    assert "counting_factor" not in known_keys("SASRec")  # nothing reads it there, and no note of a table names it
 
 
 def test_a_decoder_that_breaks_the_contract_is_named():
