@@ -6,11 +6,10 @@ quantizer and scaler that made it.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import getLogger
 from pathlib import Path
 from time import perf_counter
@@ -77,7 +76,7 @@ class TokenizedCatalogue:
         if vectors is not None:
             assert embeddings is not None, "new items of a model with content come with embeddings"
             vectors = vectors.with_new(embeddings)
-        return dataclasses.replace(self, table=table, vectors=vectors)
+        return replace(self, table=table, vectors=vectors)
 
     def state_dict(self) -> dict[str, Any]:
         """All that says what an item's ID is and what a new item's would be, as plain values and tensors."""
@@ -279,7 +278,7 @@ def _semantic_ids(config, items: list[str], interactions: TrainingInteractions |
         made = _ids_from_content(config, items, None if method == "random" else content, interactions)
     if content is None:
         return made
-    return dataclasses.replace(
+    return replace(
         made,
         sentences=content.sentences if config["content_encoder"] == "tfidf_svd" else None,
         vectors=ItemVectors.fit(content.embeddings) if config["use_content"] else None,
@@ -352,7 +351,7 @@ def _ids_from_content(
     )
     unfinished.unlink(missing_ok=True)
     state = torch.load(io.BytesIO(value["state"].tobytes()), weights_only=True)
-    return dataclasses.replace(
+    return replace(
         TokenizedCatalogue.from_state_dict(state),
         titles=titles_of(config, items),
         seconds={**content.seconds, "semantic IDs": perf_counter() - started},

@@ -1,7 +1,7 @@
 """RecBole's features as the strict reader of atomic files reads them, in place of RecBole's own reading.
 
-Input: a dataset that is being loaded, and the path of an atomic file. Output: the frame for RecBole: one
-row per line, ids and words such as `NA` as they are written, and NaN in no column of ids or times.
+Input: a dataset that is being loaded, and the path of an atomic file. Output: the frame for RecBole: one row
+per line, ids and words such as `NA` as they are written, and NaN in no column of ids or times.
 """
 
 from __future__ import annotations
