@@ -283,8 +283,9 @@ def _block(name: RowName, blocks: Mapping) -> dict:
 
 def _keys_of_row(name: RowName, own: Mapping) -> frozenset[str]:
     """The settings that a row reads: `item_text` only where it reads text, so that without it is the same row."""
-    read = keys_read(carrier_of(name.model), own)
-    return read if reads_item_text(name.model, own) else read - {"item_text"}
+    if reads_item_text(name.model, own):
+        return known_keys_of(name.model)
+    return keys_read(carrier_of(name.model), {}) - {"item_text"}
 
 
 def _row_settings(name: RowName, shared: Mapping, command_line: Mapping, blocks: Mapping) -> dict:

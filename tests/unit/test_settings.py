@@ -68,7 +68,7 @@ def test_the_schema_knows_the_tokenizers_and_all_their_arguments():
 
 
 def test_scopes_are_those_that_are_described():
-    assert set().union(*(field.scopes for field in FIELDS.values())) == set(SCOPES)
+    assert set().union(*(field.scopes for field in FIELDS.values())) == set(SCOPES) - {"decoder"}  # a plugin brings it
     with pytest.raises(KeyError):
         keys_with("nowhere")
     assert "seed" in keys_with("place") and "seed" not in keys_with("resume")
