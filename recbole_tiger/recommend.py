@@ -31,6 +31,7 @@ from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.validate import recbole_models
 from recbole_tiger.tokenization import TokenizedCatalogue, embed_new_items, read_new_items, sentences_of_new_items
 from recbole_tiger.training.checkpoint import load_checkpoint, save_checkpoint
+from recbole_tiger.training.finite import check_weights
 
 
 class DatasetStub:
@@ -98,7 +99,7 @@ class Recommender:
         """Open ``best.pth`` or ``last.pth`` of a run.
 
         Raises:
-            CheckpointError: as :func:`load_semantic_id_checkpoint`.
+            CheckpointError, NotFiniteError: as :func:`load_semantic_id_checkpoint`; weights are NaN or infinite.
         """
         state = load_semantic_id_checkpoint(path)
         name, config = state["config"]["model"], config_from_plain(state["config"])
@@ -112,9 +113,9 @@ class Recommender:
                 f"the checkpoint '{path}' does not fit this version of {name} ({str(error).strip().splitlines()[0]}); "
                 "read it with the version that wrote it"
             ) from error
+        check_weights(model, f"checkpoint '{path}'")
         recommender = cls(config, model, prepared)
-        added = state.get("added_items")
-        if added:
+        if added := state.get("added_items"):
             codes, embeddings = (added[key].cpu().numpy() for key in ("codes", "embeddings"))
             recommender._add(added["items"], added["titles"], codes, embeddings)
         return recommender

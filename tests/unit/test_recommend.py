@@ -11,7 +11,7 @@ from working import working_in
 
 import recbole_tiger
 from recbole_tiger.commands.recommend import history_names, read_histories, run, write_recommendations
-from recbole_tiger.errors import CheckpointError, ConfigError, UnknownItemError
+from recbole_tiger.errors import CheckpointError, ConfigError, NotFiniteError, UnknownItemError
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.quick_start import run_recbole_tiger
 from recbole_tiger.recommend import Recommender
@@ -194,6 +194,11 @@ def test_other_checkpoints(trained, workplace):
     save_checkpoint("wide.pth", {k: v for k, v in state.items() if not k.startswith("format")})
     with pytest.raises(CheckpointError, match="does not fit this version"):
         Recommender.from_checkpoint("wide.pth")
+    state = load_checkpoint(trained[0])
+    next(weight for weight in state["state_dict"].values() if weight.is_floating_point()).fill_(torch.nan)
+    save_checkpoint("nan.pth", {k: v for k, v in state.items() if not k.startswith("format")})
+    with pytest.raises(NotFiniteError, match="checkpoint 'nan.pth': weights are not finite"):
+        Recommender.from_checkpoint("nan.pth")
     torch.save({**load_checkpoint(trained[0]), "format_version": 99}, "newer.pth")
     with pytest.raises(CheckpointError, match="format version 99"):
         Recommender.from_checkpoint("newer.pth")
