@@ -107,7 +107,7 @@ def number_ids(original, dataset, columns: list[tuple]) -> None:
     for feat, field, kind in columns:
         values = feat[field].array
         if isinstance(values, pd.Categorical):
-            codes, used = pd.factorize(values.codes)  # filters may have left some of them
+            codes, used = _renumbered(values.codes)
             names = pd.DataFrame({field: values.categories.to_numpy()[used]}, dtype=object)
             coded.append((feat, field, codes, names))
             feat = names
@@ -115,6 +115,14 @@ def number_ids(original, dataset, columns: list[tuple]) -> None:
     original(dataset, seen)
     for feat, field, codes, names in coded:
         feat[field] = names[field].to_numpy()[codes]
+
+
+def _renumbered(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes numbered by first appearance, and those that are used; as read they are so already, unless filtered."""
+    highest = np.maximum.accumulate(codes)
+    if len(codes) and codes[0] == 0 and (np.diff(highest) <= 1).all():
+        return codes, np.arange(highest[-1] + 1)
+    return pd.factorize(codes)
 
 
 def _sequences(dataset, field: Field, cells: np.ndarray) -> list[np.ndarray]:
