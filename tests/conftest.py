@@ -8,8 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-# The suite runs in three processes (pyproject.toml), since some tests only wait: one thread for each, and for the
-# programs that they start.
+# The suite runs in two processes (pyproject.toml): one thread for each, and for the programs that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
