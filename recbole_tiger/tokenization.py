@@ -331,7 +331,7 @@ def _ids_from_content(
         getLogger().info(f"Making Semantic IDs of {len(items)} items with {quantizer.name}")
         scaled = quantizer_input(config, scaler, content.embeddings, interactions)
         beside: dict[str, np.ndarray] = {}
-        if config["semantic_id"] == "letter":
+        if quantizer.aligns_items:
             beside["collaborative"] = collaborative_vectors(config["collaborative_file"], items, interactions)
         quantizer.fit(scaled, progress=bool(config["show_progress"]), checkpoint=unfinished, **beside)
         codes = quantizer.transform(scaled)

@@ -76,7 +76,7 @@ def cooccurrence_vectors(items: NDArray[np.int64], user: NDArray[np.int64], n_it
 def collaborative_vectors(
     file: str | None, items: Sequence[str], interactions: tuple[NDArray[np.int64], NDArray[np.int64]] | None
 ) -> NDArray[np.float32]:
-    """What `semantic_id=letter` aligns items to, `[n_items, k]`: the embeddings in a file, or else co-occurrence.
+    """What a tokenizer such as LETTER aligns items to, `[n_items, k]`: the embeddings in a file, or else co-occurrence.
 
     Args:
         file: see `read_embeddings`.

@@ -24,12 +24,12 @@ from recbole_tiger.signals import on_sigterm
 
 #: A run's bars and log lines, which would run into those of the others on the screen.
 OUTPUT = "output.txt"
+#: A run that ended: how its process died, if so, and its seconds; why it failed otherwise stands in its folder.
+Ended = tuple[Task, str | None, float]
 
 
-def side_by_side(
-    tasks: Sequence[Task], work: Callable[[Task], object], jobs: int
-) -> Iterator[tuple[Task, str | None, float]]:
-    """Call `work` for each task, `jobs` at once; yields a task when it ends, how its process died, if so, and seconds.
+def side_by_side(tasks: Sequence[Task], work: Callable[[Task], object], jobs: int) -> Iterator[Ended]:
+    """Call `work` for each task, `jobs` at once; yields each as it ends.
 
     Raises:
         TrainingStopped: SIGTERM came; it was passed on, and every run has ended.

@@ -19,7 +19,7 @@ from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.popularity import run_popularity
 from recbole_tiger.experiment.run import start_run
 from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
-from recbole_tiger.leaderboard.jobs import side_by_side
+from recbole_tiger.leaderboard.jobs import Ended, side_by_side
 from recbole_tiger.leaderboard.plan import CARRIER, Plan, Task
 from recbole_tiger.models import POP
 from recbole_tiger.training.checkpoint import load_checkpoint
@@ -54,7 +54,7 @@ def run_plan(
             _report(_one_by_one(missing), missing, 1)
 
 
-def _one_by_one(tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None, float]]:
+def _one_by_one(tasks: Sequence[Task]) -> Iterator[Ended]:
     for number, task in enumerate(tasks, 1):
         if sys.stderr.isatty():  # until bars or the line of the result are written over it
             print(f"[{number}/{len(tasks)}] {task.name}", end="\r", file=sys.stderr, flush=True)
@@ -63,7 +63,7 @@ def _one_by_one(tasks: Sequence[Task]) -> Iterator[tuple[Task, str | None, float
         yield task, None, perf_counter() - started
 
 
-def _report(ended: Iterator[tuple[Task, str | None, float]], missing: Sequence[Task], at_once: int | None) -> None:
+def _report(ended: Iterator[Ended], missing: Sequence[Task], at_once: int | None) -> None:
     """A line for each run that ended; `at_once` is None where nobody knows how many go on together."""
     resumed = {task.folder for task in missing if (task.folder / "last.pth").is_file()}
     left = list(missing)
@@ -150,9 +150,7 @@ def sentence_of(error: Exception) -> str:
     return text if isinstance(error, RecboleTigerError) or len(text) <= 300 else text[:297] + "..."
 
 
-def _on_ray(
-    tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float
-) -> Iterator[tuple[Task, str | None, float]]:
+def _on_ray(tasks: Sequence[Task], address: bool | str, cpus: float, gpus: float) -> Iterator[Ended]:
     """Each run as a task of Ray; all machines must see the folder under the same path."""
     import ray
 

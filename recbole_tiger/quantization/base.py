@@ -45,6 +45,7 @@ class Quantizer(ABC):
 
     name: ClassVar[str]
     learns_codewords: ClassVar[bool] = True  # False: codes need no items to be learned from
+    aligns_items: ClassVar[bool] = False  # True: `fit` takes `collaborative`, an embedding of each item, as well
 
     id_length: int = 3
     codebook_size: int | list[int] = 256

@@ -39,6 +39,7 @@ class LETTER(RQVAE):
     """
 
     name = "letter"
+    aligns_items = True
 
     id_length: int = 4
     codebook_init: str = "first_batch"

@@ -56,11 +56,16 @@ def _keys(names: str, type: str, scope: str = "", **more: Any) -> tuple[Field, .
 
 def _arguments(tokenizers: str, names: str, type: str, **more: Any) -> tuple[Field, ...]:
     """The same arguments of several tokenizers."""
-    keys = " ".join(f"{each}_{name}" for each in tokenizers.split() for name in names.split())
-    fields = _keys(keys, type, "tokenizer", **more)
-    owners = (each for each in tokenizers.split() for _ in names.split())
     return tuple(
-        replace(field, only_with=("semantic_id", (owner,))) for field, owner in zip(fields, owners, strict=True)
+        field
+        for each in tokenizers.split()
+        for field in _keys(
+            " ".join(f"{each}_{name}" for name in names.split()),
+            type,
+            "tokenizer",
+            only_with=("semantic_id", (each,)),
+            **more,
+        )
     )
 
 
@@ -168,15 +173,15 @@ _TABLE: tuple[Field, ...] = (
     *_keys("collision", "str", choices=("append", "reassign", "none")),
     *_keys("semantic_id_seed", "int", optional=True),
     *_arguments("rkmeans pq hierarchical_kmeans", "max_iterations", "int"),
-    *_keys("pq_rotation_iterations", "int"),
+    *_arguments("pq", "rotation_iterations", "int"),
     *_arguments("rqvae vqvae letter", "hidden_sizes", "list of int"),
     *_arguments("rqvae vqvae letter", "latent_dim batch_size epochs dead_code_restart early_stop_patience", "int"),
     *_arguments("rqvae vqvae letter", "checkpoint_interval", "int"),
     *_arguments("rqvae vqvae letter", "beta learning_rate weight_decay usage_target", "float"),
     *_arguments("rqvae vqvae letter", "learner", "str", choices=("adamw", "adam", "adagrad")),
     *_arguments("rqvae vqvae letter", "codebook_init codebook_update", "str"),
-    *_keys("letter_alignment letter_diversity", "float", "tokenizer", range="[0,inf)"),
-    *_keys("letter_clusters", "int", "tokenizer", range="[1,inf)"),
+    *_arguments("letter", "alignment diversity", "float", range="[0,inf)"),
+    *_arguments("letter", "clusters", "int", range="[1,inf)"),
     *_arguments(" ".join(TOKENIZERS), "id_length random_state", "int"),
     *_arguments(" ".join(TOKENIZERS), "codebook_size", "int or list"),
     *_arguments("rqvae rkmeans vqvae pq hierarchical_kmeans letter", "device", "str"),

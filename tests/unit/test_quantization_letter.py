@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from catalogue import settings_of
 
-from recbole_tiger import run_recbole_tiger
+from recbole_tiger import register_tokenizer, run_recbole_tiger
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.experiment.configuration import build_config
+from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.quantization import LETTER, quantizer_from_state_dict
 from recbole_tiger.quantization.balanced import assign_within, balanced_kmeans
 from recbole_tiger.quantization.codebooks import quantize
@@ -204,3 +206,17 @@ def test_a_run_aligns_to_cooccurrence_or_to_a_file(toy, workplace):
         run_recbole_tiger("TIGER", "toy", config_dict=filed)
     with pytest.raises(ConfigError, match="collaborative_file='model.npz' is what semantic_id=letter aligns"):
         run_recbole_tiger("TIGER", "toy", config_dict={**filed, "semantic_id": "rqvae"})
+
+
+def test_a_tokenizer_that_derives_from_letter_is_aligned_too(toy, workplace, registries):
+    given = []
+
+    class Own(LETTER):
+        def fit(self, x, *, collaborative=None, **more):
+            given.append(collaborative)
+            return super().fit(x, collaborative=collaborative, **more)
+
+    register_tokenizer("own", Own)
+    small = {"semantic_id": "own", "own_hidden_sizes": [32], "own_epochs": 1, "own_latent_dim": 8}
+    prepare_data(build_config("TIGER", "toy", config_dict=settings_of("TIGER", toy, **small, content_cooccurrence=0.0)))
+    assert len(given) == 1 and given[0].any()
