@@ -19,18 +19,11 @@ from tqdm import tqdm
 
 from recbole_tiger.datasets.atomic_fields import PADDING_TOKEN, Field, read_header
 from recbole_tiger.datasets.bad_rows import shorten
+from recbole_tiger.datasets.cells import Block, IdColumn, Ids
 from recbole_tiger.errors import AtomicFileError
 
 BLOCK_CHARACTERS = 1 << 18  # some 10,000 rows, which stay in the processor's cache
 CONVERT_DATES = "convert dates with dataset_prep/table.py --time_format"
-
-
-@dataclass(frozen=True)
-class Ids:
-    """A column of n ids: `codes` int32 [n], in the order of their first appearance, and the `names` by code."""
-
-    codes: NDArray[np.int32]
-    names: list[str]
 
 
 @dataclass(frozen=True)
@@ -189,31 +182,6 @@ def _not_text(path: Path, codec: str, error: UnicodeDecodeError) -> str:
     return f"{path}, line {line}: {found!r} is not {codec} text: save the file as UTF-8, or name its encoding."
 
 
-class _Codes(dict[str, int]):
-    """The code of an id by its spelling, with blanks at its ends or without; a new id gets the next.
-
-    Attributes:
-        names: ids by code.
-        stripped: spellings with blanks at an end.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.stripped: set[str] = set()
-
-    def __missing__(self, cell: str) -> int:
-        name = cell.strip()
-        if name == cell:
-            code = len(self.names)
-            self.names.append(name)
-        else:
-            code = self[name]
-            self.stripped.add(cell)
-        self[cell] = code
-        return code
-
-
 class _Parser:
     """Collects the columns of a file block by block; arguments as for `read_atomic`."""
 
@@ -232,40 +200,49 @@ class _Parser:
         self.time, self.as_text = time, as_text
         self.rows = 0
         self._parts: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields if keep is None or f.name in keep}
-        self._known = {name: _Codes() for name in ids}
-        self._stripped: dict[str, tuple[int, str, int]] = {}  # cells with outer blanks: how many, the first, its line
+        self._ids = {name: IdColumn(no_ids=("", PADDING_TOKEN)) for name in ids}
         self._line_marks = separator.encode() * (len(fields) - 1) + b"\n"
         self._no_marks = bytes(set(range(256)) - set(self._line_marks))
 
     def add(self, block: str) -> int:
         """Take over the rows of a block and return their number."""
-        rows = block.count("\n")
+        rows, text = block.count("\n"), block.encode()
         # In UTF-8 the bytes of the separator and the line end occur nowhere else.
-        if block.encode().translate(None, self._no_marks) != self._line_marks * rows:
+        if text.translate(None, self._no_marks) != self._line_marks * rows:
             raise AtomicFileError(self._wrong_cells(block))
         if not rows:
             return 0
-        cells = block[:-1].replace("\n", self.separator).split(self.separator)
+        found = Block.of(text, self.separator.encode(), len(self.fields))
+        cells: list[str] = []  # as texts, if there is a column that needs them
         for k, field in enumerate(self.fields):
-            column: list[str] = cells[k :: len(self.fields)]
-            part: NDArray[Any] | None = None
-            if field.type == "float":
-                part = self._numbers(column, field)
-            elif field.type == "float_seq":
-                self._check_sequences(column, field)
-            elif field.name in self._known:
-                part = self._ids(column, field)
-            if field.name in self._parts:
-                if part is None or (self.as_text and field.type == "float"):
+            if field.name in self._ids:
+                self._ids[field.name].add(found, k, text)
+                continue
+            wanted, number = field.name in self._parts, field.type == "float"
+            part: NDArray[Any] | None = found.numbers(k) if number else None
+            if part is None or (self.as_text and wanted):
+                cells = cells or block[:-1].replace("\n", self.separator).split(self.separator)
+                column = cells[k :: len(self.fields)]
+                if number and part is None:
+                    part = self._numbers(column, field)
+                elif field.type == "float_seq":
+                    self._check_sequences(column, field)
+                if self.as_text or not number:
                     part = np.fromiter(column, dtype=object, count=rows)
+            if wanted and part is not None:
                 self._parts[field.name].append(part)
         self.rows += rows
         return rows
 
     def ids(self) -> dict[str, Ids]:
-        """The columns of ids by name."""
-        names = [name for name in self._known if name in self._parts]
-        return {name: Ids(np.concatenate(self._parts.pop(name)), self._known[name].names) for name in names}
+        """The wanted columns of ids by name; raises at the first cell of any that cannot be an id."""
+        found = {name: column.ids() for name, column in self._ids.items()}
+        for field in self.fields:
+            if field.name in self._ids and (bad := self._ids[field.name].bad):
+                cell, row = bad
+                way_out = "RecBole pads with it: rename it" if cell.strip() else "fill it in, or remove the row"
+                raise AtomicFileError(f"{self.path}, line {row + 2}, {field}: {shorten(cell)} is not an id: {way_out}.")
+        return {name: column for name, column in found.items() if self._parts.pop(name, None) is not None}
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The other columns of all blocks by name; the blocks are freed column by column."""
@@ -275,8 +252,10 @@ class _Parser:
         """A sentence for each column of ids in which blanks were removed."""
         return tuple(
             f"{self.path}: {count:,} cells of {name} had blanks at an end of the id, which were removed (the first is "
-            f"{shorten(cell)} in line {line})."
-            for name, (count, cell, line) in self._stripped.items()
+            f"{shorten(cell)} in line {row + 2})."
+            for name, column in self._ids.items()
+            if column.blanks
+            for count, cell, row in [column.blanks]
         )
 
     def _wrong_cells(self, block: str) -> str:
@@ -291,22 +270,6 @@ class _Parser:
             f"{where}: {lines[row].count(self.separator) + 1} cells instead of {expected} in {shorten(lines[row])}: "
             f"write {' '.join(map(str, self.fields))}, {self.separator!r} between (quotes do not hold a cell together)."
         )
-
-    def _ids(self, column: list[str], field: Field) -> NDArray[np.int32]:
-        """The codes of the cells of a column of ids; raises at the first that cannot be an id."""
-        known = self._known[field.name]
-        codes = np.fromiter(map(known.__getitem__, column), dtype=np.int32, count=len(column))
-        for bad, way_out in (("", "fill it in, or remove the row"), (PADDING_TOKEN, "RecBole pads with it: rename it")):
-            if bad in known:
-                row = int(np.argmax(codes == known[bad]))
-                where = f"{self.path}, line {self._line(row)}, {field}"
-                raise AtomicFileError(f"{where}: {shorten(column[row])} is not an id: {way_out}.")
-        if known.stripped:
-            rows = [row for row, cell in enumerate(column) if cell in known.stripped]
-            if rows:
-                count, cell, line = self._stripped.get(field.name, (0, column[rows[0]], self._line(rows[0])))
-                self._stripped[field.name] = (count + len(rows), cell, line)
-        return codes
 
     def _check_sequences(self, column: list[str], field: Field) -> None:
         """Raise at the first cell that is not a sequence of numbers."""

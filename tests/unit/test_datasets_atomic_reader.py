@@ -9,7 +9,7 @@ from atomic_files import literal_interactions
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recbole_tiger.datasets import atomic_reader
+from recbole_tiger.datasets import atomic_reader, cells
 from recbole_tiger.datasets.atomic_fields import Field, read_header
 from recbole_tiger.datasets.atomic_reader import read_atomic, read_fields
 from recbole_tiger.errors import AtomicFileError, PreparationError
@@ -280,6 +280,32 @@ def test_ids_as_codes_in_the_order_of_their_first_appearance(tmp_path):
     assert not read(tmp_path, content, coded=True, keep={"timestamp"}).ids
 
 
+names = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\t\n\r\0"), min_size=1, max_size=70)
+blocks_of_ids = st.lists(
+    st.lists(names | st.sampled_from(["1", "10", "12345678", "123456789"]), min_size=1, max_size=6), max_size=4
+)
+
+
+@given(blocks_of_ids, st.sampled_from([1, 100, 1 << 29]))
+@settings(max_examples=500, deadline=None)
+def test_codes_of_ids_of_any_length_are_those_of_a_dictionary(blocks, pending):
+    column, literal = cells.IdColumn(no_ids=("", "[PAD]")), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cells, "PENDING_BYTES", pending)
+        for block in blocks:
+            text = "".join(f"a\t{name}\n" for name in block).encode()
+            column.add(cells.Block.of(text, b"\t", 2), 1, text)
+        found = column.ids() if blocks else None
+    everything = [name for block in blocks for name in block]
+    expected = [literal.setdefault(name.strip(), len(literal)) for name in everything]
+    if found:
+        assert found.codes.tolist() == expected and found.names == list(literal) and found.codes.dtype == np.int32
+    blanks = [row for row, name in enumerate(everything) if name != name.strip()]
+    assert column.blanks == ((len(blanks), everything[blanks[0]], blanks[0]) if blanks else None)
+    bad = [row for row, name in enumerate(everything) if name.strip() in ("", "[PAD]")]
+    assert column.bad == ((everything[bad[0]], bad[0]) if bad else None)
+
+
 def test_columns_have_their_types_and_every_row_its_line(tmp_path):
     header = "rating:float\titem_id:token\ttags:token_seq\tuser_id:token\tvector:float_seq\ttimestamp:float\n"
     table = read(tmp_path, header + "\tb\t\tu\t1 2\t -1.5e3\n4.5\tb\tx y\tv\t\t2 \n")
@@ -332,12 +358,12 @@ damage = st.lists(
 )
 
 
-@given(damage, st.sampled_from([3, 17, 1 << 18]))
-@example([(0, 0, b"\xef\xbb\xbf")], 3)
-@example([(len(HEADER), 0, b"\xef\xbb\xbf")], 17)
-@example([(len(BASE) - 1, 1, b"")], 17)
+@given(damage, st.sampled_from([3, 17, 1 << 18]), st.sampled_from([1, 64]))
+@example([(0, 0, b"\xef\xbb\xbf")], 3, 64)
+@example([(len(HEADER), 0, b"\xef\xbb\xbf")], 17, 64)
+@example([(len(BASE) - 1, 1, b"")], 17, 1)
 @settings(max_examples=1500, deadline=None)
-def test_damage_is_an_error_or_gives_what_the_file_says_to_the_letter(tmp_path_factory, changes, block):
+def test_damage_is_an_error_or_gives_what_the_file_says_to_the_letter(tmp_path_factory, changes, block, longest_id):
     data = BASE
     for start, length, piece in changes:
         data = data[:start] + piece + data[start + length :]
@@ -345,6 +371,7 @@ def test_damage_is_an_error_or_gives_what_the_file_says_to_the_letter(tmp_path_f
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(atomic_reader, "BLOCK_CHARACTERS", block)
+        patch.setattr(cells, "LONGEST_ID", longest_id)
         try:
             table = read(path)
         except AtomicFileError as error:
@@ -358,11 +385,16 @@ def test_damage_is_an_error_or_gives_what_the_file_says_to_the_letter(tmp_path_f
     assert len(table) == data.removesuffix(b"\n").count(b"\n")  # never fewer rows than lines
 
 
-numbers = st.text("0123456789.eE+-_ naifINFxX\u0661", max_size=7) | st.floats().map(repr) | st.integers().map(str)
+plain = st.from_regex(r"\A[0-9]{0,17}(\.[0-9]{0,17})?\Z")
+numbers = (
+    st.text("0123456789.eE+-_ naifINFxX\u0661", max_size=7) | st.floats().map(repr) | st.integers().map(str) | plain
+)
 
 
 @given(st.lists(numbers, min_size=1, max_size=5))
-@settings(max_examples=500, deadline=None)
+@example(["0.1", "1.", ".5", "007", "999999999999999", "9007199254740993", "."])
+@example(["0.3", "123456789012.345", "99999.9999999999"])
+@settings(max_examples=1000, deadline=None)
 def test_a_number_is_the_same_alone_and_among_others(tmp_path_factory, texts):
     path = tmp_path_factory.getbasetemp() / "numbers.item"
     path.write_text("item_id:token\tprice:float\n" + "".join(f"i\t{text}\n" for text in texts), encoding="utf-8")
