@@ -29,7 +29,8 @@ class ModelSpec:
         generative: finds items by beam search, so that only the items of the beam have a score.
         has_t5: has a T5, which can be trained in bfloat16.
         uses_semantic_ids: its items are Semantic IDs.
-        needs_features: reads item features; `item_feature` of the dataset's property file fills its own keys.
+        feature_key: of a model that reads item features: its own key, which `item_feature` of the dataset's property
+            file fills in.
         untrained: learns nothing: the seed and the number of epochs change nothing.
         sampled_loss: its one loss, if that needs sampled items; the others have cross-entropy, here the default, or BPR
             (`loss_type`).
@@ -52,7 +53,7 @@ class ModelSpec:
     generative: bool = False
     has_t5: bool = False
     uses_semantic_ids: bool = False
-    needs_features: bool = False
+    feature_key: str | None = None
     untrained: bool = False
     sampled_loss: str | None = None
     shares_batches: bool = False
@@ -94,9 +95,9 @@ _SPECS = (
         "RPG", "rpg", "TIGERTreeTrainer", "TIGERDataset",
         generative=True, uses_semantic_ids=True, shares_batches=True,
     ),
-    ModelSpec("S3Rec", trainer="S3RecTrainer", needs_features=True, shares_batches=True),
+    ModelSpec("S3Rec", trainer="S3RecTrainer", feature_key="item_attribute", shares_batches=True),
     *(
-        ModelSpec(name, needs_features=True, shares_batches=True, item_tables=_TABLE)
+        ModelSpec(name, feature_key="selected_features", shares_batches=True, item_tables=_TABLE)
         for name in ("FDSA", "GRU4RecF", "SASRecF")
     ),
     ModelSpec("FOSSIL", shares_batches=True, norm_over_batch=True, item_tables=_TABLE),

@@ -113,7 +113,7 @@ def prepare_data(config: Config) -> PreparedData:
     Raises:
         ConfigError: if nothing is left of it, or not enough for a phase.
     """
-    needs_features = model_spec(config["model"]).needs_features
+    needs_features = model_spec(config["model"]).feature_key is not None
     try:
         dataset = FeatureDataset(config) if needs_features else create_dataset(config)
     except ValueError as error:

@@ -131,12 +131,14 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
     merged["eval_args"] = {**merged["eval_args"], "split": split}
     if model_spec(model).recipes:
         merged["recipe"] = settings.get("recipe") or default_recipe(model, dataset, settings)
-    if model_spec(model).needs_features:
+    feature_key = model_spec(model).feature_key
+    if feature_key:
         feature = settings.get("item_feature", merged.get("item_feature"))
         if feature:
             columns = dict(settings.get("load_col") or merged.get("load_col") or {})
             columns["item"] = [settings.get("ITEM_ID_FIELD", "item_id"), feature]
-            merged.update(selected_features=[feature], item_attribute=feature, load_col=columns)
+            merged[feature_key] = [feature] if feature_key == "selected_features" else feature
+            merged["load_col"] = columns
     return merged
 
 

@@ -176,7 +176,7 @@ def check_settings(config: Config) -> None:
             "out, and set --gpu_id= for the CPU or --gpu_id=0 for a GPU"
         )
     _check_evaluation(config)
-    if model_spec(config["model"]).needs_features and not config["item_feature"]:
+    if model_spec(config["model"]).feature_key and not config["item_feature"]:
         raise ConfigError(
             f"model={config['model']} needs an item column: set --item_feature=COLUMN (one of the columns of "
             f"{config['dataset']}.item, of type token or token_seq)"

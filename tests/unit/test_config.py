@@ -216,3 +216,11 @@ def test_a_users_columns_and_a_feature_models_column(tmp_path):
 def test_metrics_that_need_all_scores_are_refused_before_training(model):
     with pytest.raises(ConfigError, match="'GAUC' needs a score for every item"):
         build_config(model, "ml-100k", config_dict={"metrics": ["Recall", "NDCG", "GAUC"]})
+
+
+@pytest.mark.parametrize(("model", "key"), [("FDSA", "selected_features"), ("S3Rec", "item_attribute")])
+def test_the_item_feature_comes_under_the_key_that_the_model_reads(workplace, caplog, model, key):
+    config = build_config(model, "ml-100k")
+    assert config[key] in ("class", ["class"])
+    stored = config_from_plain(plain_settings(config))  # as `evaluate` makes it of a stored run
+    assert stored[key] == config[key] and "nothing reads" not in caplog.text
