@@ -12,12 +12,16 @@ import numpy as np
 from recbole_tiger.evaluation.significance import has_user_values
 from recbole_tiger.leaderboard.table import Leaderboard, is_leaking
 from recbole_tiger.report.tables import Table
+from recbole_tiger.settings.chain import changed_settings
+from recbole_tiger.settings.schema import keys_with
 from recbole_tiger.settings.split import LEAVE_ONE_OUT, describe_split
 
 SHARED_FUTURE = (
     "Leave-one-out holds back each user's last items, whenever they happened: models see what other users did after "
     "them."
 )
+#: Settings that are no row's own.
+_NOT_OWN = frozenset({*keys_with("protocol"), *keys_with("place"), *keys_with("derived")})
 #: How the best values are marked in cells.
 MARKS = "* best, + second best"
 
@@ -125,6 +129,16 @@ def cost_table(board: Leaderboard) -> Table:
     ]
     header = "model,parameters,training s,validation s,test s,train examples/s,test users/s,recipe,seeds,commit"
     return Table(header.split(","), cells, "Cost and origin", columns="lrrrrrrlll")
+
+
+def settings_table(board: Leaderboard) -> Table:
+    """What was set for each row beside its model's defaults and the table's protocol; folded on a page."""
+    cells = []
+    for row in board.rows:
+        config = {**row.first["config"], "model": row.model, "dataset": board.dataset}
+        own = {key: value for key, value in changed_settings(config).items() if key not in _NOT_OWN}
+        cells.append([row.label, ", ".join(f"{key}={value}" for key, value in own.items()) or "-"])
+    return Table(["model", "settings"], cells, "Settings", "What differs from the model's defaults.", folded=True)
 
 
 def notes(board: Leaderboard) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from recbole_tiger.leaderboard.cells import describe, failure_lines, notes, protocol_sentence, tables
+from recbole_tiger.leaderboard.cells import describe, failure_lines, notes, protocol_sentence, settings_table, tables
 from recbole_tiger.leaderboard.table import BoardRow, Leaderboard
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import HEIGHT, bars, color, label, style, wrapped
@@ -49,7 +49,7 @@ def _section(board: Leaderboard, several: bool) -> pages.Section:
     parts.append(_bars(board, drawn))
     if any(row.is_trained() for row in drawn):
         parts += [_cost(board, drawn), _curves(board, drawn)]
-    parts += [*others, _environments(board)]
+    parts += [*others, settings_table(board), _environments(board)]
     title = f"{board.dataset}, {_protocol(board)}" if several else board.dataset
     return pages.Section(title, [protocol_sentence(board), *notes(board), *failure_lines(board)], parts)
 

@@ -33,6 +33,7 @@ class Table:
         title: one line above it.
         note: smaller, below the title.
         columns: a letter for each column; "" for left everywhere.
+        folded: a page shows its title, and the rest after a click.
     """
 
     header: Sequence[str]
@@ -40,6 +41,7 @@ class Table:
     title: str = ""
     note: str = ""
     columns: str = ""
+    folded: bool = False
 
     @property
     def numeric(self) -> list[bool]:

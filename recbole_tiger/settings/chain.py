@@ -142,6 +142,17 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
     return merged
 
 
+def changed_settings(config: Mapping) -> dict:
+    """The plain settings of a run that are not the defaults of its model, recipe and dataset, RecBole's below ours."""
+    model, theirs = config["model"], recbole_file(config["model"])
+    files = [file for file in (theirs.parent.parent / "overall.yaml", theirs) if file.is_file()]
+    chosen = {key: config[key] for key in ("semantic_id", "item_text") if config.get(key) is not None}
+    if config.get("recipe") in model_spec(model).recipes:
+        chosen["recipe"] = config["recipe"]
+    defaults = {**read_config_files(files), **shipped_settings(model, config["dataset"], chosen)}
+    return {key: config[key] for key, value in defaults.items() if key in config and config[key] != value}
+
+
 @dataclass(frozen=True)
 class Described:
     """A line of a property file: a key with its default, and the type, meaning and choices of its comment."""

@@ -43,6 +43,17 @@ def test_the_page_needs_nothing_else_and_says_everything(boards):
         assert words in without_scripts(page), words
 
 
+def test_the_settings_of_a_row_that_are_not_its_models_defaults_fold(tmp_path):
+    own = {"hidden_size": 8, "n_layers": 2, "mask_seen_items": True, "checkpoint_dir": "elsewhere", "lerning_rate": 3}
+    store(tmp_path, "SASRec", 1, [0, 1], label="small", config=own)
+    store(tmp_path, "TIGER", 1, [0, 1], config={"recipe": "quick", "epochs": 10, "d_model": 32, "mask_seen_items": True})
+    store(tmp_path, "A model of another's", 1, [0, 1], config={"mask_seen_items": True})
+    page = without_scripts(format_page(make_leaderboards(read_runs(tmp_path))))
+    [table] = re.findall("<details.*?</details>", page, flags=re.S)
+    found = dict(re.findall("<tr><td>(.*?)</td><td>(.*?)</td></tr>", table))
+    assert found == {"small": "hidden_size=8", "TIGER": "d_model=32", "A model of another&#39;s": "-"}
+
+
 def test_names_cannot_break_out_of_the_page(tmp_path):
     store(tmp_path, "A", 1, [0, 1], label="</script><b>x", dataset="</script><i>y")
     store(tmp_path, "A", 1, [0, 1], label="<!--<script>", dataset="<!--<script>")
