@@ -47,7 +47,6 @@ class TIGERTrainer(SequentialTrainer):
         self.average: WeightAverage | None = None
         if config["ema_decay"]:
             self.average = WeightAverage(model.parameters(), config["ema_decay"])
-            self.optimizer.register_step_post_hook(lambda *_: self.average.update())
         self._loss_func = model.calculate_loss
         if config["compile"]:
             self._loss_func = torch.compile(model.calculate_loss, dynamic=True)
@@ -175,6 +174,8 @@ class TIGERTrainer(SequentialTrainer):
         if self.clip_grad_norm:
             clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         self.scheduler.step()
         self.global_step += 1
         self.examples_seen += all_targets
