@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from working import working_in
 
 from recbole_tiger.commands.options import COMMANDS, TRAIN, key_value_arguments
 from recbole_tiger.settings.parse import parse_command_line
@@ -87,13 +88,20 @@ def test_lines_end_at_120_characters(page):
     assert [line for line in long if not line.lstrip().startswith(free)] == []
 
 
+@pytest.fixture(scope="module")
+def folder_of_all_pages(tmp_path_factory):
+    """One folder, so that pages with the same catalogue make its Semantic IDs once."""
+    return tmp_path_factory.mktemp("pages")
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_the_python_of_a_page_runs(page, workplace, registries):
+def test_the_python_of_a_page_runs(page, folder_of_all_pages, registries):
     namespace: dict = {"__name__": "documentation"}
-    for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), namespace)
+    with working_in(folder_of_all_pages):
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), namespace)
 
 
 def test_the_table_of_recipes_is_what_the_property_files_say():
