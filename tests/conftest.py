@@ -10,8 +10,6 @@ from pathlib import Path
 
 # The suite runs in two processes (pyproject.toml): one thread for each, and for the programs that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray's workers give way to all other programs by default: beside the other process of the suite they would hardly run.
-os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 from catalogue import TINY, write_catalogue

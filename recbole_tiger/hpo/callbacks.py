@@ -21,8 +21,8 @@ from recbole_tiger.hpo.report import progress_line
 from recbole_tiger.hpo.sweep import Sweep, Trial
 from recbole_tiger.hpo.trainable import FAILED, reason_of_death
 
-#: Seconds between two lines of progress while nothing ends.
-_HEARTBEAT = 60
+#: Seconds between two lines of progress while nothing begins or ends, on a terminal and in a file.
+_HEARTBEAT = {True: 60, False: 300}
 
 
 class TrialSearcher(Searcher):
@@ -107,6 +107,7 @@ class TrialRecorder(Callback):
         own = self._trial(trial)
         own.status, own.starts = "running", own.starts + 1
         self.sweep.write(own)
+        self._print(f"{own} started; its log is in {self.sweep.folder_of(own) / 'log'}")
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
         if "record" not in result:
@@ -122,7 +123,7 @@ class TrialRecorder(Callback):
         own.status = "finished" if own.finished else "stopped"
         self.sweep.write(own)
         self._drop_checkpoints()
-        self._print(trials, own)
+        self._print(progress_line(self.sweep, _n_running(trials), own))
 
     def on_trial_error(self, iteration, trials, trial, **info):
         own = self._trial(trial)
@@ -133,11 +134,11 @@ class TrialRecorder(Callback):
             own.reason = reason_of_death(_error_text(trial))
         own.status = "failed"
         self.sweep.write(own)
-        self._print(trials, own)
+        self._print(progress_line(self.sweep, _n_running(trials), own))
 
     def on_step_end(self, iteration, trials, **info):
-        if time.monotonic() - self.printed_at > _HEARTBEAT and sys.stderr.isatty():
-            self._print(trials)
+        if time.monotonic() - self.printed_at > _HEARTBEAT[sys.stderr.isatty()]:
+            self._print(progress_line(self.sweep, _n_running(trials)))
 
     def _drop_checkpoints(self) -> None:
         """Only the best trial so far keeps its weights: those of a hundred trials would fill the disk."""
@@ -147,10 +148,13 @@ class TrialRecorder(Callback):
                 for name in ("best.pth", "last.pth", "pretrained.pth"):
                     (self.sweep.folder_of(trial) / name).unlink(missing_ok=True)
 
-    def _print(self, trials, trial: Trial | None = None) -> None:
+    def _print(self, text: str) -> None:
         self.printed_at = time.monotonic()
-        running = sum(entry.status == "RUNNING" for entry in trials)
-        print(progress_line(self.sweep, running, trial), file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _n_running(trials) -> int:
+    return sum(trial.status == "RUNNING" for trial in trials)
 
 
 def _error_text(trial) -> str:

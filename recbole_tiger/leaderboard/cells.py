@@ -163,6 +163,9 @@ def notes(board: Leaderboard) -> list[str]:
             f"{', '.join(leaking)}: items are numbered in the order of the data, test items among them, so that word "
             "pieces tell the answer (paper, Appendix A)."
         )
+    cut = [row.label for row in board.rows if any(_was_cut(run.result) for run in row.runs)]
+    if cut:
+        lines.append(f"Stopped by max_seconds, not by epochs or stopping_step: {', '.join(cut)}.")
     lines += _reevaluated(board)
     if any(run.result.get("dirty") for row in board.rows for run in row.runs):
         lines.append("A commit with + had changes that are not in it.")
@@ -174,6 +177,14 @@ def notes(board: Leaderboard) -> list[str]:
                 f"{row.label} counted by Semantic IDs instead of items, for comparison with such papers: {values}."
             )
     return lines
+
+
+def _was_cut(result: Mapping) -> bool:
+    """Whether the time for training was over before its epochs were."""
+    limit, history = result["config"].get("max_seconds"), result.get("history")
+    if not limit or not history or result["seconds"].get("training", 0.0) < limit:
+        return False
+    return history[-1]["epoch"] + 1 < result["config"]["epochs"]
 
 
 def _reevaluated(board: Leaderboard) -> list[str]:

@@ -106,12 +106,20 @@ class TIGERTrainer(SequentialTrainer):
     def _prepare_examples(self, train_data) -> None:
         if self._examples is None:
             self._examples = self._make_examples(train_data._dataset)
-            warmup = self.config["warmup_steps"] or 0
-            if self.config["lr_scheduler"] == "cosine" and self._last_step() <= warmup:
+            warmup, in_epochs = self.config["warmup_steps"] or 0, self.epochs * self._steps_of_a_pass()
+            if self.config["lr_scheduler"] != "cosine":
+                return
+            if self._last_step() <= warmup:
                 raise ConfigError(
                     f"lr_scheduler=cosine ends with epochs={self.epochs}, at step {self._last_step()}, which must be "
                     f"after warmup_steps={warmup}; raise epochs, lower warmup_steps, or use lr_scheduler=constant or "
                     "inverse_sqrt"
+                )
+            if in_epochs < self.max_steps:
+                self.logger.warning(
+                    f"lr_scheduler=cosine ends at max_steps={self.max_steps}, but epochs={self.epochs} end at step "
+                    f"{in_epochs}, with {self._learning_rate_factor(in_epochs):.0%} of the learning rate; with "
+                    "max_steps=0 it ends with the epochs"
                 )
 
     def _is_over(self) -> bool:

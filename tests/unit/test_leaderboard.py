@@ -12,7 +12,7 @@ from stored_runs import METRICS, store
 from recbole_tiger.commands import leaderboard
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.leaderboard.cells import cost_table, marks
+from recbole_tiger.leaderboard.cells import cost_table, marks, notes
 from recbole_tiger.leaderboard.formats import format_latex, format_markdown, format_text
 from recbole_tiger.leaderboard.outputs import report, write_outputs
 from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows
@@ -339,6 +339,14 @@ def test_training_and_validation_have_times_of_their_own(runs):
     table = cost_table(board)
     times = [table.rows[0][table.header.index(name)] for name in ("training s", "validation s", "test s")]
     assert times == ["10.0", "2.0", "0.50"]
+
+
+def test_rows_whose_time_was_over_are_named(tmp_path):
+    for model, seconds, epochs in (("Cut", 100.0, 9), ("Quick", 99.0, 9), ("Ended", 120.0, 3)):
+        config = {"max_seconds": 100, "epochs": epochs}
+        store(tmp_path, model, 1, [0, 1], config=config, seconds={"training": seconds})
+    found = [note for note in notes(make_leaderboards(read_runs(tmp_path))[0]) if "max_seconds" in note]
+    assert found == ["Stopped by max_seconds, not by epochs or stopping_step: Cut."]
 
 
 def test_a_dirty_tree_is_marked(tmp_path):

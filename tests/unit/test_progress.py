@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 
 import pytest
 import torch
@@ -169,6 +170,21 @@ def test_cosine_ends_with_the_last_pass_where_no_step_is_named(toy):
     trainer, data = of(toy, "TIGER", **{**more, "warmup_steps": 10_000})
     with pytest.raises(ConfigError, match="lr_scheduler=cosine ends with epochs=3, at step .* warmup_steps=10000"):
         trainer.fit(data.train, data.valid, saved=False)
+
+
+def test_a_cosine_that_outlives_the_epochs_is_said(toy, caplog):
+    more = {"lr_scheduler": "cosine", "warmup_steps": 2, "epochs": 3, "train_batch_size": 16, "eval_step": 9}
+    for times in (1, 2):
+        trainer, data = of(toy, "TIGER", **more, max_steps=100)
+        trainer._prepare_examples(data.train)
+        end = 3 * trainer._steps_of_a_pass()
+        trainer, data = of(toy, "TIGER", **more, max_steps=times * end)
+        caplog.clear()
+        trainer._prepare_examples(data.train)
+        said = [text for text in caplog.messages if f"max_steps={times * end}, but epochs=3 end at step {end}" in text]
+        assert len(said) == times - 1
+    rate = (1 + math.cos(math.pi * (end - 2) / (2 * end - 2))) / 2
+    assert f"with {rate:.0%} of the learning rate; with max_steps=0" in said[0]
 
 
 def test_quicker_recipes_are_named_with_what_they_say(monkeypatch):
