@@ -110,12 +110,24 @@ COMMANDS: dict[str, Command] = {
         (
             ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
             ("semantic_id", "A,B,...",
-             "one or several tokenizers: rqvae, rkmeans, hierarchical_kmeans, vqvae, pq, lsh, random, file"),
+             "one or several tokenizers: rqvae, rkmeans, hierarchical_kmeans, vqvae, letter, pq, lsh, random, "
+             "file"),
             ("semantic_id_file", "FILE",
              "where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read"),
             ("output_dir", "FOLDER", "a folder that does not exist yet, for report.json, report.html and the IDs"),
             ("recipe", "NAME", "the settings of this TIGER recipe"),
             _ANY,
+        ),
+    ),
+    "settings": Command(
+        "settings",
+        "every setting of a model with its default, type and meaning",
+        "Every setting that the property files of a model describe, RecBole's own first: default, type and meaning.",
+        (
+            ("model", "NAME", "TIGER (default), or any other model"),
+            ("dataset", "NAME", "whose defaults; ml-100k (default) has TIGER's recipe tiny"),
+            ("recipe", "NAME", "whose defaults; also semantic_id and item_text"),
+            ("key", "NAME", "this setting alone"),
         ),
     ),
     "cold-start": Command(

@@ -115,7 +115,7 @@ def check_keys(user: Mapping, model: str) -> None:
 def close_keys(key: object, known: Collection[str]) -> str:
     """The end of a message about an unknown key: the nearest ones, or where all of them are listed."""
     close = difflib.get_close_matches(str(key), known, n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else "; docs/reference/settings.md lists the keys"
+    return f"; did you mean {' or '.join(close)}?" if close else "; recbole-tiger settings --model=… lists the keys"
 
 
 def text_keys(model: str) -> set[str]:

@@ -9,6 +9,12 @@ import pytest
 from recbole_tiger import cli
 from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
 from recbole_tiger.errors import ConfigError, ProcessLost, TrainingStopped
+from recbole_tiger.quantization.registry import QUANTIZERS
+
+
+def test_help_names_every_tokenizer():
+    words = re.split(r"\W+", help_text("recbole-tiger", "ids"))
+    assert set(QUANTIZERS) <= set(words)
 
 
 @pytest.mark.parametrize(

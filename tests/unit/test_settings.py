@@ -2,12 +2,14 @@
 
 import inspect
 import math
+import re
 
 import pytest
 import recbole.config
 import yaml
 from recbole.utils import dataset_arguments, evaluation_arguments, general_arguments, training_arguments
 
+from recbole_tiger.commands import settings as settings_command
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.quantization.registry import QUANTIZERS
@@ -294,3 +296,35 @@ def test_the_former_name_of_a_value_still_works_and_warns():
     stored = {"loss_over": "legal", "likelihood": None, "epochs": 3}
     assert renamed_settings(stored) == {"loss_over": "children", "likelihood": None, "epochs": 3}
     assert stored["loss_over"] == "legal"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ({}, "epochs=12\n"),  # of recipe tiny, ml-100k's default
+        ({"recipe": "paper"}, "epochs=100000\n"),
+        ({"dataset": "amazon-beauty", "key": "num_heads"}, "num_heads=6\n    (int) Attention heads (paper, 4.1.3)."),
+        ({"model": "SASRec", "key": "n_layers"}, "n_layers=2\n    (int) "),
+        ({"semantic_id": "letter"}, "letter_alignment="),
+    ],
+)
+def test_the_settings_of_a_model_are_printed(words, shown):
+    text = settings_command.run(dict(words))
+    assert f"\n{shown}" in f"\n{text}\n" if "key" not in words else text.startswith(shown)
+    if "key" not in words:
+        described = {line.partition("=")[0] for line in text.splitlines() if not line.startswith(" ")}
+        assert {"mask_seen_items", "topk", "d_model"} <= described <= known_keys("TIGER") | {"transform"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"key": "bema_size"}, "key='bema_size' is no setting of TIGER; did you mean beam_size"),
+        ({"epochs": 3}, "epochs=3 chooses no settings"),
+        ({"model": "TIGRE"}, "did you mean TIGER"),
+        ({"model": "SASRec", "recipe": "tiny"}, "SASRec has no recipes"),
+    ],
+)
+def test_what_chooses_no_settings_is_said(words, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        settings_command.run(words)
