@@ -248,7 +248,7 @@ def test_listed_values_of_fractions_are_clean():
         ({"reduction_factor": math.nan}, "reduction_factor=nan"),
         ({"cpus_per_trial": None}, "cpus_per_trial=None"),
         ({"cpus_per_trial": 0}, "cpus_per_trial=0"),
-        ({"gpus_per_trial": 1.5}, "only whole cards"),
+        ({"gpus_per_trial": 1.5}, "give whole GPUs"),
         ({"grace_period": 1.5}, "grace_period=1.5"),
         ({"reduction_factor": 1}, "reduction_factor=1 "),
         ({"time_budget_minutes": "x"}, "time_budget_minutes='x'"),
