@@ -94,7 +94,7 @@ def start_run(
         callback: OnEpoch | None = None if on_epoch is None else lambda trainer, _: on_epoch(Epoch.last_of(trainer))
         return run_config(config, saved=saved, screen=screen, on_epoch=callback)
     if on_epoch is not None:
-        raise ConfigError("on_epoch is called in this process, and nproc or world_size start others; leave one out")
+        raise ConfigError("on_epoch does not work with nproc or world_size, which start other processes; leave one out")
     return run_in_processes(_run_share, (plain_settings(config), saved, screen), topology)
 
 
@@ -110,7 +110,7 @@ def _run_share(settings: dict, saved: bool, screen: bool) -> dict:
     if different:
         raise ConfigError(
             f"{', '.join(different)}: the machines of this run have different settings; give all of them the same "
-            "command, but for group_offset and paths"
+            "command, except for group_offset and paths"
         )
     if not collectives.is_main():
         for key in ("show_progress", "log_wandb"):

@@ -74,10 +74,7 @@ def tune(
     read = space_from_dict(space) if isinstance(space, Mapping) else read_space(space)
     sweep = plan(read, extension.name_of(model), dataset, settings, Options(**options))
     if not running.run(sweep):
-        text = (
-            f"Interrupted: {report.progress_line(sweep, 0)}.\nThe same command with --resume behind it continues from "
-            "here."
-        )
+        text = f"Interrupted: {report.progress_line(sweep, 0)}.\nRepeat the command with --resume to continue."
         trials = pd.DataFrame(report.findings_of(sweep, None).rows)
         return SweepResult(sweep.folder, False, trials, None, None, None, None, {}, text)
     best, tested, winner = outputs.write_best(sweep), outputs.evaluate_winner(sweep), sweep.winner()

@@ -92,8 +92,8 @@ class LETTER(RQVAE):
             raise ValueError(f"clusters={self.clusters} must be at least 1.")
         if self.diversity and self.codebook_update != "gradient":
             raise ValueError(
-                f"diversity={self.diversity} moves codewords by their gradient, which codebook_update="
-                f"{self.codebook_update} has none of: use codebook_update=gradient or diversity=0."
+                f"diversity={self.diversity} needs gradients of the codewords, which codebook_update="
+                f"{self.codebook_update} does not use: set codebook_update=gradient or diversity=0."
             )
 
     def _training(self, x: torch.Tensor) -> LETTERTraining:

@@ -365,7 +365,7 @@ MALFORMED_EMBEDDINGS = {
     "a bit of an npz": ("x.npz", npz().replace(VECTORS.tobytes(), VECTORS[::-1].tobytes()), r"it may be damaged"),
     "a pickle": ("x.npy", pickle.dumps(VECTORS), r"cannot be read"),
     "objects in an npy": ("x.npy", npy(VECTORS.astype(object), allow_pickle=True), r"cannot be read"),
-    "rows without ids, too few": ("x.npy", npy(VECTORS[:4]), r"has 4 rows where the item file has 5"),
+    "rows without ids, too few": ("x.npy", npy(VECTORS[:4]), r"has 4 rows, the item file 5"),
     "a text": ("x.npz", b"i0 1 2 3\n", r"cannot be read, it may be damaged"),
     "a torch file": ("x.pt", b"", r"x.pt' is none of .npz, .parquet and .npy"),
     "no such file": ("", None, r"there is no such file"),

@@ -382,7 +382,7 @@ def test_a_sweep_is_killed_continued_and_tested_once(tmp_path):
     assert len(list((here / "saved" / "cache").glob("*embeddings*.npz"))) == 1
     assert len(list((here / "saved" / "cache").glob("*rkmeans*.npz"))) == 1
     logs = [path.read_text() for path in (folder / "trials").glob("0*/log/**/*.log")]
-    assert sum("Kept content embeddings" in log for log in logs) == 1
+    assert sum("Saved content embeddings" in log for log in logs) == 1
 
     # The winner's configuration gives the winner again, and its test metrics are those of the checkpoint.
     best = best_score(kept)

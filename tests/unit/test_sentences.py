@@ -296,7 +296,7 @@ def test_missing_column_names_key_column_and_columns(table):
 def test_no_known_text_column(table):
     with pytest.raises(ValueError, match=r"content_fields: .*name some of colour, weight"):
         sentences(table("item_id:token\tcolour:token\tweight:float\n1\tred\t2\n"), ["1"])
-    with pytest.raises(ValueError, match=r"content_fields.*no column beside the ids"):
+    with pytest.raises(ValueError, match=r"content_fields.*no column except the ids"):
         sentences(table("item_id:token\n1\n"), ["1"])
 
 
