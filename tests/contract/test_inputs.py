@@ -356,7 +356,7 @@ COMMANDS = [
     ("evaluate --runs=runs", "evaluate needs a setting"),
     ("evaluate --runs=runs --mask_seen_items=no", "mask_seen_items='no'"),
     ("evaluate --runs=runs --epochs=3", "epochs=3 is not a setting of evaluation"),
-    ("evaluate --runs=runs --mask_seen_items=True --output=runs/x", "in the folder of the runs"),
+    ("evaluate --runs=runs --mask_seen_items=True --output=runs/x", "inside the folder of the runs"),
     ("latency --n_items=x", "n_items='x'"),
     ("latency --repeats=0", "repeats=0"),
     ("cold-start --cold_share=2", "cold_share=2"),

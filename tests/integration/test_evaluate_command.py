@@ -96,7 +96,7 @@ def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
     assert "evaluate needs a setting to change" in error(f"--runs={trained}")
     assert "learning_rate=0.1 is not a setting of evaluation" in error(f"--runs={trained}", "--learning_rate=0.1")
     inside = f"--output={trained / 'more'}"
-    assert "is in the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
+    assert "is inside the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
     assert "mask_seen_items='maybe' must be True or False" in error(f"--runs={trained}", "--mask_seen_items=maybe")
     assert "no row has a result: " in error(f"--runs={trained}", "--metrics=GAUC")
 
