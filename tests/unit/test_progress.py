@@ -27,7 +27,7 @@ def test_durations_in_words(seconds, text):
 def test_what_is_left_of_a_run():
     clock = RunClock(RunSize(passes=10, validation_at=(3, 6, 9, 10)))
     assert clock.left() is None and clock.bar_text(0) == "1 of at most 10 epochs · 0 s"
-    clock.trained(0.5, 30.0)  # a minute a pass
+    clock.trained(0.5, 30.0)  # a minute per epoch
     assert clock.left() == pytest.approx(9.5 * 60)
     assert clock.estimate_text() == (
         "10 min left at most, without validation and test: 10 min of training (1 min per epoch)"
@@ -35,11 +35,11 @@ def test_what_is_left_of_a_run():
     clock.validation_seconds = 20.0
     assert clock.validations_left() == 4 and clock.left() == pytest.approx(9.5 * 60 + 5 * 20)  # and the test
     clock.trained(2.5, 150.0)
-    assert clock.validations_left() == 3  # the one after pass 3 is over
+    assert clock.validations_left() == 3  # the one after epoch 3 is over
     assert clock.bar_text(200.0) == "4 of at most 10 epochs · 3 min, 8 min left at most"
     assert (
         clock.estimate_text()
-        == "8 min left at most: 7 min of training (1 min a pass), 1 min for 3 validations and the test"
+        == "8 min left at most: 7 min of training (1 min per epoch), 1 min for 3 validations and the test"
     )
     clock.trained(7.0, 420.0)
     assert clock.left() == pytest.approx(20.0) and clock.bar_text(0.0).startswith("10 of at most 10 epochs")
