@@ -8,7 +8,7 @@
 run that was evaluated again with seen items masked (`evaluate --mask_seen_items=True`) into `masked/` beside `runs/`.
 The name is the row's in the tables, with the seed the folder's. `tables` writes the leaderboards of both kinds between
 the marks of `results/amazon-beauty.md`: metrics, intervals and paired tests follow from the stored ranks.
-`figures` writes `curves.svg` (validation and training loss by pass) and `quality_and_time.svg`.
+`figures` writes `curves.svg` (validation and training loss by epoch) and `quality_and_time.svg`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def curve(result: dict[str, Any]) -> tuple[list[int], list[float]]:
 
 
 def minutes_of_a_pass(result: dict[str, Any]) -> float:
-    """The median over the passes: a pass that shared its core for a while says little about the model."""
+    """The median over the epochs: one that shared its core for a while says little about the model."""
     return statistics.median(entry["seconds"] for entry in result["history"]) / 60
 
 
@@ -124,8 +124,8 @@ def figures(folder: Path) -> list[Path]:
         loss.plot(*zip(*losses, strict=True), **look)
         against.plot([n * minutes_of_a_pass(result) for n in passes], scores, **look)
     for axes, x, y in (
-        (quality, "passes over the training data", "validation NDCG@10"),
-        (loss, "passes over the training data", "training loss (nats a token, or an item)"),
+        (quality, "epochs", "validation NDCG@10"),
+        (loss, "epochs", "training loss (nats a token, or an item)"),
         (against, "minutes of training on one thread (log scale)", "validation NDCG@10"),
     ):
         axes.set_xlabel(x)

@@ -261,5 +261,5 @@ def to_plain(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(entry, other) for entry in value]
     if other is None:
-        raise TypeError(f"{type(value).__qualname__} is no plain value")
+        raise TypeError(f"{type(value).__qualname__} is not a plain value")
     return other(value)

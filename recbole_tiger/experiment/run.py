@@ -54,10 +54,10 @@ class Epoch:
     Attributes:
         number: from 1.
         train_loss: mean over the steps, or RecBole's sum.
-        seconds: of its training.
+        seconds: training time of the epoch.
         valid: validation metrics, unrounded.
         is_best: whether it is the best so far.
-        left: how long the run will take at most, in words; "" before that is known.
+        left: text with the maximum remaining time; "" before it is known.
     """
 
     number: int

@@ -57,7 +57,7 @@ class Scaler:
         if self.n_components is not None and not 1 <= self.n_components <= min(x.shape):
             raise ValueError(
                 f"n_components={self.n_components} (setting content_components) must lie between 1 and "
-                f"{min(x.shape)}, the lesser of items and dimensions."
+                f"{min(x.shape)}, the smaller of items and dimensions."
             )
         self.dim_ = int(dim)
         self.mean_ = np.zeros(dim)

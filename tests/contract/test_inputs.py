@@ -223,7 +223,7 @@ def test_a_setting_that_another_one_leaves_without_effect(caplog, setting, says)
 # ---------------------------------------------------------------------------------------------------------------- YAML
 
 YAML = [
-    ("epochs: 3\nepochs: 4\n", "key epochs stands twice; keep one .line 2"),
+    ("epochs: 3\nepochs: 4\n", "key epochs is given twice; keep one .line 2"),
     ("1: 2\n", "key 1 is not text"),
     ("null: 3\n", "key null is not text"),
     ("[1, 2]: 3\n", "key in brackets is not text"),

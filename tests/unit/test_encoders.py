@@ -440,7 +440,7 @@ def test_no_file_other_file_damaged_file(tmp_path):
         with pytest.raises(ValueError, match=r"content_file='none\.npz': there is no such file"):
             call("none.npz")
         (tmp_path / "e.csv").write_text("a,1\n")
-        with pytest.raises(ValueError, match=r"content_file=.*none of \.npz, \.parquet and \.npy"):
+        with pytest.raises(ValueError, match=r"content_file=.*is not a \.npz, \.parquet or \.npy file"):
             call(str(tmp_path / "e.csv"))
     for form in (*FORMS, "npy"):
         file = write(tmp_path, form)

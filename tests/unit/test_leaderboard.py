@@ -420,7 +420,7 @@ def test_a_temporal_table_says_what_it_is(runs, tmp_path):
         text = format_text(board)
         assert f"global temporal split at 0.8 and 0.9 of all interactions, each user's {target} item" in text
         assert "1,234 interactions before 2014-01-01" in text and "before 2014-03-01 and tested" in text
-        assert history in text and "7 are items without a training interaction" in text
+        assert history in text and "7 of the test targets are items without a training interaction" in text
         assert "models see what other users did after them" not in text
     assert len(make_leaderboards(read_runs(runs))) == 3  # leave-one-out and the two targets never share a table
 
@@ -470,5 +470,5 @@ def test_what_a_file_of_rows_cannot_say_is_named(data, workplace, text, words):
     (workplace / "rows.yaml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         leaderboard.run({**data, "rows": "rows.yaml"})
-    with pytest.raises(ConfigError, match="model='SASRec' stands beside rows='rows.yaml'"):
+    with pytest.raises(ConfigError, match="model='SASRec' and rows='rows.yaml' are both given"):
         leaderboard.run({**data, "rows": "rows.yaml", "model": "SASRec"})

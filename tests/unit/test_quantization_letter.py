@@ -179,7 +179,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_stopped(x, tmp_path, monkeypat
     [
         ({"alignment": -1}, "alignment=-1 must not"),
         ({"clusters": 0}, "clusters=0 must be"),
-        ({"codebook_update": "ema"}, "codebook_update=ema has none of"),
+        ({"codebook_update": "ema"}, "codebook_update=ema does not use"),
     ],
 )
 def test_impossible_arguments(x, arguments, says):

@@ -93,7 +93,7 @@ def _embeddings_path(file: str | Path | None, key: str = "content_file") -> Path
     if not path.is_file():
         raise ValueError(f"{key}={str(file)!r}: there is no such file")
     if path.suffix not in (".npz", ".parquet", ".npy"):
-        raise ValueError(f"{key}={str(file)!r} is none of .npz, .parquet and .npy")
+        raise ValueError(f"{key}={str(file)!r} is not a .npz, .parquet or .npy file")
     return path
 
 
