@@ -1,12 +1,12 @@
-"""The finished runs that stand beside a results page, and the tables and figures made of them.
+"""Stores finished runs beside a results page, and makes its tables and figures from them.
 
     python benchmarks/stored_runs.py add saved/TIGER-… --name="TIGER quick" --to=results/amazon-beauty
     python benchmarks/stored_runs.py tables results/amazon-beauty
     python benchmarks/stored_runs.py figures results/amazon-beauty
 
-`add` copies what tables are made of, `result.json` and `ranks.npz`, without the places of the machine it ran on; of a
-run that was evaluated again with seen items masked (`evaluate --mask_seen_items=True`) into `masked/` beside `runs/`.
-The name is the row's in the tables, with the seed the folder's. `tables` writes the leaderboards of both kinds between
+`add` copies `result.json` and `ranks.npz`, without the paths of the machine that the run was made on, into `runs/`, or
+into `masked/` for a run reevaluated with seen items masked (`evaluate --mask_seen_items=True`). The name is that of the
+row in the tables and, with the seed, of the folder. `tables` writes the leaderboards of both kinds between
 the marks of `results/amazon-beauty.md`: metrics, intervals and paired tests follow from the stored ranks.
 `figures` writes `curves.svg` (validation and training loss by epoch) and `quality_and_time.svg`.
 """
@@ -54,7 +54,7 @@ def add(run: Path, label: str, to: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_places(result, name), indent=2)
     if left := re.search(r'"\w+": "/[^"]*"', text):
-        raise SystemExit(f"{run / 'result.json'}: {left[0]} is a place of this machine; leave it out")
+        raise SystemExit(f"{run / 'result.json'}: {left[0]} is a path of this machine; leave it out")
     (target / "result.json").write_text(text + "\n", encoding="utf-8")
     (target / "run.json").write_text(json.dumps({"label": label}) + "\n", encoding="utf-8")
     shutil.copyfile(run / "ranks.npz", target / "ranks.npz")

@@ -1,6 +1,6 @@
 """RecBole's entry points with its signatures, under this package's protocol.
 
-Input: a model, a dataset and settings, or a checkpoint. Output: as of RecBole's functions, with more in it.
+Input: a model, a dataset and settings, or a checkpoint. Output: that of RecBole's functions, and more.
 """
 
 from __future__ import annotations

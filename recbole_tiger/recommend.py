@@ -1,4 +1,4 @@
-"""From a trained checkpoint to recommendations for any history: users never seen, many at once, items added later.
+"""Recommendations from a trained checkpoint for any history: new users, many at once, items added later.
 
 Input: ``best.pth`` of a run of a model with Semantic IDs. Output: items with titles, scores and codewords.
 """

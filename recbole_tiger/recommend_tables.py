@@ -1,4 +1,4 @@
-"""Histories out of tables, and recommendations as tables.
+"""Histories from tables, and recommendations as tables.
 
 Input: a file or a `DataFrame` with one interaction per row, or lists of recommendations. Output: histories by user, or
 a `DataFrame` with one recommended item per row.
