@@ -27,7 +27,7 @@ def settings_page() -> str:
         "# Settings\n",
         "Settings are given as `--key=value`, in YAML files (`--config_files`) or in `config_dict`. The command line",
         "overrides the arguments `model` and `dataset`, these the dictionary, that the files (of which the last one",
-        "wins), and these the defaults below. Separate several files by blanks; put a path with blanks in quotes. Any",
+        "wins), and these the defaults below. Separate several files by spaces; put a path with spaces in quotes. Any",
         "key of [RecBole](https://recbole.io/docs/user_guide/config_settings.html) works as well. An unknown key or an",
         "impossible value is an error before any work.\n",
     ]
