@@ -301,7 +301,7 @@ class Recommender:
         """
         if isinstance(histories, pd.DataFrame):
             if users is not None:
-                raise ValueError("users: a table names its users itself; leave users out")
+                raise ValueError("users: a table names its users already; leave users out")
             by_user = histories_of(histories, self.config)
             histories, users = list(by_user.values()), list(by_user)
         beams = self._checked_beams(histories, k, users, beam_size, epsilon, unknown)

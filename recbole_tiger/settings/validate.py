@@ -288,8 +288,8 @@ def _check_generative(config: Config) -> None:
             )
         if config["collision"] == "none":
             raise ConfigError(
-                f"rescore_weight={config['rescore_weight']} tells items apart that share a Semantic ID "
-                "(collision=none), whose metrics are expectations over their order; set collision=append or reassign, "
+                f"rescore_weight={config['rescore_weight']} ranks items that share a Semantic ID "
+                "(collision=none), but metrics are expectations over their order; set collision=append or reassign, "
                 "or leave rescore_weight out"
             )
     for key in ("enable_amp", "enable_scaler"):

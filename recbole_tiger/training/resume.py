@@ -32,7 +32,7 @@ def check_same_run(config, path: str | Path, checkpoint: dict, data: dict | None
     """
     if "optimizer" not in checkpoint:
         raise ConfigError(
-            f"resume='{path}' has weights alone (Recommender.save), and training needs more; give the last.pth of a run"
+            f"resume='{path}' holds only weights (Recommender.save), too little for training; give a run's last.pth"
         )
     before, now = renamed_settings(checkpoint["config"]), plain_settings(config)
     before, now = (json.loads(json.dumps(each)) for each in (before, now))

@@ -90,7 +90,7 @@ MALFORMED_INTER = {
     ),
     "a tab in quotes": (
         edited(5, 'u0\t"i\t3"\t1'),
-        r"line 5: 4 cells instead of 3 .*quotes do not hold",
+        r"line 5: 4 cells instead of 3 .*quotes do not protect",
     ),
     "a line end in quotes": (edited(5, 'u0\t"i\n3"\t1'), r"line 5: 2 cells instead of 3"),
     "an empty line": (edited(5, ""), r"line 5 is empty: remove the line"),
@@ -170,7 +170,7 @@ def test_interactions(place, name):
 MALFORMED_ITEM = {
     "a row with more cells": (ITEMS + "i9\ta\tb\t1\t2\n", r"line 11: 5 cells instead of 4"),
     "a row with fewer cells": (ITEMS + "i9\ta\tb\n", r"line 11: 3 cells instead of 4"),
-    "a tab in quotes": (ITEMS + 'i9\t"a\tb"\tc\t1\n', r"line 11: 5 cells instead of 4 .*quotes do not hold"),
+    "a tab in quotes": (ITEMS + 'i9\t"a\tb"\tc\t1\n', r"line 11: 5 cells instead of 4 .*quotes do not protect"),
     "an empty line": (ITEMS + "\n", r"line 11 is empty"),
     "an empty id": (ITEMS + "\ta\tb\t1\n", r"line 11, item_id:token: '' is not an id"),
     "the padding": (ITEMS + "[PAD]\ta\tb\t1\n", r"line 11, item_id:token: '\[PAD\]' is not an id"),

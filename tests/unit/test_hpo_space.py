@@ -144,7 +144,7 @@ def test_recboles_text_form():
     [
         ("learning_rate choice", "line 1 .*'key kind values'"),
         ("learning_rate normal 0,1", "line 1 .*kind one of choice"),
-        ("a choice [1]\na choice [2]", "line 2.*'a' is there twice"),
+        ("a choice [1]\na choice [2]", "line 2.*'a' appears twice"),
         ("a choice [__import__('os')]", "cannot read the values"),
         ("a uniform 1,0", "empty: 1 is not below 0"),
     ],
