@@ -88,7 +88,10 @@ MALFORMED = {
     "too many, then too few": (HEADER + "v\ti\t2\t3\nu\ti\n", r", line 2: 4 cells instead of 3"),
     "two rows on one line": (HEADER + "u\ti\t1\tv\ti\t2\n", r", line 2: 6 cells instead of 3"),
     "a row on two lines": (HEADER + "u\ti\n\t1\n", r", line 2: 2 cells instead of 3"),
-    "blanks for tabs": (HEADER + "u\ti\t1\nv j 2\n", r", line 3: 1 cells instead of 3 in 'v j 2': .* '\\t' between"),
+    "blanks for tabs": (
+        HEADER + "u\ti\t1\nv j 2\n",
+        r", line 3: 1 cells instead of 3 in 'v j 2': .* separated by '\\t'",
+    ),
     "tab in quotes": (
         HEADER + 'u\t"a\tb"\t1\n',
         r", line 2: 4 cells instead of 3 .*quotes do not protect it",
