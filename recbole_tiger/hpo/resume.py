@@ -74,7 +74,7 @@ def _check_same(sweep: Sweep, before: Mapping, now: Mapping) -> None:
     for key, value in now.items():
         if key not in _MAY_CHANGE and before.get(key) != value:
             raise ConfigError(
-                f"resume: the sweep '{sweep.folder}' was started with another {key} "
+                f"resume: the sweep '{sweep.folder}' was started with different {key} "
                 f"({_difference(before.get(key), value)}); repeat the first command with --resume added, or give "
                 "another --name"
             )

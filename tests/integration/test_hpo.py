@@ -213,7 +213,7 @@ def test_a_sweep_is_continued_only_as_itself(toy, workplace, no_trial, capsys):
     assert main([space, *options]) == 2
     assert "exists: continue it with --resume" in capsys.readouterr().err
     assert main([space, *options, "--resume", "--dropout_rate=0.3"]) == 2
-    assert "was started with another settings (dropout_rate: None, now 0.3)" in capsys.readouterr().err
+    assert "was started with different settings (dropout_rate: None, now 0.3)" in capsys.readouterr().err
 
 
 def test_optuna_is_asked_for_by_name(toy, workplace, no_trial, capsys, monkeypatch):
