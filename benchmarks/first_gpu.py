@@ -1,22 +1,22 @@
-"""The first minutes on a GPU: what no CPU can tell, in parts that each end in time and write as they go.
+"""Checks and measurements for the first minutes on a GPU, in parts with time limits.
 
     python benchmarks/first_gpu.py --output=FOLDER [--wheels=FOLDER] [--data=FOLDER] [--minutes=11.5]
                                    [--parts=a,b,c,d,e] [--device=cuda] [--tiny] [-- --key=value … for part e]
 
-a: versions; every model trains, is evaluated and kept on toy data; what one training step waits for. b: the same
+a: versions; every model is trained, evaluated and saved on toy data; synchronizations of a training step. b: the same
 weights give the same losses on CPU and GPU in float32, and a checkpoint of one gives the same metrics on the other.
-c: bfloat16 with every switch stays finite; a run that gets SIGTERM resumes. d: steps per second at the paper's sizes,
-as they are, as a CUDA graph and compiled, memory, users per second of the search, and the floor that matrix products
-set. e: TIGER at the paper's sizes for the time that is left, its best checkpoint tested with and without previously
+c: bfloat16 with every switch stays finite; a run that gets SIGTERM resumes. d: steps per second at the paper's sizes
+(eager, as a CUDA graph, compiled), memory, users per second of the search, and the floor set by the matrix products.
+e: TIGER at the paper's sizes for the remaining time; its best checkpoint is tested with and without previously
 interacted items.
 
-Each part is a process with a time limit (`LIMITS`, in seconds: 425 for a to d; e has the rest of `--minutes`), so that
-one that hangs or crashes costs the others nothing. `results.jsonl` has a line for each finding as it comes, `log.txt`
-what was printed, `results.md` the table; they are small. Runs and checkpoints lie in `FOLDER-work` beside it. `--data`
-is a folder with `amazon-beauty/` and its `all-MiniLM-L6-v2.npz`; without it d and e take ml-100k, which comes with
-RecBole. Packages that are missing are installed from `--wheels`: `pip download --no-deps recbole==1.2.1 colorlog thop
-texttable plotly` on a machine that has a registry. Ray is not needed. `--device=cpu` and `--device=pretend` with
-`--tiny` try the script out where there is no GPU; figures of such a trial say nothing of one.
+Each part is a process with a time limit (`LIMITS`, in seconds: 425 for a to d; e has the rest of `--minutes`), so a
+hang or crash of one does not affect the others. `results.jsonl` gets one line per finding immediately, `log.txt` has
+the output, `results.md` the table; they are small. Runs and checkpoints are in `FOLDER-work`. `--data` is a folder with
+`amazon-beauty/` and its `all-MiniLM-L6-v2.npz`; without it d and e use ml-100k, which comes with RecBole. Missing
+packages are installed from `--wheels`: `pip download --no-deps recbole==1.2.1 colorlog thop texttable plotly` on a
+machine with a registry. Ray is not needed. `--device=cpu` and `--device=pretend` with `--tiny` try the script without a
+GPU; their figures say nothing about one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The page of a results file: its Markdown as one HTML file that needs no network and no script.
+"""Converts a results page from Markdown to one HTML file that needs no network and no script.
 
     python benchmarks/results_page.py results/amazon-beauty.md
 
-writes ``results/amazon-beauty.html``. Every table with intervals also becomes a picture of them.
+writes ``results/amazon-beauty.html``. Tables with intervals also get a plot of them.
 """
 
 from __future__ import annotations

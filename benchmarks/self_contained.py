@@ -3,11 +3,11 @@
     python benchmarks/self_contained.py --output=FOLDER [--state=FOLDER] [--wheels=FOLDER] [--minutes=9]
                                         -- --model=TIGER,SASRec --dataset=amazon-beauty --seeds=2024,2025,2026 …
 
-For a machine with Python, torch and CUDA but no package registry, whose commands may take only so many minutes. What
-follows `--` is a leaderboard as `run_recbole_tiger.py` takes it; name data and precomputed embeddings in it
-(`--data_path`, `--content_encoder=precomputed --content_file`). Packages that are missing come from the wheels in
-`--wheels` (`pip download --no-deps recbole==1.2.1 colorlog thop texttable plotly` elsewhere). Everything that is made
-lies below `--output`: `board` (one folder per run with its metrics, curves, ranks and last.pth, and the tables),
+For a machine with Python, torch and CUDA but no package registry, whose commands have a time limit. The options after
+`--` are those of a leaderboard of `run_recbole_tiger.py`; name data and precomputed embeddings in them (`--data_path`,
+`--content_encoder=precomputed --content_file`). Missing packages are installed from the wheels in `--wheels`
+(`pip download --no-deps recbole==1.2.1 colorlog thop texttable plotly` elsewhere). All output is below `--output`:
+`board` (one folder per run with its metrics, curves, ranks and last.pth, and the tables),
 `cache` (Semantic IDs), `log.txt` and `machine.json`. After `--minutes` the run is asked to stop, writes its checkpoint
 and ends with status 3; the same command with `--state` naming the output of the last one resumes at the exact step.
 Status 0: all runs are done.

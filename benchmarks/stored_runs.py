@@ -1,14 +1,14 @@
-"""The finished runs that stand beside a results page, and the tables and figures made of them.
+"""Stores finished runs beside a results page, and makes its tables and figures from them.
 
     python benchmarks/stored_runs.py add saved/TIGER-… --name="TIGER quick" --to=results/amazon-beauty
     python benchmarks/stored_runs.py tables results/amazon-beauty
     python benchmarks/stored_runs.py figures results/amazon-beauty
 
-`add` copies what tables are made of, `result.json` and `ranks.npz`, without the places of the machine it ran on; of a
-run that was evaluated again with seen items masked (`evaluate --mask_seen_items=True`) into `masked/` beside `runs/`.
-The name is the row's in the tables, with the seed the folder's. `tables` writes the leaderboards of both kinds between
+`add` copies `result.json` and `ranks.npz`, without the paths of the machine that the run was made on, into `runs/`, or
+into `masked/` for a run reevaluated with seen items masked (`evaluate --mask_seen_items=True`). The name is that of the
+row in the tables and, with the seed, of the folder. `tables` writes the leaderboards of both kinds between
 the marks of `results/amazon-beauty.md`: metrics, intervals and paired tests follow from the stored ranks.
-`figures` writes `curves.svg` (validation and training loss by pass) and `quality_and_time.svg`.
+`figures` writes `curves.svg` (validation and training loss by epoch) and `quality_and_time.svg`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def add(run: Path, label: str, to: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_places(result, name), indent=2)
     if left := re.search(r'"\w+": "/[^"]*"', text):
-        raise SystemExit(f"{run / 'result.json'}: {left[0]} is a place of this machine; leave it out")
+        raise SystemExit(f"{run / 'result.json'}: {left[0]} is a path of this machine; leave it out")
     (target / "result.json").write_text(text + "\n", encoding="utf-8")
     (target / "run.json").write_text(json.dumps({"label": label}) + "\n", encoding="utf-8")
     shutil.copyfile(run / "ranks.npz", target / "ranks.npz")
@@ -98,7 +98,7 @@ def curve(result: dict[str, Any]) -> tuple[list[int], list[float]]:
 
 
 def minutes_of_a_pass(result: dict[str, Any]) -> float:
-    """The median over the passes: a pass that shared its core for a while says little about the model."""
+    """The median over the epochs: one that shared its core for a while says little about the model."""
     return statistics.median(entry["seconds"] for entry in result["history"]) / 60
 
 
@@ -124,8 +124,8 @@ def figures(folder: Path) -> list[Path]:
         loss.plot(*zip(*losses, strict=True), **look)
         against.plot([n * minutes_of_a_pass(result) for n in passes], scores, **look)
     for axes, x, y in (
-        (quality, "passes over the training data", "validation NDCG@10"),
-        (loss, "passes over the training data", "training loss (nats a token, or an item)"),
+        (quality, "epochs", "validation NDCG@10"),
+        (loss, "epochs", "training loss (nats a token, or an item)"),
         (against, "minutes of training on one thread (log scale)", "validation NDCG@10"),
     ):
         axes.set_xlabel(x)

@@ -1,4 +1,4 @@
-"""Is a dataset sound? Counts, text, ties, duplicates, leaks, checksum, warnings; histograms with --html.
+"""Check a dataset: counts, text, ties, duplicates, leaks, checksum, warnings; histograms with --html.
 
     python dataset_prep/check.py --dataset=amazon-beauty --data_path=dataset --html=check.html
 

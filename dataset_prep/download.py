@@ -1,4 +1,4 @@
-"""One of RecBole's datasets, fetched whole or not at all; amazon-* are compared with the paper's Table 2.
+"""Download one of RecBole's datasets; amazon-* are compared with the paper's Table 2.
 
     python dataset_prep/download.py --dataset=amazon-beauty --data_path=dataset
 

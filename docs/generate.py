@@ -22,16 +22,16 @@ PROPERTIES = ROOT / "properties"
 
 
 def settings_page() -> str:
-    """All settings of this package with type, default and meaning, by property file."""
+    """Settings of this package with type, default and meaning, by property file."""
     pages = [
         "# Settings\n",
-        "Every setting is written `--key=value`, in a YAML file (`--config_files`) or in `config_dict`: command line",
-        "over the arguments `model` and `dataset` over dictionary over files (the last one first) over the defaults",
-        "below. Of several files blanks stand between; a path with blanks stands in quotes. Any key of",
-        "[RecBole](https://recbole.io/docs/user_guide/config_settings.html) works as well. An unknown key or an",
+        "Settings are given as `--key=value`, in YAML files (`--config_files`) or in `config_dict`. The command line",
+        "overrides the arguments `model` and `dataset`, these the dictionary, that the files (of which the last one",
+        "wins), and these the defaults below. Separate several files by spaces; put a path with spaces in quotes. Any",
+        "key of [RecBole](https://recbole.io/docs/user_guide/config_settings.html) works as well. An unknown key or an",
         "impossible value is an error before any work.\n",
     ]
-    groups = [("The protocol, and what all runs share", PROPERTIES / "overall.yaml")]
+    groups = [("The protocol, and settings of all runs", PROPERTIES / "overall.yaml")]
     groups += [("Item text for models with an embedding table of items", PROPERTIES / "item_text.yaml")]
     groups += [
         (f"Model {file.stem}", file) for file in sorted((PROPERTIES / "model").glob("*.yaml")) if "_" not in file.stem
@@ -46,14 +46,14 @@ def settings_page() -> str:
             default = "" if isinstance(row.default, dict) else f"`{'~' if row.default is None else row.default}`"
             numbers = f" in {FIELDS[row.key].range}" if FIELDS[row.key].range else ""
             other, values = FIELDS[row.key].only_with or ("", ())
-            reader = f" Read with `{other}={'` or `'.join(values)}` only." if other != "semantic_id" and other else ""
+            reader = f" Used with `{other}={'` or `'.join(values)}` only." if other != "semantic_id" and other else ""
             cells = (f"`{row.key}`", row.type + numbers, default, row.meaning + reader)
             pages.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(pages) + "\n"
 
 
 def command_page() -> str:
-    """The help of every command; of those that read their own words, how to ask for it."""
+    """The help of every command; for those that parse their own arguments, how to show it."""
     from recbole_tiger.commands.options import COMMANDS, help_text
 
     pages = [

@@ -1,6 +1,6 @@
-"""A leaderboard from Python, and a figure of it: quality against training time.
+"""A leaderboard from Python, with a figure of quality against training time.
 
-python examples/leaderboard_and_plot.py        # a few minutes; the same command again reads the runs that are done
+python examples/leaderboard_and_plot.py        # a few minutes; a second call reads the finished runs
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Your own tables to recommendations: two CSV files become a dataset, TIGER is trained on it, and recommends.
+"""From your own tables to recommendations: make a dataset of two CSV files, train TIGER on it, and recommend.
 
     python examples/own_data.py            # two minutes on two cores
 
-The tables are synthetic: 300 customers of a shop who mostly buy what goes with their last purchase.
+The tables are synthetic: 300 customers of a shop whose next purchase mostly follows from the last one.
 """
 
 from __future__ import annotations

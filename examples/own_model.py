@@ -1,4 +1,4 @@
-"""A model of your own: TIGER that leaves items of the history out while it trains, beside TIGER.
+"""Your own model: TIGER with dropout of history items in training, compared with TIGER.
 
 python examples/own_model.py
 recbole-tiger --plugin=examples/own_model.py --model=ItemDropout,TIGER --item_dropout=0.5 --dataset=ml-100k
@@ -19,10 +19,10 @@ from recbole_tiger.model.tiger import TIGER
 
 
 class ItemDropout(TIGER):
-    """TIGER whose histories lack some of their items in training, drawn anew for every step.
+    """TIGER that drops items of the histories at random in every training step.
 
     Settings:
-        item_dropout: share of the items of a history that are left out.
+        item_dropout: share of the items of a history that are dropped.
     """
 
     default_settings: ClassVar[dict[str, Any]] = {"item_dropout": 0.1, "encoder_mask": "bidirectional"}
@@ -42,7 +42,7 @@ register_model(ItemDropout)
 
 
 def recboles_own_way(dataset: str = "ml-100k", **settings: Any) -> dict:
-    """Train it as RecBole's documentation teaches: dataset and trainer are those of TIGER."""
+    """Train it with RecBole's API: dataset and trainer are TIGER's."""
     config = Config(model=ItemDropout, dataset=dataset, config_dict=settings)
     init_seed(config["seed"], config["reproducibility"])
     train, valid, test = data_preparation(config, create_dataset(config))

@@ -1,4 +1,4 @@
-"""A tokenizer of your own, beside a shipped one in a leaderboard.
+"""Your own tokenizer, compared with a shipped one in a leaderboard.
 
 python examples/own_tokenizer.py
 recbole-tiger --plugin=examples/own_tokenizer.py --semantic_id=quantiles --quantiles_rotate=False --dataset=ml-100k
@@ -21,11 +21,11 @@ from recbole_tiger.testing import check_tokenizer
 
 @dataclass(kw_only=True, eq=False)
 class Quantiles(Quantizer):
-    """Level d says in which quantile of the d-th principal direction an item lies.
+    """Codeword d is the quantile of an item along the d-th principal direction.
 
     Args:
         id_length, codebook_size, random_state: see `Quantizer`.
-        rotate: use principal directions; False takes the first dimensions as they are.
+        rotate: use principal directions; False uses the first dimensions unchanged.
     """
 
     rotate: bool = True

@@ -1,4 +1,4 @@
-"""Semantic IDs in plain torch, without RecBole: vectors, IDs, a trie, and a T5 of Hugging Face that generates items.
+"""Semantic IDs in plain torch, without RecBole: vectors, IDs, a trie, and Hugging Face's T5 generating items.
 
 python examples/plain_torch.py
 """
@@ -12,7 +12,7 @@ from recbole_tiger import RQVAE, PrefixTrie, SemanticIDTable, StepFunction, Trie
 
 
 def main(n_items: int = 500, epochs: int = 50, k: int = 5) -> tuple[list[list[int]], list[list[int]]]:
-    """Returns the items of `generate` and those of `beam_search` for two users: the same."""
+    """Returns the items of `generate` and of `beam_search` for two users, which are equal."""
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(n_items, 32, generator=generator)  # your embeddings [n, dim]
 
@@ -44,7 +44,7 @@ def main(n_items: int = 500, epochs: int = 50, k: int = 5) -> tuple[list[list[in
     leaves = trie.find(ids[:, 1 : 1 + trie.depth] - offsets)
     generated = trie.first_item(leaves).view(-1, k).tolist()
 
-    # Our search with the same model: any function from the codewords so far to logits will do.
+    # Our search with the same model: it takes any function from the codewords so far to logits.
     def logits(prefixes: torch.Tensor) -> torch.Tensor:
         n_users, n_beams, level = prefixes.shape
         start = torch.zeros(n_users * n_beams, 1, dtype=torch.long)

@@ -186,7 +186,7 @@ class ArrayCache:
             arrays, plain = _split(compute(), describe)
             with self._usable("written"), atomic_file(path) as file:
                 _write(file, key, arrays, plain)
-        logger.info("Kept %s in %s", describe, path)
+        logger.info("Saved %s to %s", describe, path)
         return {**arrays, **plain}, path, False
 
     def _load(self, path: Path, key: str, describe: str) -> dict[str, Any]:
@@ -212,8 +212,8 @@ class ArrayCache:
             yield
         except OSError as error:
             raise CacheFolderError(
-                f"the cache folder {self.folder} cannot be {verb} ({reason_of(error)}): make room and rights there, or "
-                "set cache_dir to another folder"
+                f"the cache folder {self.folder} cannot be {verb} ({reason_of(error)}): free space or fix permissions, "
+                "or set cache_dir to another folder"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""What others add under a name: tokenizers, decoders, models and metrics, in this process and in those that it starts.
+"""Registration of tokenizers, decoders, models and metrics, in this process and in those that it starts.
 
 Input: classes and functions, registered by a call, by an entry point of an installed package, or by a plugin (a file or
 a module that calls these functions when it is imported). Output: names that settings take like those of this library.
@@ -45,7 +45,7 @@ _entry_points_are_loaded = False
 
 
 def register_tokenizer(name: str, cls: type[Quantizer]) -> type[Quantizer]:
-    """Let `semantic_id=NAME` make Semantic IDs with a class of yours.
+    """Register a class as tokenizer for `semantic_id=NAME`.
 
     The arguments of its constructor become the settings `NAME_argument`, with type and default as they are written
     there (`Literal` gives choices), and their meanings from `Args:` in its docstring.
@@ -72,7 +72,7 @@ def register_tokenizer(name: str, cls: type[Quantizer]) -> type[Quantizer]:
 
 
 def register_decoder(name: str, search: Search) -> Search:
-    """Let `scoring=NAME` find items with a search of yours, in training's validations, in tests and in `evaluate`.
+    """Register a search as decoder for `scoring=NAME`, in validation, test, `recommend` and `evaluate`.
 
     Keyword arguments beyond those of :class:`recbole_tiger.decoding.Search` become the settings `NAME_argument`.
 
@@ -93,17 +93,17 @@ def register_decoder(name: str, search: Search) -> Search:
 
 
 def register_model(cls: T) -> T:
-    """Let `model=NAME` train a class of yours, a sequential model in RecBole's form; NAME is the name of the class.
+    """Register a class, a sequential model in RecBole's form, as `model=NAME`, where NAME is the name of the class.
 
-    A class that derives from a model of this library or of RecBole has its dataset, trainer, recipes and settings. One
-    that derives from `GenerativeRecommender` has those of TIGER. Two attributes of the class count: `default_settings`,
-    its own keys with their defaults, and `shares_batches`, True where its loss over a batch is the mean of the losses
-    of its parts, so that several processes may share one.
+    A class that derives from a model of this library or of RecBole inherits its dataset, trainer, recipes and settings;
+    one that derives from `GenerativeRecommender` those of TIGER. Two attributes of the class are read:
+    `default_settings`, its own keys with their defaults, and `shares_batches`, True if the loss of a batch is the mean
+    of the losses of its parts, so that several processes may share a batch.
 
-    RecBole's `Config(model=NAME_OF_CLASS)` registers a class that derives from a model of this library by itself.
+    RecBole's `Config(model=YourClass)` registers a class that derives from a model of this library automatically.
 
     Raises:
-        ConfigError: for a class that is no sequential model, or has the name of another model.
+        ConfigError: for a class that is not a sequential model, or has the name of another model.
     """
     if not (isinstance(cls, type) and any(each.__name__ == "SequentialRecommender" for each in cls.__mro__)):
         raise ConfigError(
@@ -124,10 +124,10 @@ def register_model(cls: T) -> T:
 
 
 def register_metric(cls: T) -> T:
-    """Let `metrics` name a metric of yours: a class in the form of `recbole.evaluator.metrics`, in RecBole's register.
+    """Register a metric for `metrics`: a class in the form of `recbole.evaluator.metrics`, also known to RecBole.
 
     Raises:
-        ConfigError: for a class that is no metric of RecBole's form, or has the name of another metric.
+        ConfigError: for a class that is not a metric in RecBole's form, or has the name of another metric.
     """
     from recbole.evaluator import register
     from recbole.evaluator.base_metric import AbstractMetric

@@ -47,7 +47,7 @@ def writing(path: str | os.PathLike[str], *, reads: bool = False) -> Iterator[No
     except OSError as error:
         if isinstance(error, WriteError) or error.errno is None or (reads and error.errno not in _NO_ROOM):
             raise
-        message = f"cannot write '{path}' ({reason_of(error)}): make room and rights there, or name another place"
+        message = f"cannot write '{path}' ({reason_of(error)}): free space or fix permissions, or choose another path"
         raise WriteError(message, reason_of(error)) from error
 
 
@@ -261,5 +261,5 @@ def to_plain(value: Any, other: Callable[[Any], Any] | None = None) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_plain(entry, other) for entry in value]
     if other is None:
-        raise TypeError(f"{type(value).__qualname__} is no plain value")
+        raise TypeError(f"{type(value).__qualname__} is not a plain value")
     return other(value)

@@ -1,6 +1,6 @@
 """RecBole's entry points with its signatures, under this package's protocol.
 
-Input: a model, a dataset and settings, or a checkpoint. Output: as of RecBole's functions, with more in it.
+Input: a model, a dataset and settings, or a checkpoint. Output: that of RecBole's functions, and more.
 """
 
 from __future__ import annotations
@@ -32,25 +32,24 @@ def run_recbole_tiger(
     """Train and test one model; RecBole's ``run_recbole`` with this package's protocol.
 
     Args:
-        model: a sequential model of RecBole or of this package by name, or a class, which is registered; by default the
-            one that the settings name, or TIGER.
-        dataset: the name of a folder under `data_path`, or ml-100k; by default the one that the settings name, or
-            ml-100k. As in RecBole, the command line alone stands above these two.
-        config_file_list: the user's YAML files.
+        model: name of a sequential model of RecBole or of this package, or a class, which is registered; by default
+            from the settings, or TIGER.
+        dataset: name of a folder under `data_path`; by default from the settings, or ml-100k. As in RecBole, only the
+            command line overrides these two.
+        config_file_list: YAML files of settings.
         config_dict: settings that override the files.
         saved: keep the best and the last checkpoint in the run folder.
-        command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, leaving out what is
-            not a setting.
-        on_epoch: called after each validated epoch, for a progress display of your own; what it raises ends the run,
-            which can be resumed.
+        command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, ignoring what is not
+            a setting.
+        on_epoch: called after each validation; an exception in it ends the run, which can be resumed.
 
     Returns:
         :class:`recbole_tiger.experiment.result.RunResult` as a dictionary: RecBole's keys (``best_valid_score``,
-        ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics unrounded, and what else
-        ``result.json`` holds. Every user's rank is in ``ranks.npz`` beside it.
+        ``valid_score_bigger``, ``best_valid_result``, ``test_result``), metrics unrounded, and everything else in
+        ``result.json``. Every user's rank is in ``ranks.npz`` beside it.
 
     Raises:
-        ConfigError: for settings that cannot work, before any training.
+        ConfigError: for impossible settings, before any training.
     """
     name: str | None = name_of(model)
     if command_line is None:
@@ -84,16 +83,15 @@ def load_data_and_model(model_file: str):
 
     Raises:
         CheckpointError: for a damaged or foreign file.
-        ConfigError: if the dataset is not there, or is not that which the model was trained on.
+        ConfigError: if the dataset is missing, or is not the one that the model was trained on.
     """
     return loading.load_data_and_model(model_file)
 
 
 def objective_function(config_dict: Mapping | None = None, config_file_list=None, saved: bool = True) -> dict:
-    """RecBole's hyper-parameter objective, for one trial: selection is on validation, and test metrics come along.
+    """RecBole's hyper-parameter objective for one trial: validation score for selection, and test metrics.
 
-    Of several files the last one wins. Nothing is reported to a scheduler here; ``hpo/`` does that, per epoch and on
-    validation.
+    Of several files the last one wins. It reports nothing to a scheduler; ``hpo/`` does, after each epoch.
     """
     result = run_recbole_tiger(None, None, config_file_list, config_dict, saved, command_line={})
     keys = ("model", "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")

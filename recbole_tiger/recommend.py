@@ -1,4 +1,4 @@
-"""From a trained checkpoint to recommendations for any history: users never seen, many at once, items added later.
+"""Recommendations from a trained checkpoint for any history: new users, many at once, items added later.
 
 Input: ``best.pth`` of a run of a model with Semantic IDs. Output: items with titles, scores and codewords.
 """
@@ -80,7 +80,7 @@ class Recommender:
         config: the run's settings.
         model: in evaluation mode.
         items: external ids by internal number, new items at the end; `items[0]` is padding.
-        titles: the same with titles.
+        titles: titles by internal number.
     """
 
     def __init__(self, config, model, prepared: TokenizedCatalogue) -> None:
@@ -123,7 +123,7 @@ class Recommender:
     def save(self, path: str | Path) -> None:
         """Write a checkpoint from which :meth:`from_checkpoint` makes this recommender, added items included.
 
-        It has the weights and Semantic IDs alone: training cannot be resumed from it.
+        It holds only weights and Semantic IDs: training cannot be resumed from it.
 
         Raises:
             CheckpointError: if there is a file of this name.
@@ -178,7 +178,7 @@ class Recommender:
         """The internal number of an item by its id, or by its title in any case.
 
         Raises:
-            UnknownItemError: if no item, or more than one, is called so.
+            UnknownItemError: if no item, or more than one, has this id or title.
         """
         name = str(name).strip()
         found = self._named(name)
@@ -195,7 +195,7 @@ class Recommender:
         raise UnknownItemError(f"'{name}' is not an item that the model knows; {hint}")
 
     def split(self, text: str) -> list[str]:
-        """Names separated by commas, where a title may hold commas itself: the longest run that is an item counts."""
+        """Split comma-separated names; titles may contain commas: the longest match with an item is taken."""
         parts, names = text.split(","), []
         while parts:
             ends = (end for end in range(len(parts), 0, -1) if self._named(",".join(parts[:end])))
@@ -213,16 +213,16 @@ class Recommender:
         return found
 
     def add_items(self, path: str | Path) -> int:
-        """Take in the items of an ``.item`` file: they get Semantic IDs, and are found through their first codewords.
+        """Add the items of an ``.item`` file: they get Semantic IDs and are found through their first codewords.
 
-        Nothing is trained. A new item joins a list where an ID with its learned codewords is predicted (paper, 4.4.1);
-        a model with `use_content` and `rescore_weight` ranks it by its own text there.
+        Nothing is trained. A new item enters a list where an ID with its learned codewords is predicted (paper, 4.4.1);
+        a model with `use_content` and `rescore_weight` ranks it there by its own text.
 
         Returns:
-            how many items were added.
+            number of added items.
 
         Raises:
-            ValueError: for items without text or already known, and for IDs that no quantizer made.
+            ValueError: for items that have no text or are known already, and if the IDs come from no quantizer.
         """
         table, items = read_new_items(path, self.config)
         known = [item for item in items if item in self._number]
@@ -278,30 +278,30 @@ class Recommender:
         """The k most likely next items after each history, best first.
 
         Args:
-            histories: lists of item ids or titles, each in time order; or a table with one interaction per row, whose
-                columns of user, item and time (without which the rows are in order) are called as in the run's data.
+            histories: lists of item ids or titles, each in time order; or a table with one interaction per row, with
+                the run's column names of user, item and time (without a time column the rows must be in time order).
                 The model reads the last `MAX_ITEM_LIST_LENGTH` items.
-            k: items per history. A list is shorter where the beam holds fewer, never filled up.
+            k: items per history; a list is shorter if the beam holds fewer.
             temperature: divides the logits, one number or one per level; by default the run's.
             exclude_seen: leave out the items of the history.
             users: external user ids, for models with user tokens; None for users never seen.
             beam_size: by default the run's, or k if that is more.
-            sample: draw items instead of taking the best.
-            seed: of the draws.
+            sample: sample items instead of taking the best.
+            seed: seed of the samples.
             epsilon: the largest share of new items in a list (see :meth:`add_items`).
-            unknown: what to do about names that are no items: raise, or leave them out with a warning.
-            progress: show a bar (only ever at a terminal or in a notebook).
+            unknown: `error` raises for unknown items, `skip` leaves them out with a warning.
+            progress: show a bar (in a terminal or a notebook only).
 
         Returns:
-            a list of recommendations for each history, with a method `to_frame`.
+            one list of recommendations per history, with a method `to_frame`.
 
         Raises:
             UnknownItemError: naming items that are not known.
-            ValueError: for an empty history, or a k, epsilon, temperature or beam size that cannot work.
+            ValueError: for an empty history, or an impossible k, epsilon, temperature or beam size.
         """
         if isinstance(histories, pd.DataFrame):
             if users is not None:
-                raise ValueError("users: a table names its users itself; leave users out")
+                raise ValueError("users: a table names its users already; leave users out")
             by_user = histories_of(histories, self.config)
             histories, users = list(by_user.values()), list(by_user)
         beams = self._checked_beams(histories, k, users, beam_size, epsilon, unknown)

@@ -1,4 +1,4 @@
-"""Histories out of tables, and recommendations as tables.
+"""Histories from tables, and recommendations as tables.
 
 Input: a file or a `DataFrame` with one interaction per row, or lists of recommendations. Output: histories by user, or
 a `DataFrame` with one recommended item per row.
@@ -22,10 +22,10 @@ HISTORY_FILES = (".csv", ".tsv", ".inter", ".parquet")
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One recommended item: its external id, and its title, or its id where it has none.
+    """One recommended item: its external id, and its title, or the id if it has none.
 
     Attributes:
-        score: log-likelihood of the Semantic ID it was found by, and what `rescore_weight` adds to it.
+        score: log-likelihood of its Semantic ID, plus the term of `rescore_weight`.
         codes: its codewords.
         new: whether it was added after training.
     """
@@ -39,11 +39,11 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class NewItem:
-    """An item that was added after training: it is found where an ID with its codewords is predicted.
+    """An item that was added after training; it is found where an ID with its codewords is predicted.
 
     Attributes:
         codes: its learned codewords.
-        sharing: known items with the same ones; 0 where the model has never seen this prefix.
+        sharing: number of known items with the same codewords; 0 if the model has never seen this prefix.
     """
 
     item: str
@@ -56,7 +56,7 @@ class Recommendations(list[list[Recommendation]]):
     """A list of recommendations for each history, best first.
 
     Attributes:
-        users: their names; by default they are numbered from 0.
+        users: names of the users; by default numbers from 0.
     """
 
     def __init__(self, lists: Sequence[list[Recommendation]], users: Sequence[str] | None = None) -> None:
@@ -113,7 +113,7 @@ def histories_of(table: pd.DataFrame, config, name: str = "histories", rows: str
     columns = pd.Index([str(column).partition(":")[0] for column in table.columns], dtype=object)
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
-        raise ValueError(f"{name}, line 1: the column '{twice[0]}' stands there twice; keep one")
+        raise ValueError(f"{name}, line 1: the column '{twice[0]}' appears twice; keep one")
     table = table.set_axis(columns, axis="columns")
     user, item, time = (config[f"{kind}_FIELD"] for kind in ("USER_ID", "ITEM_ID", "TIME"))
     for field in (user, item):
@@ -144,7 +144,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except Exception as error:  # pyarrow's own
-        raise ValueError(f"histories='{path}' is no Parquet file, or damaged ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"histories='{path}' is not a Parquet file, or is damaged ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _read_text(path: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
-"""The contracts of a tokenizer and of a decoder, for classes and functions of your own.
+"""Contract checks for your own tokenizers and decoders.
 
-Input: a class or a function. Output: nothing, or an AssertionError that says what it does not keep. The library's own
-tokenizers and searches pass the same checks.
+Input: a class or a function. Output: nothing, or an AssertionError that names the failed check. The shipped tokenizers
+and searches pass the same checks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def check_tokenizer(cls: type[Quantizer], **arguments: Any) -> None:
 
     Args:
         cls: the class.
-        arguments: of its constructor, such that it is fitted quickly on 200 rows of 24 dimensions, with `codebook_size`
-            of at most 200. Without them it is `id_length=2, codebook_size=8, random_state=1`.
+        arguments: constructor arguments with which it is fitted quickly on 200 rows of 24 dimensions, with
+            `codebook_size` of at most 200; by default `id_length=2, codebook_size=8, random_state=1`.
 
     Raises:
-        AssertionError: naming what does not hold.
+        AssertionError: naming the failed check.
     """
     x = np.random.default_rng(0).standard_normal((200, 24)).astype(np.float32)
     x += 3 * np.eye(24, dtype=np.float32)[np.arange(200) % 24]
@@ -90,16 +90,16 @@ def _expect_error(call: Any, value: Any, when: str) -> None:
 
 
 def check_decoder(search: Search, *, exact: bool = True, **arguments: Any) -> None:
-    """Check a search on random catalogues: shapes, order, exclusion, and that what it finds are items.
+    """Check a search on random catalogues: shapes, order, exclusion, and that it returns only items.
 
     Args:
         search: the function.
-        exact: whether it finds the best items where the beam is as wide as the catalogue, with their log-probabilities
-            as scores. False for a search that ranks by something else.
-        arguments: of its own.
+        exact: whether, with a beam as wide as the catalogue, it finds the best items with their log-probabilities as
+            scores; False for a search that ranks by something else.
+        arguments: its own keyword arguments.
 
     Raises:
-        AssertionError: naming what does not hold.
+        AssertionError: naming the failed check.
     """
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     for sizes in ([4], [3, 5], [4, 2, 6]):
@@ -122,9 +122,9 @@ def check_decoder(search: Search, *, exact: bool = True, **arguments: Any) -> No
             )
             for user, (items, values) in enumerate(zip(found.items.tolist(), found.scores.tolist(), strict=True)):
                 there = [item for item in items if item]
-                assert items == there + [0] * (k - len(there)), f"0 stands between items: {items}"
-                assert len(set(there)) == len(there) <= trie.n_items, f"an item comes twice: {items}"
-                assert set(there) <= set(trie.items.tolist()), f"there is something that is no item: {items}"
+                assert items == there + [0] * (k - len(there)), f"0 between items: {items}"
+                assert len(set(there)) == len(there) <= trie.n_items, f"an item is returned twice: {items}"
+                assert set(there) <= set(trie.items.tolist()), f"a returned number is not an item: {items}"
                 without = set() if excluded is None else set(excluded[user].tolist())
                 assert not without & set(there), f"an excluded item is in the list: {items}"
                 assert values == sorted(values, reverse=True), f"scores must not rise: {values}"

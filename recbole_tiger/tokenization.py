@@ -385,7 +385,7 @@ def sentences_of_new_items(table: pd.DataFrame, items: Sequence[str], config) ->
         if not fields:
             raise ValueError(
                 f"the new items (such as {', '.join(map(str, items[:3]))}) have no text in any of the columns "
-                f"{', '.join(wanted)}: without text there is no Semantic ID; fill at least one of them"
+                f"{', '.join(wanted)}: Semantic IDs need text; fill at least one of them"
             )
     return _sentences(config, table, items, fields)
 

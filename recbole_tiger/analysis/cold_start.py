@@ -35,17 +35,17 @@ from recbole_tiger.tokenization import (
 
 CHOICES = (
     "Unseen items are drawn at random from the distinct test targets.",
-    "Their interactions are removed everywhere, training, validation and histories, save as test targets: an unseen "
-    "item has no interaction before the test. The paper speaks of the training split only.",
-    "The scaling of the embeddings, and TF-IDF where that is the encoder, are fitted without them as well.",
-    "The search stays among the prefixes of seen and unseen items. A predicted ID gives its seen item, then the unseen "
-    "items with its first codewords, in arbitrary order, where the ID first stands in the list; with use_content and "
-    "rescore_weight all of them are ranked by scores of their own, from codes and text. A prefix that only "
-    "unseen items have can be predicted too: the paper's search could generate any ID.",
-    "A list of K holds at most the whole part of epsilon * K unseen items: none for K < 10 at epsilon = 0.1.",
+    "Their interactions are removed from training, validation and histories and kept only as test targets. The paper "
+    "mentions only the training split.",
+    "The scaling of the embeddings, and TF-IDF if it is the encoder, are fitted without them too.",
+    "The search is limited to prefixes of seen and unseen items. At the first rank of a predicted ID the list has its "
+    "seen item, then the unseen items with the same first codewords, in arbitrary order; with use_content and "
+    "rescore_weight each of them is ranked by its own score, from codes and text. A prefix that only unseen items have "
+    "can be predicted too: the paper's search could generate any ID.",
+    "A list of K holds at most floor(epsilon * K) unseen items: none for K < 10 at epsilon = 0.1.",
     "Semantic_KNN: cosine in the scaled embeddings with the last item of the history, or with the mean of its items; "
-    "the items of the history are left out. The limit epsilon holds for every method alike, so that at epsilon = 1 "
-    "Semantic_KNN is unlimited.",
+    "the items of the history are left out. The limit epsilon applies to every method: at epsilon = 1 Semantic_KNN is "
+    "unlimited.",
     "Popularity counts training interactions, of which an unseen item has none.",
 )
 BASELINES = ("Semantic_KNN (last item)", "Semantic_KNN (mean)", "popularity")
@@ -81,8 +81,8 @@ class ColdStartSettings:
         """
         if config["eval_args"]["split"] != LEAVE_ONE_OUT:
             raise ConfigError(
-                "split=temporal is not for cold-start, which makes test items of leave-one-out unseen, as the paper "
-                "does; leave it out"
+                "split=temporal does not work with cold-start, which makes test items of leave-one-out unseen, as the "
+                "paper does; leave it out"
             )
         if config["semantic_id"] == "file":
             raise ConfigError(

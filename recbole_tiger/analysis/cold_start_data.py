@@ -92,7 +92,9 @@ def _draw(targets: np.ndarray, share: float, seed: int) -> np.ndarray:
     candidates = np.unique(targets)
     n_unseen = round(share * len(candidates))
     if n_unseen < 1:
-        raise ConfigError(f"cold_share={share:g} of {len(candidates)} test items is none; raise cold_share")
+        raise ConfigError(
+            f"cold_share={share:g} of {len(candidates)} test items is less than one item; raise cold_share"
+        )
     return np.sort(np.random.default_rng([seed, n_unseen]).choice(candidates, n_unseen, replace=False))
 
 

@@ -88,10 +88,10 @@ def diversity(trained: TrainedRun, settings: DiversitySettings) -> Diversity:
     ]
     k = min(ks)
     offered = {name: offered_categories(codes, known, trained, lists[name][k]) for name in list(lists)[:n_viewed]}
-    about_table_4 = f"Categories in Table 4's view are those of the top {k}; its percentages are shares of items."
+    about_table_4 = f"The view of Table 4 counts categories in the top {k}; percentages are shares of items."
     notes = [*NOTES, rule, about_table_4]
     if list(levels) != [0]:
-        notes.append("A temperature for one level only leaves the others at 1.")
+        notes.append("With a temperature for one level, the others have temperature 1.")
     return Diversity(list(ks), seed, rows, offered, notes)
 
 

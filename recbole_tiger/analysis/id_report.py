@@ -175,7 +175,7 @@ def _catalogue_size(sets: Mapping[str, IDSet], *per_item: Any) -> int:
     sizes = {len(values) for values in (*per_item, *(ids.codes for ids in sets.values())) if values is not None}
     if len(sizes) > 1:
         raise ValueError(
-            f"embeddings, categories, titles and codes are of {sorted(sizes)} items: they must be of the same catalogue"
+            f"embeddings, categories, titles and codes have {sorted(sizes)} items: give those of one catalogue"
         )
     return sizes.pop()
 

@@ -44,10 +44,10 @@ def run(settings: Mapping) -> tuple[str, int]:
         raise ConfigError("evaluate needs a setting to change, for example --mask_seen_items=True")
     folder = Path(str(output)) if output else _folder_beside(root, changes)
     if folder.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"output='{folder}' is in the folder of the runs, where its results would be taken for runs")
+        raise ConfigError(f"output='{folder}' is inside the folder of the runs; name a folder outside of it")
     stored = [run for run in read_runs(root) if "evaluated_again" not in run.result]
     if not stored:
-        raise ConfigError(f"runs='{root}' holds results of evaluate only; name the folder of the runs themselves")
+        raise ConfigError(f"runs='{root}' holds only results of evaluate; name the folder of the runs themselves")
     found, failures = reevaluate_runs(stored, changes, root, folder, machine)
     return report(found, failures, folder), 1 if failures else 0
 

@@ -28,7 +28,8 @@ def run(settings: dict) -> str:
     config, checkpoint = pop_run(settings)
     if config["model"] not in UNCONSTRAINED_MODELS:
         raise ConfigError(
-            f"model={config['model']} chooses among the items' own IDs and cannot generate another: nothing to count"
+            f"model={config['model']} generates only IDs of items, so there are no invalid IDs to count; choose one of "
+            f"{', '.join(UNCONSTRAINED_MODELS)}"
         )
     beams = beams or max(k, config["beam_size"])
     if beams < k:
@@ -39,10 +40,10 @@ def run(settings: dict) -> str:
     notes, loss = INVALID_IDS_PAPER, trained.config["loss_over"]
     if loss not in (None, "level"):
         notes += (
-            f"\nThis run has loss_over={loss}: it learned nothing of codewords that lead to no item, so most of what "
-            "it generates without constraint is invalid."
+            f"\nThis run has loss_over={loss}: it never learned to avoid codewords that lead to no item, so most IDs "
+            "that it generates without constraint are invalid."
         )
     table = text_table(*invalid_ids_table(found))
-    text = (f"{beams} beams in both searches; an unconstrained list keeps the ranks of its invalid IDs\n{table}", notes)
+    text = (f"{beams} beams in both searches; invalid IDs keep their ranks in the unconstrained list\n{table}", notes)
     result = {**trained.describe(), **asdict(found)}
     return publish(folder, "invalid-ids", "Invalid IDs", result, invalid_ids_sections(found), text)

@@ -31,7 +31,7 @@ def run(settings: Mapping) -> str | tuple[str, int]:
         for key in ("model", "seed", "runs", "output"):
             if key in settings:
                 raise ConfigError(
-                    f"{key}={settings[key]!r} stands beside rows='{settings['rows']}'; leave one of them out"
+                    f"{key}={settings[key]!r} and rows='{settings['rows']}' are both given; leave one out"
                 )
         return make(settings)
     folder = settings.pop("runs", "saved")
@@ -48,9 +48,7 @@ def run(settings: Mapping) -> str | tuple[str, int]:
 def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
     """Rows, dataset and seeds out of the command line, or out of the files where they are not typed."""
     if "seeds" in settings and "seed" in settings:
-        raise ConfigError(
-            f"seed={settings['seed']!r} and seeds={settings['seeds']!r} say the same thing twice; leave seed out"
-        )
+        raise ConfigError(f"seed={settings['seed']!r} and seeds={settings['seeds']!r} are both given; leave seed out")
     asked: dict[str, Any] = {"model": "TIGER", "dataset": "ml-100k", "seed": 2024}
     for given in (*map(read_yaml, files), settings):
         asked.update({key: given[key] for key in OF_THE_TABLE if key in given})
@@ -84,7 +82,7 @@ def make(settings: Mapping) -> tuple[str, int]:
     published = settings.pop("published", False)
     several = {"ray": options["ray"], "jobs": options["jobs"] > 1 and options["jobs"], "nproc": settings.get("nproc")}
     if len(chosen := [f"{key}={value}" for key, value in several.items() if value]) > 1:
-        raise ConfigError(f"{' with '.join(chosen)}: each says in how many processes to work; keep one of them")
+        raise ConfigError(f"{' with '.join(chosen)}: each of them starts processes; keep one")
     folder = FIELDS["leaderboard_dir"].read(settings.pop("leaderboard_dir", None))
     rows = model if named is None else named.rows
     made = run_leaderboard(rows, dataset, seeds, files, settings, folder=folder, published=published, **options)

@@ -45,7 +45,7 @@ _CHECKPOINT = (
     "best.pth of a run; without it, --model, --dataset and any setting of a run to train first",
 )
 _ANY = ("any_key", "VALUE", "every other setting of a run")
-_USERS = ("users", "N", "so many test users, drawn at random; by default all")
+_USERS = ("users", "N", "number of test users, drawn at random; by default all")
 
 #: What happens without a command.
 TRAIN = Command(
@@ -54,21 +54,22 @@ TRAIN = Command(
     "Train and test sequential recommenders under one protocol: TIGER, RecBole's models, or several in a leaderboard.",
     (
         ("model", "NAME", "TIGER (default), TIGERTree, P5, SASRec or any sequential model of RecBole; several "
-         "(TIGER,SASRec,Pop) make a leaderboard, and 'SASRec[loss_type=BPR],SASRec' gives a row settings of its own"),
+         "(TIGER,SASRec,Pop) make a leaderboard; 'SASRec[loss_type=BPR],SASRec' sets settings of one row"),
         ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
-        ("data_path", "FOLDER", "the folder of dataset folders (dataset/)"),
-        ("recipe", "NAME", "sizes, rates and tokenizer of TIGER: tuned (default), paper, quick, tiny, extended"),
-        ("config_files", "FILE", "your own settings as YAML; of several, separated by blanks, the last wins"),
+        ("data_path", "FOLDER", "folder of the dataset folders (dataset/)"),
+        ("recipe", "NAME", "sizes, learning rates and tokenizer of TIGER: tuned (default), paper, quick, tiny "
+         "(default on ml-100k), extended"),
+        ("config_files", "FILE", "YAML files of settings; of several, separated by spaces, the last one wins"),
         ("resume", "FILE", "continue from a run's last.pth"),
-        ("nproc", "N", "train and evaluate in N processes, one per GPU where there are GPUs"),
-        ("seeds", "A,B,...", "leaderboards: each row is trained once with each"),
+        ("nproc", "N", "train and evaluate in N processes, one per GPU if there are GPUs"),
+        ("seeds", "A,B,...", "leaderboards: train each row once per seed"),
         ("leaderboard_dir", "FOLDER",
-         "leaderboards: where the runs lie; by default a folder named by data and protocol"),
+         "leaderboards: folder of the runs; by default named by dataset, data and protocol"),
         ("split", "NAME", "leave_one_out (default), or temporal with --temporal_cutoffs=0.8,0.9 and --temporal_target"),
         ("published", "True",
-         "leaderboards: the numbers that the paper prints for this dataset, in a table of their own"),
-        ("jobs", "N", "leaderboards: N runs at once, each in a process of its own with its part of the cores"),
-        ("ray", "True", "leaderboards: each run is a task of Ray, here or at --ray=ADDRESS, with --cpus_per_run and "
+         "leaderboards: the paper's figures for this dataset, in a separate table"),
+        ("jobs", "N", "leaderboards: N runs at once, each in its own process with a share of the cores"),
+        ("ray", "True", "leaderboards: each run is a Ray task, here or at --ray=ADDRESS, with --cpus_per_run and "
          "--gpus_per_run"),
         _ANY,
     ),
@@ -77,26 +78,25 @@ TRAIN = Command(
 COMMANDS: dict[str, Command] = {
     "leaderboard": Command(
         "leaderboard",
-        "tables and a page of the runs that are stored in a folder",
-        "Tables and a page of stored runs; runs on other data or under another protocol get a table of their own.",
+        "tables and a page of the runs stored in a folder",
+        "Tables and a page of stored runs; runs on different data or under different protocols get separate tables.",
         (
-            ("runs", "FOLDER", "every finished run below this folder (saved)"),
-            ("rows", "FILE", "rows with names, settings and seeds: make what is missing of them, with any --key=value "
-             "and the options of leaderboards"),
-            ("published", "True", "the numbers that the paper prints for its datasets, in tables of their own"),
+            ("runs", "FOLDER", "read every finished run below this folder (saved)"),
+            ("rows", "FILE", "YAML file of rows with names, settings and seeds: train the missing runs, with any "
+             "--key=value and the options of leaderboards"),
+            ("published", "True", "the paper's figures for its datasets, in separate tables"),
             ("output", "FOLDER",
              "where leaderboard.html, .csv, .json, .md and .tex are written; by default the folder of the runs"),
         ),
     ),
     "evaluate": Command(
         "evaluate",
-        "finished runs once more, under other settings of evaluation (mask, beams, list lengths)",
-        "Evaluates finished runs again, from their best checkpoints, under other settings of evaluation; trains "
-        "nothing.",
+        "evaluate finished runs again with other settings of evaluation (mask, beams, list lengths)",
+        "Evaluates the best checkpoints of finished runs again with other settings of evaluation, without training.",
         (
-            ("runs", "FOLDER", "every finished run below this folder"),
-            ("output", "FOLDER", "a folder for the results, which the leaderboard command reads too; the same command "
-             "resumes where it was killed; by default beside the runs, named by the settings"),
+            ("runs", "FOLDER", "read every finished run below this folder"),
+            ("output", "FOLDER", "folder of the results, which the leaderboard command can read; repeat the command to "
+             "resume; by default beside the runs, named by the settings"),
             ("mask_seen_items", "True", "leave previously interacted items out of the lists"),
             ("topk", "5,10,...",
              "list lengths; also metrics, beam_size, scoring, temperature, likelihood, rescore_weight"),
@@ -110,12 +110,11 @@ COMMANDS: dict[str, Command] = {
         (
             ("dataset", "NAME", "a folder under data_path with NAME.inter and NAME.item, or ml-100k (default)"),
             ("semantic_id", "A,B,...",
-             "one or several tokenizers: rqvae, rkmeans, hierarchical_kmeans, vqvae, letter, pq, lsh, random, "
-             "file"),
+             "one or several tokenizers: rqvae, letter, rkmeans, hierarchical_kmeans, vqvae, pq, lsh, random, file"),
             ("semantic_id_file", "FILE",
-             "where to write the IDs (one tokenizer), or, with semantic_id=file, the files to read"),
-            ("output_dir", "FOLDER", "a folder that does not exist yet, for report.json, report.html and the IDs"),
-            ("recipe", "NAME", "the settings of this TIGER recipe"),
+             "file to write the IDs to (one tokenizer), or, with semantic_id=file, the files to read"),
+            ("output_dir", "FOLDER", "a new folder for report.json, report.html and the IDs"),
+            ("recipe", "NAME", "use the settings of this TIGER recipe"),
             _ANY,
         ),
     ),
@@ -136,15 +135,16 @@ COMMANDS: dict[str, Command] = {
         "Trains without some of the test items, gives them semantic IDs afterwards, and measures how often they are "
         "found.",
         (
-            ("cold_share", "A,B,...", "share of the test items that become unseen (0.05); each is a run of its own"),
-            ("seeds", "A,B,...", "draws of unseen items, each with a run of its own; by default the run's seed"),
-            ("k", "A,B,...", "lengths of the lists (5,10,15,20)"),
-            ("epsilon", "SHARE", "the largest share of unseen items in a list, for the picture over K (0.1)"),
-            ("epsilons", "A,B,...", "the same, for the picture over epsilon (0,0.05,0.1,0.2,0.3,0.5,1)"),
-            ("epsilon_k", "K", "the length of the lists of that picture (10)"),
+            ("cold_share", "A,B,...", "share of the test items that become unseen (0.05); one training run each"),
+            ("seeds", "A,B,...", "seeds of the draw of unseen items, one training run each; by default the run's seed"),
+            ("k", "A,B,...", "list lengths (5,10,15,20)"),
+            ("epsilon", "SHARE", "largest share of unseen items in a list, for Recall against K (0.1)"),
+            ("epsilons", "A,B,...", "the same, for Recall against epsilon (0,0.05,0.1,0.2,0.3,0.5,1)"),
+            ("epsilon_k", "K", "list length for Recall against epsilon (10)"),
             ("prefix_length", "A,B,...", "codewords that an unseen item shares with a predicted ID (id_length); each "
-             "is a column of its own, of the same trained run"),
-            ("checkpoint", "FILE", "take the settings of this run; it is trained anew, without the unseen items"),
+             "is a column, from the same trained run"),
+            ("checkpoint", "FILE", "take the settings of this run; the model is trained again, without the unseen "
+             "items"),
             ("output_dir", "FOLDER", _FOLDER),
             _ANY,
         ),
@@ -152,16 +152,15 @@ COMMANDS: dict[str, Command] = {
     "diversity": Command(
         "diversity",
         "categories of recommendations sampled at several temperatures",
-        "Samples recommendations at several temperatures and measures the entropy of their categories, and Recall "
-        "beside it.",
+        "Samples recommendations at several temperatures and measures the entropy of their categories, and Recall.",
         (
             _CHECKPOINT,
-            ("temperatures", "A,B,...", "(1.0,1.5,2.0)"),
-            ("levels", "A,B,...", "the temperature holds for one level of the ID only, each of these in turn (1 is the "
-             "first codeword); 0, the default, is for all levels together"),
-            ("k", "A,B,...", "lengths of the lists (10,20,50)"),
-            ("category", "COLUMN", "the column of the .item file (item_feature)"),
-            ("category_depth", "N", "names of a category path that make up a category (2)"),
+            ("temperatures", "A,B,...", "temperatures (1.0,1.5,2.0)"),
+            ("levels", "A,B,...", "apply the temperature to one level of the ID at a time, each of these in turn (1 is "
+             "the first codeword); 0, the default, means all levels"),
+            ("k", "A,B,...", "list lengths (10,20,50)"),
+            ("category", "COLUMN", "category column of the .item file (item_feature)"),
+            ("category_depth", "N", "number of names of a category path that form a category (2)"),
             _USERS,
             ("sample_seed", "N", "seed of the draws; by default the run's"),
             ("output_dir", "FOLDER", _FOLDER),
@@ -170,31 +169,31 @@ COMMANDS: dict[str, Command] = {
     "invalid-ids": Command(
         "invalid_ids",
         "how many IDs of unconstrained generation belong to no item",
-        "Lets a trained model generate semantic IDs without constraint and counts those that no item has, beside the "
-        "constrained search.",
+        "Lets a trained model generate semantic IDs without constraint, counts those that belong to no item, and "
+        "compares Recall with the constrained search.",
         (
             _CHECKPOINT,
-            ("k", "K", "the longest list (50)"),
-            ("search_beams", "N", "beams of both searches; by default k, or beam_size if that is more"),
+            ("k", "K", "length of the longest list (50)"),
+            ("search_beams", "N", "beams of both searches; by default the larger of k and beam_size"),
             _USERS,
             ("output_dir", "FOLDER", _FOLDER),
         ),
     ),
     "latency": Command(
         "latency",
-        "time and memory beside an exact and an approximate inner product",
+        "time and memory of TIGER and of SASRec with an exact and an approximate inner product",
         "Times TIGER beside SASRec with an exact inner product and with an ANN index, on synthetic catalogues.",
         (
-            ("n_items", "A,B,...", "sizes of the catalogues (12000,100000,1000000)"),
-            ("beams", "A,B,...",
-             "(50,10,20); the first of this and the next two is the base, the others vary one of them"),
-            ("id_lengths", "A,B,...", "learned codewords per item (3,4,6); the collision token comes on top"),
-            ("codebook_sizes", "A,B,...", "(256,64)"),
-            ("k", "K", "length of the lists (10)"),
-            ("batch", "N", "users at once for the queries per second (64)"),
-            ("repeats", "N", "rounds; in each, all take their turn, and the median counts (7)"),
-            ("threads", "N", "of torch and of the ANN index (2)"),
-            ("ann", "NAME", "faiss or hnswlib; by default the one that is installed (extra 'ann'), or neither"),
+            ("n_items", "A,B,...", "catalogue sizes (12000,100000,1000000)"),
+            ("beams", "A,B,...", "beams (50,10,20); the first value of this and the next two options is the base, the "
+             "others vary one at a time"),
+            ("id_lengths", "A,B,...", "learned codewords per item, without the collision token (3,4,6)"),
+            ("codebook_sizes", "A,B,...", "codewords per level (256,64)"),
+            ("k", "K", "list length (10)"),
+            ("batch", "N", "users per batch for queries per second (64)"),
+            ("repeats", "N", "interleaved rounds, of which the median is reported (7)"),
+            ("threads", "N", "threads of torch and of the ANN index (2)"),
+            ("ann", "NAME", "faiss or hnswlib; by default the installed one (extra 'ann'), or none"),
             ("output_dir", "FOLDER", _FOLDER),
             ("any_key", "VALUE",
              "every setting of TIGER's tuned recipe: --d_model, --num_decoder_layers, --scoring, ..."),
@@ -202,48 +201,47 @@ COMMANDS: dict[str, Command] = {
     ),
     "report": Command(
         "report",
-        "one page of all runs and analyses in a folder",
-        "Puts all finished runs and all analyses below a folder on one page.",
+        "one page with all runs and analyses in a folder",
+        "Writes one page with all finished runs and all analyses below a folder.",
         (
-            ("runs", "FOLDER", "(saved)"),
-            ("output", "FILE.html", "a file that does not exist yet; by default report.html in the folder"),
+            ("runs", "FOLDER", "the folder (saved)"),
+            ("output", "FILE.html", "a new file; by default report.html in the folder"),
         ),
     ),
     "recommend": Command(
         "recommend",
         "recommendations from a trained checkpoint, for any history",
-        "Prints what a trained model recommends after a history, or writes it for many users. Needs the checkpoint "
-        "alone.",
+        "Prints recommendations for one history, or writes them for many users. Needs only the checkpoint.",
         (
             ("checkpoint", "FILE", "best.pth of a run"),
-            ("history", "A,B,...", "titles or item ids, in time order, as they are written in the data"),
+            ("history", "A,B,...", "titles or item ids as in the data, in time order"),
             ("user", "ID", "the user, for models with user tokens"),
-            ("histories", "FILE", ".csv, .tsv, .inter or .parquet: one line per interaction with the columns of the "
-             "user and the item, in time order, or in any order with a column of the time"),
-            ("output", "FILE", ".csv or .parquet, which must not exist"),
-            ("k", "K", "items for each history (10)"),
+            ("histories", "FILE", ".csv, .tsv, .inter or .parquet with one interaction per line, in columns of user "
+             "and item: in time order, or in any order with a time column"),
+            ("output", "FILE", "a new .csv or .parquet file"),
+            ("k", "K", "items per history (10)"),
             ("exclude_seen", "True", "leave out the items of the history"),
             ("temperature", "T", "divides the logits; one number, or one per level"),
-            ("sample", "True", "draw items at this temperature instead of taking the best, with --seed=N"),
-            ("beam_size", "N", "by default that of the run, or k if that is more"),
-            ("new_items", "FILE", "items that came after training, as an .item file: found through their semantic IDs"),
-            ("epsilon", "SHARE", "the largest share of new items in a list (1.0)"),
-            ("unknown", "skip", "leave out items of a history that the model does not know, instead of stopping"),
+            ("sample", "True", "sample items at this temperature instead of taking the best, with --seed=N"),
+            ("beam_size", "N", "beams; by default the larger of the run's and k"),
+            ("new_items", "FILE", ".item file of items newer than the model, found through their semantic IDs"),
+            ("epsilon", "SHARE", "largest share of new items in a list (1.0)"),
+            ("unknown", "skip", "leave out unknown items of a history instead of stopping"),
         ),
     ),
     "prepare": Command(
-        "prepare", "a dataset from raw files: Amazon, MovieLens, Steam, S3-Rec, any table; or a check of one",
+        "prepare", "make a dataset from raw files (Amazon, MovieLens, Steam, S3-Rec, any table), or check one",
         reads_words="run"),
     "tune": Command(
         "tune",
         "a hyper-parameter sweep on Ray Tune",
         "Searches hyper-parameters on Ray Tune. Trials are compared on validation after each epoch (valid_metric); the "
-        "test set is read once, for the winner, when all trials are over. The folder of the sweep then holds "
-        "report.html, report.md, report.csv and best.yaml, which --config_files takes.",
+        "test set is read once, for the winner, after all trials. The folder of the sweep then holds report.html, "
+        "report.md, report.csv and best.yaml (for --config_files).",
         (
             ("space", "FILE", "a YAML file, RecBole's hyper.test, or a shipped space: id_length_codebook, tiger, "
              "semantic_ids, sasrec, bert4rec, gru4rec, caser"),
-            ("model", "NAME", "by default the space's own, or TIGER"),
+            ("model", "NAME", "by default the space's, or TIGER"),
             ("dataset", "NAME", "a folder under data_path (ml-100k)"),
             *help_rows(),
             _ANY,
@@ -275,16 +273,16 @@ def help_text(program: str, name: str | None) -> str:
         parser.add_argument(*short, f"--{key}", metavar=value, help=meaning.replace("%", "%%"))
     if name is None:
         parser.add_argument("--version", action="store_true", help="print the version")
-        meaning = "Python files or modules that register tokenizers, decoders, models or metrics; for every command"
+        meaning = "Python files or modules that register tokenizers, decoders, models or metrics (all commands)"
         parser.add_argument("--plugin", metavar="A,B,...", help=meaning)
-        parser.add_argument("--debug", action="store_true", help="show the full trace of an error; for every command")
+        parser.add_argument("--debug", action="store_true", help="show the full trace of an error (all commands)")
     return parser.format_help()
 
 
 def _list_of_commands() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
-    return "commands, each with a --help of its own:\n" + "\n".join(lines)
+    return "commands, each with its own --help:\n" + "\n".join(lines)
 
 
 def key_value_arguments(arguments: Sequence[str], flags: Sequence[str] = ()) -> list[str]:

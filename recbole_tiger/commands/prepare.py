@@ -86,7 +86,10 @@ def _add_published(add: Callable[..., Parser]) -> None:
     amazon.add_argument("--metadata", type=_names, default=(), help=FILES)
     amazon.add_argument("--description", type=_truth, default=False, help="write the items' descriptions too")
     amazon.add_argument(
-        "--category_paths", choices=CATEGORY_PATHS, default="all", help="which of several category paths of an item"
+        "--category_paths",
+        choices=CATEGORY_PATHS,
+        default="all",
+        help="which of several category paths of an item to use",
     )
     movielens = add("movielens", "MovieLens 100k, 1M, 10M, 20M, 25M or 32M -> .inter and .item", _movielens, _filters())
     movielens.add_argument("--folder", required=True, help="the unpacked release")
@@ -103,8 +106,8 @@ def _add_own(add: Callable[..., Parser]) -> None:
     table.add_argument("--interactions", type=_names, required=True, help=FILES)
     table.add_argument("--user", required=True, help="user column")
     table.add_argument("--item", required=True, help="item column")
-    table.add_argument("--time", required=True, help="time column, or none: each user's rows are in time order")
-    table.add_argument("--time_format", default=None, help="strptime format of times that are text")
+    table.add_argument("--time", required=True, help="time column, or none if each user's rows are in time order")
+    table.add_argument("--time_format", default=None, help="strptime format of a time column of text")
     table.add_argument("--rating", default=None, help="rating column")
     what = "S3-Rec sequences (user item item …) and metadata -> .inter and .item"
     s3rec = add("s3rec", what, _s3rec, *parents, _filters(order="source"))
@@ -115,9 +118,9 @@ def _add_own(add: Callable[..., Parser]) -> None:
 
 def _add_others(add: Callable[..., Parser]) -> None:
     """What reads no raw files."""
-    download = add("download", "one of RecBole's datasets, fetched whole or not at all", _download)
-    download.add_argument("--url", default=None, help="address of a zip of atomic files, in place of RecBole's")
-    download.add_argument("--timeout", type=float, default=15, help="give up after so many seconds without a byte")
+    download = add("download", "download one of RecBole's datasets", _download)
+    download.add_argument("--url", default=None, help="address of a zip of atomic files, instead of RecBole's")
+    download.add_argument("--timeout", type=float, default=15, help="seconds without data before the download fails")
     what = "a synthetic catalogue with a known hierarchy and next-item rule, of any size"
     synthetic = add("synthetic", what, _synthetic)
     synthetic.add_argument("--n_users", type=int, required=True, help="number of users")
@@ -126,13 +129,15 @@ def _add_others(add: Callable[..., Parser]) -> None:
     synthetic.add_argument("--branching", type=_numbers, default=None, help="children by level, such as 8,8,4")
     synthetic.add_argument("--min_length", type=int, default=5, help="shortest sequence")
     synthetic.add_argument("--rule_strength", type=float, default=0.8, help="probability of following the rule")
-    synthetic.add_argument("--item_share", type=float, default=0.5, help="share of them that go to the exact successor")
-    synthetic.add_argument("--popularity_skew", type=float, default=1.0, help="exponent of the power law")
-    synthetic.add_argument("--seed", type=int, default=2024, help="same seed, same files")
+    synthetic.add_argument(
+        "--item_share", type=float, default=0.5, help="share of rule-following steps that go to the exact successor"
+    )
+    synthetic.add_argument("--popularity_skew", type=float, default=1.0, help="exponent of the power law of popularity")
+    synthetic.add_argument("--seed", type=int, default=2024, help="random seed")
     synthetic.add_argument("--overwrite", type=_truth, default=False, help="replace the dataset")
     check = add("check", "examine a dataset: counts, text, ties, duplicates, leaks, checksum, warnings", _check)
     for key in ("--user_core", "--item_core"):
-        check.add_argument(key, type=int, default=0, help="examine this k-core, as a run with it would")
+        check.add_argument(key, type=int, default=0, help="check this k-core of the data")
     check.add_argument("--time_field", default="timestamp", help="name of the time column")
     check.add_argument("--html", default=None, help="also write a page with histograms to this file")
     check.add_argument("--seed", type=int, default=2024, help="seed of the leak check")
@@ -144,18 +149,16 @@ def _filters(order: str = "time") -> Parser:
     parser.add_argument("--user_core", type=int, default=defaults.user_core, help="minimum interactions of a user")
     parser.add_argument("--item_core", type=int, default=defaults.item_core, help="minimum interactions of an item")
     parser.add_argument(
-        "--duplicates", choices=DUPLICATES, default=defaults.duplicates, help="a repeated pair of user and item"
+        "--duplicates", choices=DUPLICATES, default=defaults.duplicates, help="repeated pairs of user and item to keep"
     )
     parser.add_argument("--ties", choices=TIES, default=defaults.ties, help="order of a user's rows of equal time")
-    parser.add_argument("--order", choices=ORDERS, default=order, help="order of the rows that are written")
+    parser.add_argument("--order", choices=ORDERS, default=order, help="order of the written rows")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed of --ties=shuffle")
     parser.add_argument(
         "--missing_items", choices=MISSING_ITEMS, default=defaults.missing_items, help="items without metadata"
     )
     parser.add_argument("--required_fields", type=_names, default=(), help="item columns that must not be empty")
-    parser.add_argument(
-        "--bad_rows", choices=BAD_ROW_POLICIES, default=defaults.bad_rows, help="rows that cannot be used"
-    )
+    parser.add_argument("--bad_rows", choices=BAD_ROW_POLICIES, default=defaults.bad_rows, help="unusable rows")
     parser.add_argument("--overwrite", type=_truth, default=defaults.overwrite, help="replace the dataset")
     return parser
 
@@ -165,16 +168,19 @@ def _item_columns() -> Parser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--items", type=_names, default=(), help=f"metadata {FILES}")
     parser.add_argument(
-        "--item_id", default=None, help="id column of the metadata; by default --item, or item_id (s3rec)"
+        "--item_id", default=None, help="id column of the metadata; by default that of --item, or item_id (s3rec)"
     )
-    parser.add_argument("--title", type=_names, default=(), help="title column; of several the first with a value")
+    parser.add_argument("--title", type=_names, default=(), help="title column; of several, the first non-empty one")
     parser.add_argument("--categories", default=None, help="category path column")
-    parser.add_argument("--brand", type=_names, default=(), help="brand column; of several the first with a value")
+    parser.add_argument("--brand", type=_names, default=(), help="brand column; of several, the first non-empty one")
     parser.add_argument("--price", default=None, help="price column")
-    parser.add_argument("--text", type=_names, default=(), help="further text columns, written under their names")
-    parser.add_argument("--category_separator", default="|", help="what separates the names of a category path")
+    parser.add_argument("--text", type=_names, default=(), help="further text columns, kept under their names")
+    parser.add_argument("--category_separator", default="|", help="separator of the names of a category path")
     parser.add_argument(
-        "--category_paths", choices=CATEGORY_PATHS, default="all", help="which of several category paths of an item"
+        "--category_paths",
+        choices=CATEGORY_PATHS,
+        default="all",
+        help="which of several category paths of an item to use",
     )
     return parser
 
@@ -183,16 +189,24 @@ def _text_format() -> Parser:
     """The options of `TextFormat`, without the encodings."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--separator", type=_separator, default=None, help="one character, tab, comma or semicolon")
-    parser.add_argument("--header", type=_truth, default=True, help="False: the columns are called 0, 1, …")
     parser.add_argument(
-        "--quoting", choices=("minimal", "none"), default=None, help="by default none in .tsv, else minimal"
+        "--header",
+        type=_truth,
+        default=True,
+        help="whether the first line names the columns; otherwise they are 0, 1, …",
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=("minimal", "none"),
+        default=None,
+        help="CSV quoting; by default none in .tsv, else minimal",
     )
     return parser
 
 
 def _encoding() -> Parser:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--encoding", type=_names, default=("utf-8",), help="tried in turn for every line")
+    parser.add_argument("--encoding", type=_names, default=("utf-8",), help="encodings to try in turn on every line")
     return parser
 
 
@@ -210,7 +224,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _truth(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+        raise argparse.ArgumentTypeError(f"{text!r} must be True or False")
     return text.lower() == "true"
 
 

@@ -104,5 +104,5 @@ def new_items_text(items: Sequence[NewItem]) -> str:
     more = f"\n… and {len(items) - len(rows):,} more" if len(items) > len(rows) else ""
     return (
         f"{len(items):,} new items were added under {len({item.codes for item in items}):,} prefixes; {alone:,} have a "
-        f"prefix that no known item has, and are found where the model predicts it\n{table}{more}"
+        f"prefix that no known item has, and are found only if the model predicts it\n{table}{more}"
     )

@@ -85,7 +85,7 @@ def pop_run(settings: dict) -> tuple[Any, str | None]:
         return build_config(model, dataset, None, settings), None
     if settings:
         raise ConfigError(
-            f"--{next(iter(settings))} cannot be set beside --checkpoint, whose run has its settings already; leave "
+            f"--{next(iter(settings))} cannot be combined with --checkpoint, which has the settings of its run; leave "
             "one of them out"
         )
     return config_from_plain(load_semantic_id_checkpoint(str(checkpoint))["config"]), str(checkpoint)

@@ -86,7 +86,7 @@ def require_column(table: pd.DataFrame, item_id_field: str, field: str, key: str
 
 def text_columns(table: pd.DataFrame, item_id_field: str) -> str:
     """The columns beside the ids, for a message."""
-    return ", ".join(field for field in table.columns if field != item_id_field) or "no column beside the ids"
+    return ", ".join(field for field in table.columns if field != item_id_field) or "no column except the ids"
 
 
 def column_text(table: pd.DataFrame, rows: list[int], field: str, seq_separator: str) -> list[str]:

@@ -38,7 +38,7 @@ def load_features(dataset, path: str, source) -> pd.DataFrame | None:
     left_out = [name for name in ids if name in names and name not in kept]
     if left_out:
         key = "unload_col" if wanted is None else "load_col"
-        raise ConfigError(f"{key}={dict(config[key])!r} leaves out {', '.join(left_out)} of {path}: its ids are needed")
+        raise ConfigError(f"{key}={dict(config[key])!r} leaves out {', '.join(left_out)} of {path}: load the ids too")
     time = dataset.time_field if source is FeatureSource.INTERACTION else None
     show, seq_separator = bool(config["show_progress"]), config["seq_separator"]
     table = read_atomic(path, ids, time, separator, encoding, show, seq_separator=seq_separator, keep=kept, coded=True)
@@ -50,7 +50,7 @@ def load_features(dataset, path: str, source) -> pd.DataFrame | None:
             _register(dataset, field, source)
             columns[field.name] = _column(dataset, table, field)
     if not columns:
-        getLogger().warning(f"{path}: none of its columns is loaded; its columns: {', '.join(names)}")
+        getLogger().warning(f"{path}: load_col or unload_col leave no column to load; its columns: {', '.join(names)}")
         return None
     return pd.DataFrame(columns)
 
@@ -92,7 +92,9 @@ def _column(dataset, table: AtomicTable, field: Field) -> pd.Series:
     if field.type == "token":
         cells[empty] = np.nan
     elif empty.any():
-        getLogger().warning(f"{table.path}: {int(empty.sum()):,} empty cells of {field} get the column's mean.")
+        getLogger().warning(
+            f"{table.path}: {int(empty.sum()):,} empty cells of {field} are filled with the column's mean."
+        )
     return pd.Series(cells, dtype=cells.dtype)
 
 

@@ -55,10 +55,10 @@ def check_same_data(before: Mapping[str, Any] | None, now: Mapping[str, Any] | N
         examples = ", ".join(sorted(fewer or more)[:3])
         difference = f"{len(more):,} items are new and {len(fewer):,} are gone (such as {examples})"
     elif old != new:
-        difference = "the same items come in another order"
+        difference = "the same items are in another order"
     else:
         difference = "the items are the same, their interactions are not"
     raise ConfigError(
-        f"{what} was trained on other data than is there now: {difference}; use the data of that run, or train a new "
-        "one on this data"
+        f"{what} was trained on other data than the current files: {difference}; use the data of that run, or train a "
+        "new one on this data"
     )

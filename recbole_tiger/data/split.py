@@ -164,7 +164,7 @@ def check_clock(times: np.ndarray, start: np.ndarray) -> None:
     explained = float(np.corrcoef(times, position)[0, 1] ** 2) if varies else 0.0
     if unit_steps >= 0.95 or explained >= 0.999 or (unit_steps >= 0.5 and explained >= 0.8):
         raise ConfigError(
-            "split=temporal needs a clock that all users share, but the time column counts the interactions of each "
+            "split=temporal needs times that users have in common, but the time column counts the interactions of each "
             f"user (for example {', '.join(f'{value:g}' for value in times[:4])}, …): name a column of real times as "
             "TIME_FIELD, or use split=leave_one_out"
         )

@@ -268,7 +268,7 @@ class _Parser:
             return f"{where} is empty: remove the line."
         return (
             f"{where}: {lines[row].count(self.separator) + 1} cells instead of {expected} in {shorten(lines[row])}: "
-            f"write {' '.join(map(str, self.fields))}, {self.separator!r} between (quotes do not hold a cell together)."
+            f"write {' '.join(map(str, self.fields))}, separated by {self.separator!r} (quotes do not protect it)."
         )
 
     def _check_sequences(self, column: list[str], field: Field) -> None:
@@ -277,7 +277,7 @@ class _Parser:
             if any(part and _number(part) is None for part in cell.split(self.seq_separator)):
                 raise AtomicFileError(
                     f"{self.path}, line {self._line(row)}, {field}: {shorten(cell)} is not a sequence of finite "
-                    f"numbers, {self.seq_separator!r} between them: correct it, or leave the cell empty."
+                    f"numbers separated by {self.seq_separator!r}: correct it, or leave the cell empty."
                 )
 
     def _numbers(self, column: list[str], field: Field) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""RecBole's dataset zips: fetched whole or not at all.
+"""Downloads of RecBole's dataset zips, complete or absent.
 
 Input: a dataset's name. Output: its folder with the atomic files under that name and a checksum beside each. RecBole's
 own downloader leaves half-written folders behind and crashes after the download (RecBole #1989, #2050).
@@ -49,7 +49,7 @@ def recbole_urls() -> dict[str, str]:
 
     spec = importlib.util.find_spec("recbole")
     if spec is None or spec.origin is None:
-        raise PreparationError("RecBole is not installed, so that its list of downloads is missing: give a url.")
+        raise PreparationError("RecBole is not installed, so its list of downloads is missing: give a url.")
     listing = Path(spec.origin).parent / "properties" / "dataset" / "url.yaml"
     return dict(yaml.safe_load(listing.read_text(encoding="utf-8")))
 
@@ -124,9 +124,9 @@ def ensure_dataset(
                 work.rmdir()
             reason = str(error) or type(error).__name__
             raise DownloadError(
-                f"The dataset {dataset!r} could not be fetched from {url}: {reason}. Try again with a "
+                f"The dataset {dataset!r} could not be downloaded from {url}: {reason}. Try again with a "
                 f"network, or put {dataset}.inter and {dataset}.item into {folder.resolve()} (the files of "
-                "that zip, fetched elsewhere and renamed)."
+                "that zip, downloaded elsewhere and renamed)."
             ) from None
         shutil.rmtree(work, ignore_errors=True)
     return folder
@@ -201,7 +201,7 @@ def _attempt(url: str, part: Path, note: Path, clock: _Clock, bar: tqdm[Any]) ->
             start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
             if start != str(have):
                 part.unlink(missing_ok=True)
-                raise OSError("the server continues at another position than was asked for")
+                raise OSError("the server continues at another position than requested")
         else:
             have = 0
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
@@ -260,7 +260,7 @@ def install(archive: Path, url: str, dataset: str, data_path: Path) -> None:
     if not zipfile.is_zipfile(archive):
         start = archive.read_bytes()[:40]
         what = "a web page" if start.lstrip().lower().startswith((b"<!doctype", b"<html")) else repr(start)
-        raise zipfile.BadZipFile(f"what came is not a zip file but {what}")
+        raise zipfile.BadZipFile(f"the download is not a zip file but {what}")
     with zipfile.ZipFile(archive) as content, dataset_folder(data_path, dataset) as target:
         members = [member for member in content.infolist() if not member.is_dir()]
         paths = {member: PurePosixPath(member.filename.replace("\\", "/")) for member in members}
@@ -273,13 +273,13 @@ def install(archive: Path, url: str, dataset: str, data_path: Path) -> None:
             raise zipfile.BadZipFile(f"the zip holds no .inter file, only {names[:5]}")
         needed, free = sum(member.file_size for member in chosen), shutil.disk_usage(data_path).free
         if needed > free:
-            raise OSError(f"unpacked it takes {needed / 1e9:.1f} GB, {data_path} has {free / 1e9:.1f} GB left")
+            raise OSError(f"unpacked it needs {needed / 1e9:.1f} GB, but {data_path} has {free / 1e9:.1f} GB free")
         stem = _stem(list(chosen.values()), url)
         renamed = [re.sub(rf"^{re.escape(stem)}\.", f"{dataset}.", name) for name in chosen.values()]
         if len(set(renamed)) < len(renamed):
             raise zipfile.BadZipFile(f"the zip holds several files of one name: {sorted(renamed)}")
         if not any(name.startswith(f"{dataset}.") and name.endswith(".inter") for name in renamed):
-            raise zipfile.BadZipFile(f"its files {sorted(renamed)} cannot be named after the dataset")
+            raise zipfile.BadZipFile(f"its files {sorted(renamed)} do not share one dataset name")
         for member, name in zip(chosen, renamed, strict=True):
             try:
                 with content.open(member) as source, (target / name).open("wb") as stream:

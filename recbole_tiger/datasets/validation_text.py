@@ -24,25 +24,25 @@ def dataset_warnings(report: dict[str, Any]) -> list[str]:
 def _interaction_warnings(report: dict[str, Any]) -> list[str]:
     warnings = []
     if not report["has_times"]:
-        warnings.append("There is no time column: the order of the file decides, and RecBole needs TIME_FIELD.")
+        warnings.append("There is no time column: the file's order is used here, but a run needs TIME_FIELD.")
     if report["users_below_3"]:
         warnings.append(f"{report['users_below_3']:,} users have fewer than 3 interactions: too few for leave-one-out.")
     ties, training, table2 = report["ties"], report["training"], report["table2"]
     if ties and ties["share"] > TIE_SHARE:
         warnings.append(
-            f"{ties['share']:.1%} of the neighbours in a sequence have the same time ({ties['users']:,} users): the "
-            "order of the file decides there; compare tie_order=file with tie_order=shuffle."
+            f"{ties['share']:.1%} of the neighbours in a sequence have the same time ({ties['users']:,} users) and are "
+            "in the file's order; compare tie_order=file with tie_order=shuffle."
         )
     if ties and ties["misordered"]:
         warnings.append(
-            f"{ties['misordered']:,} neighbours are so close in time that stock RecBole's float32 times cannot tell "
-            "them apart, and are in the wrong order in the file (recbole_tiger sorts by the full times; for other "
-            "programs write the file in time order)."
+            f"{ties['misordered']:,} neighbours are in the wrong order in the file and too close in time for the "
+            "float32 times of stock RecBole (recbole_tiger sorts by the full times; for other programs write the file "
+            "in time order)."
         )
     if report["duplicates"]:
         warnings.append(
-            f"{report['duplicates']:,} interactions repeat an earlier pair of user and item; with mask_seen_items such "
-            "a repetition can never be a hit."
+            f"{report['duplicates']:,} interactions repeat an earlier pair of user and item; with mask_seen_items "
+            "these can never be hits."
         )
     if report["misread_ids"]:
         warnings.append(
@@ -58,7 +58,7 @@ def _interaction_warnings(report: dict[str, Any]) -> list[str]:
         ours, paper = table2["ours"], table2["paper"]
         warnings.append(
             f"{ours['users']:,} users and {ours['items']:,} items, {ours['mean_length']:.2f} interactions per user: "
-            f"the paper's Table 2 has {paper['users']:,}, {paper['items']:,} and {paper['mean_length']:.2f}: take the "
+            f"the paper's Table 2 has {paper['users']:,}, {paper['items']:,} and {paper['mean_length']:.2f}: use the "
             "5-core."
         )
     return warnings
@@ -76,7 +76,9 @@ def _leak_warnings(report: dict[str, Any]) -> list[str]:
 
 def _item_warnings(table: dict[str, Any] | None) -> list[str]:
     if table is None:
-        return ["There is no .item file: models that need item text, TIGER among them, cannot run."]
+        return [
+            "There is no .item file: models that need item text cannot run; TIGER can with semantic_id=random or file."
+        ]
     warnings = [
         f"{table[key]:,} {text}"
         for key, text in (
@@ -84,8 +86,8 @@ def _item_warnings(table: dict[str, Any] | None) -> list[str]:
             ("repeated_rows", "rows of the .item file repeat an item."),
             (
                 "same_text",
-                "items have the same text as another: their content embeddings, and so their semantic IDs before the "
-                "collision token, are equal.",
+                "items have the same text as another: their content embeddings, and their codewords from text alone, "
+                "are equal.",
             ),
             (
                 "empty_sequence_cells",
@@ -95,7 +97,7 @@ def _item_warnings(table: dict[str, Any] | None) -> list[str]:
             (
                 "cells_with_leading_quote",
                 "rows of the .item file have a cell that begins with a quote, which stock RecBole reads as a quoted "
-                "cell: it drops the quotes, or swallows what follows (recbole_tiger does not).",
+                "cell: it drops the quotes, or the rows that follow (recbole_tiger does not).",
             ),
         )
         if table[key]

@@ -1,4 +1,4 @@
-"""The trie of a catalogue for Hugging Face's `generate`: only items come out, whatever the model.
+"""The trie of a catalogue for Hugging Face's `generate`, so that any model generates only items.
 
 Input: a trie, and the first token of each level in the model's vocabulary. Output: a logits processor, or the function
 that `prefix_allowed_tokens_fn` takes. transformers is not imported.
@@ -19,7 +19,7 @@ from recbole_tiger.decoding.types import Normalise
 def prefix_allowed_tokens_fn(
     trie: PrefixTrie, first_tokens: Sequence[int], eos_token_id: int, prompt_length: int = 1
 ) -> Callable[[int, Tensor], list[int]]:
-    """The function that `generate(prefix_allowed_tokens_fn=…)` calls for each beam: slow, and simple.
+    """The function for `generate(prefix_allowed_tokens_fn=…)`, called for each beam: simple but slow.
 
     Args:
         trie: of the catalogue, on the CPU.
@@ -44,7 +44,7 @@ def prefix_allowed_tokens_fn(
 
 
 class TrieLogitsProcessor:
-    """What `generate(logits_processor=[…])` takes, for all beams at once.
+    """A logits processor for `generate(logits_processor=[…])` that handles all beams at once.
 
     With beams, `length_penalty=0` and `max_new_tokens=depth + 1` (the last is `eos_token_id`), `generate` finds the
     items of :func:`beam_search` with their scores: log-probabilities over a level's codewords or over the children of a

@@ -17,7 +17,7 @@ Normalise = Literal["level", "children"]
 
 
 class StepDecoder(Protocol):
-    """What a search needs of a model: logits over one level's codebook for all beams of all users."""
+    """The interface of a model for a search: logits over one level's codebook for all beams of all users."""
 
     def begin(self) -> Tensor:
         """Logits `[B, 1, V_0]` of the first level."""

@@ -73,8 +73,8 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
                 running[receiver] = process
             if topology.everywhere > topology.here:
                 print(
-                    f"{topology.here} of {topology.everywhere} processes are here; the others are awaited at "
-                    f"{topology.ip}:{port}",
+                    f"{topology.here} of {topology.everywhere} processes run on this machine; waiting for the others "
+                    f"at {topology.ip}:{port}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -92,8 +92,8 @@ def _first_store(topology: Topology) -> dist.TCPStore:
     except RuntimeError as error:
         port = f"port={topology.port}" if topology.port else "a free port"
         raise ConfigError(
-            f"ip='{topology.ip}': the processes cannot meet at {port} of this machine "
-            f"({str(error).strip().splitlines()[0]}); choose another port, and an ip that is this machine's"
+            f"ip='{topology.ip}': cannot listen at {port} of this machine ({str(error).strip().splitlines()[0]}); "
+            "choose another port, and an ip of this machine"
         ) from error
 
 
@@ -184,8 +184,8 @@ def _store(ip: str, port: int) -> dist.TCPStore:
         return dist.TCPStore(ip, port, is_master=False, timeout=collectives.STEP_TIMEOUT)
     except RuntimeError as error:
         raise ConfigError(
-            f"ip='{ip}', port={port}: the first machine is not there ({str(error).strip().splitlines()[0]}); start the "
-            "command with group_offset=0 on the machine with that address"
+            f"ip='{ip}', port={port}: the first machine does not answer ({str(error).strip().splitlines()[0]}); start "
+            "the command with group_offset=0 on the machine with that address"
         ) from error
 
 

@@ -54,9 +54,8 @@ class Topology:
             )
         if everywhere > here and not (config["ip"] and port):
             raise ConfigError(
-                f"world_size={everywhere} is more than nproc={here}: the processes of several machines meet at --ip=…, "
-                "an address of the machine with group_offset=0, and --port=…, a free one there; give both on all "
-                "machines"
+                f"world_size={everywhere} is more than nproc={here}: several machines need --ip=…, an address of the "
+                "machine with group_offset=0, and --port=…, a free port there; give both on all machines"
             )
         return cls(here, everywhere, config["ip"] or "localhost", port, offset)
 
@@ -82,11 +81,11 @@ def check_processes(config: Config, distributable: bool) -> None:
     for key in ("train_batch_size", "eval_batch_size"):
         if config[key] < topology.everywhere:
             raise ConfigError(
-                f"{key}={config[key]} is less than a row for each of {topology.everywhere} processes; raise it"
+                f"{key}={config[key]} is less than one row for each of {topology.everywhere} processes; raise it"
             )
     if config["device"].type == "cuda" and torch.cuda.device_count() < topology.here:
         raise ConfigError(
-            f"{asked}: as many GPUs are needed here, but gpu_id={config['gpu_id']!r} gives "
+            f"{asked}: this machine needs {topology.here} GPUs, but gpu_id={config['gpu_id']!r} gives "
             f"{torch.cuda.device_count()}; name more (--gpu_id=0,1), or train on the CPU with --gpu_id="
         )
     model = config["model"]

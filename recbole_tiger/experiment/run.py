@@ -54,10 +54,10 @@ class Epoch:
     Attributes:
         number: from 1.
         train_loss: mean over the steps, or RecBole's sum.
-        seconds: of its training.
+        seconds: training time of the epoch.
         valid: validation metrics, unrounded.
         is_best: whether it is the best so far.
-        left: how long the run will take at most, in words; "" before that is known.
+        left: text with the maximum remaining time; "" before it is known.
     """
 
     number: int
@@ -94,7 +94,7 @@ def start_run(
         callback: OnEpoch | None = None if on_epoch is None else lambda trainer, _: on_epoch(Epoch.last_of(trainer))
         return run_config(config, saved=saved, screen=screen, on_epoch=callback)
     if on_epoch is not None:
-        raise ConfigError("on_epoch is called in this process, and nproc or world_size start others; leave one out")
+        raise ConfigError("on_epoch does not work with nproc or world_size, which start other processes; leave one out")
     return run_in_processes(_run_share, (plain_settings(config), saved, screen), topology)
 
 
@@ -110,7 +110,7 @@ def _run_share(settings: dict, saved: bool, screen: bool) -> dict:
     if different:
         raise ConfigError(
             f"{', '.join(different)}: the machines of this run have different settings; give all of them the same "
-            "command, but for group_offset and paths"
+            "command, except for group_offset and paths"
         )
     if not collectives.is_main():
         for key in ("show_progress", "log_wandb"):

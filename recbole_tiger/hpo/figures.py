@@ -32,13 +32,13 @@ def html(findings: Findings) -> str:
     if findings.winner:
         about = (
             f"{findings.winner[0].upper()}{findings.winner[1:]}. Chosen on validation; the test set was read once, for "
-            "this trial, after all others had ended."
+            "this trial, after all trials had ended."
         )
         sections.append(Section("The winner", about, [Table(findings.test[0], findings.test[1:])]))
     if pair:
         sections.append(_maps(findings, *pair))
     if scored:
-        about = "A line is a trial; on each axis the lowest value found is at the bottom, the highest at the top."
+        about = "Each line is a trial; every axis runs from the lowest value (bottom) to the highest (top)."
         sections.append(Section("All settings at once", about, [Figure(parallel_coordinates(findings), wide=True)]))
     if findings.curves:
         about = "Validation after each epoch; a curve that ends early is a trial that the scheduler stopped."
@@ -49,12 +49,10 @@ def html(findings: Findings) -> str:
         if len({row[cost] for row in scored if row[cost] is not None}) > 1
     ]
     if fronts:
-        about = "Trials on the line are the front: no other trial is both better and cheaper."
+        about = "The line is the Pareto front: for its trials no other trial is both better and cheaper."
         sections.append(Section("Quality and cost", about, fronts))
     table = Table(findings.columns, findings.cells(findings.columns))
-    sections.append(
-        Section("All trials", "The best first; validation metrics are those of a trial's best epoch.", [table])
-    )
+    sections.append(Section("All trials", "Best first; validation metrics are those of a trial's best epoch.", [table]))
     return page(findings.title, sections, subtitle=findings.heading + ".")
 
 
@@ -83,9 +81,9 @@ def _maps(findings: Findings, x: str, y: str) -> Section:
     costs = [name for name, _ in COSTS.values() if any(row[name] is not None for row in rows)]
     figures = [Figure(heat_map(findings, x, y, metric, good=True), title=metric, wide=True)]
     figures += [Figure(heat_map(findings, x, y, name, good=name == usage), title=name) for name in costs]
-    about = f"Validation {metric} and costs of every pair that was tried. An empty cell was not tried."
+    about = f"Validation {metric} and costs of every pair that was tried; empty cells were not tried."
     if stopped := sum(row["status"] == STATUS["stopped"] for row in rows):
-        about += f" {stopped} of the trials were stopped early: their cells show what they had reached."
+        about += f" {stopped} of the trials were stopped early: their cells show the scores until then."
     return Section(f"{y} and {x}", about, figures)
 
 

@@ -1,7 +1,7 @@
-"""How a sweep runs: every option once, with its type, limits and help text.
+"""Options of a sweep, each with its type, limits and help text.
 
 Input: values of the command line or of Python code. Output: checked options, and rows for the help of the command.
-What is searched stands in the space.
+The search space is in the space file.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ def _option(default: Any, text: str, range: str = "", choices: tuple = ()) -> An
 class Options:
     """The options of a sweep; the metadata of each field is its help text and its limits."""
 
-    search: str | None = _option(None, "by default the space's own", choices=("random", "grid", "optuna"))
-    trials: int | None = _option(None, "by default the space's own number", f"[1,{MAX_TRIALS}]")
-    search_seed: int = _option(2024, "of the draws", "[0,inf)")
-    scheduler: str | None = _option("asha", "what stops bad trials", choices=("asha", "median", "none"))
-    grace_period: int | None = _option(None, "epochs of every trial, by default a quarter of all", "[1,inf)")
-    reduction_factor: float = _option(3, "asha continues one trial of this many", "[1.01,inf)")
-    time_budget_minutes: float | None = _option(None, "after which no trial continues", "[0.01,inf)")
-    cpus_per_trial: float = _option(1, "processors", "[0.01,inf)")
-    gpus_per_trial: float = _option(0, "cards; a fraction shares one among trials", "[0,inf)")
-    cpus: int | None = _option(None, "processors to use in all, by default every one", "[1,inf)")
-    max_concurrent: int | None = _option(None, "trials at once, by default all that fit", "[1,inf)")
+    search: str | None = _option(None, "search method, by default the space's", choices=("random", "grid", "optuna"))
+    trials: int | None = _option(None, "number of trials, by default the space's", f"[1,{MAX_TRIALS}]")
+    search_seed: int = _option(2024, "seed of the search", "[0,inf)")
+    scheduler: str | None = _option("asha", "how bad trials are stopped early", choices=("asha", "median", "none"))
+    grace_period: int | None = _option(
+        None, "epochs before a trial can be stopped, by default a quarter of all", "[1,inf)"
+    )
+    reduction_factor: float = _option(3, "ASHA continues one trial in this many", "[1.01,inf)")
+    time_budget_minutes: float | None = _option(None, "all trials end after this time", "[0.01,inf)")
+    cpus_per_trial: float = _option(1, "CPUs per trial", "[0.01,inf)")
+    gpus_per_trial: float = _option(0, "GPUs per trial; a fraction shares one among trials", "[0,inf)")
+    cpus: int | None = _option(None, "CPUs to use in all, by default all", "[1,inf)")
+    max_concurrent: int | None = _option(None, "trials at once, by default as many as fit", "[1,inf)")
     max_failures: int = _option(2, "restarts of a trial whose process or node died", "[0,inf)")
-    address: str | None = _option(None, "a running Ray cluster: auto, or host:port; by default none")
-    dashboard: bool = _option(False, "open the web page of the Ray that is started here")
-    storage: str = _option("saved/tune", "folder of sweeps; all nodes must reach it")
-    name: str | None = _option(None, "of this sweep's folder, by default model-dataset-space")
-    resume: bool = _option(False, "continue a sweep: the same command again, with this behind it")
+    address: str | None = _option(None, "a running Ray cluster: auto, or host:port; by default Ray is started locally")
+    dashboard: bool = _option(False, "open the dashboard of the locally started Ray")
+    storage: str = _option("saved/tune", "folder of sweeps, which all nodes must be able to reach")
+    name: str | None = _option(None, "name of this sweep's folder, by default model-dataset-space")
+    resume: bool = _option(False, "continue a sweep: repeat its command with this option")
 
     def __post_init__(self):
-        """Read every value in the type of its option; a `ConfigError` for one that cannot work."""
+        """Convert every value to the type of its option; a `ConfigError` for an impossible one."""
         if str(self.scheduler) in ("pbt", "pb2", "PopulationBasedTraining"):
             raise ConfigError(
                 f"scheduler={self.scheduler} cannot work here: it copies the weights of one trial into another and "
@@ -57,9 +59,11 @@ class Options:
                 raise ConfigError(f"{option.name}='' must not be empty; leave it out for the default")
             object.__setattr__(self, option.name, value)  # this class is frozen
         if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ConfigError(f"gpus_per_trial={self.gpus_per_trial}: of more than one card give only whole cards")
+            raise ConfigError(
+                f"gpus_per_trial={self.gpus_per_trial} is more than one GPU and not a whole number; give whole GPUs"
+            )
         if self.name in (".", "..") or set(self.name or "") & set("/\\\0"):
-            raise ConfigError(f"name={self.name!r} must be one folder name; --storage is the folder that it lies in")
+            raise ConfigError(f"name={self.name!r} must be one folder name; --storage is its parent folder")
 
 
 def _field_of(option: dataclasses.Field) -> Field:
@@ -69,7 +73,7 @@ def _field_of(option: dataclasses.Field) -> Field:
 
 
 def help_rows() -> list[tuple[str, str, str]]:
-    """Of each option the key, what stands for its value, and its meaning with the default."""
+    """Key, placeholder of the value, and meaning with the default, for each option."""
     rows = []
     for option in dataclasses.fields(Options):
         field = _field_of(option)

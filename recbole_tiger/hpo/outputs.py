@@ -60,8 +60,8 @@ def evaluate_winner(sweep: Sweep) -> dict | None:
     checkpoint = sweep.folder_of(winner) / "best.pth"
     if not checkpoint.is_file():
         raise ConfigError(
-            f"the winner's checkpoint '{checkpoint}' is not there: with several nodes, --storage must be a folder that "
-            "all of them reach; train and test it again with run_recbole_tiger.py "
+            f"the winner's checkpoint '{checkpoint}' is missing: with several nodes, --storage must be a folder that "
+            "all of them can reach; train and test it again with run_recbole_tiger.py "
             f"--config_files={sweep.folder / 'best.yaml'}"
         )
     config, model, dataset, train, valid, test = load_data_and_model(str(checkpoint))

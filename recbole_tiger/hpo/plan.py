@@ -24,8 +24,8 @@ from recbole_tiger.settings.validate import check_keys, check_model
 
 #: Settings that belong to one run or one machine.
 _REFUSED = {
-    "run_dir": "every trial has a folder of its own",
-    "gpu_id": "Ray gives each trial its cards; set CUDA_VISIBLE_DEVICES for the whole sweep, and --gpus_per_trial",
+    "run_dir": "every trial has its own folder",
+    "gpu_id": "Ray assigns GPUs to trials; set CUDA_VISIBLE_DEVICES for the whole sweep, and --gpus_per_trial",
     "nproc": "a trial is one process",
     "checkpoint_dir": "use --storage",
 }

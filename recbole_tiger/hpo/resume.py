@@ -54,7 +54,7 @@ def open_folder(sweep: Sweep, search: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"storage='{options.storage}': '{sweep.folder}' cannot be written ({reason_of(error)}); "
-            "make room and rights there, or choose another --storage"
+            "free space or fix permissions, or choose another --storage"
         ) from error
 
 
@@ -74,8 +74,8 @@ def _check_same(sweep: Sweep, before: Mapping, now: Mapping) -> None:
     for key, value in now.items():
         if key not in _MAY_CHANGE and before.get(key) != value:
             raise ConfigError(
-                f"resume: the sweep '{sweep.folder}' was started with another {key} "
-                f"({_difference(before.get(key), value)}); repeat the first command with --resume behind it, or give "
+                f"resume: the sweep '{sweep.folder}' was started with different {key} "
+                f"({_difference(before.get(key), value)}); repeat the first command with --resume added, or give "
                 "another --name"
             )
     kept: Any = before.get("samples")

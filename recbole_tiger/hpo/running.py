@@ -37,7 +37,7 @@ def run(sweep: Sweep) -> bool:
             return len(sweep.ended()) >= sweep.n_trials
         for trial in sweep.trials.values():
             if trial.status not in ENDED:
-                trial.status, trial.reason = "stopped", "the time of the sweep was over"
+                trial.status, trial.reason = "stopped", "the time budget of the sweep was used up"
                 sweep.write(trial)
         return True
 

@@ -179,7 +179,7 @@ def space_from_text(text: str, path: str = "hyper.test") -> Space:
             raise ConfigError(f"{where} must read 'key kind values', the kind one of {', '.join(KINDS)}")
         key, kind, values = words
         if key in entries:
-            raise ConfigError(f"{where}: '{key}' is there twice; keep one line")
+            raise ConfigError(f"{where}: '{key}' appears twice; keep one line")
         try:
             listed = ast.literal_eval(values if values.startswith("[") else f"[{values}]")
         except (ValueError, SyntaxError) as error:

@@ -89,7 +89,7 @@ def reason_of_death(text: str) -> str:
         return f"out of memory: the machine ran low and Ray ended this trial's process; {way_out}"
     if "node" in lowered and any(word in lowered for word in ("died", "dead", "lost")):
         return "the node that it ran on was lost"
-    return "its process was ended from outside (killed, perhaps for lack of memory)"
+    return "its process was killed, perhaps for lack of memory"
 
 
 def make_trainable(sweep: Sweep, resources: Mapping[str, float]) -> Callable:

@@ -21,16 +21,16 @@ from recbole_tiger.hpo.space_files import read_space, space_from_dict
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A sweep that was run; `print` shows what the command prints.
+    """The result of a sweep; `print` shows the same as the command.
 
     Attributes:
-        folder: everything that it wrote.
-        finished: whether all trials have ended; False where it was interrupted, and then there is no winner.
-        trials: a row for each trial that is over, best first: settings, validation metrics, costs, status.
-        best_settings: what the winner sets; None without one.
-        valid_result, test_result: the winner's metrics; the test set was read for it alone.
-        checkpoint: of the winner.
-        files: by name, `best configuration` among them.
+        folder: folder of the sweep.
+        finished: whether all trials have ended; False after an interruption, and then there is no winner.
+        trials: one row per ended trial, best first: settings, validation metrics, costs, status.
+        best_settings: the winner's settings; None without a winner.
+        valid_result, test_result: the winner's metrics; the test set was read only for it.
+        checkpoint: the winner's checkpoint.
+        files: paths by name, including `best configuration`.
         text: what the command prints.
     """
 
@@ -58,15 +58,15 @@ def tune(
     """Search hyper-parameters on Ray Tune; selection is on validation.
 
     Args:
-        space: a YAML file, RecBole's ``hyper.test``, a shipped name, or what the YAML file would hold.
-        model: by default the space's, or TIGER; a class must come from a plugin, since trials are processes of their
-            own (``config_dict={"plugin": "own_model.py"}``).
-        dataset: a name.
+        space: a YAML file, RecBole's ``hyper.test``, the name of a shipped space, or the content of such a file.
+        model: by default the space's, or TIGER; a class must come from a plugin, since trials are separate processes
+            (``config_dict={"plugin": "own_model.py"}``).
+        dataset: name of the dataset.
         config_dict: settings of all trials.
         options: those of :class:`recbole_tiger.hpo.options.Options`: `trials`, `search`, `scheduler`, `resume`, …
 
     Raises:
-        ConfigError: for anything that cannot work, before the first trial.
+        ConfigError: for impossible settings or options, before the first trial.
     """
     settings = dict(config_dict or {})
     if settings.get("plugin"):
@@ -74,10 +74,7 @@ def tune(
     read = space_from_dict(space) if isinstance(space, Mapping) else read_space(space)
     sweep = plan(read, extension.name_of(model), dataset, settings, Options(**options))
     if not running.run(sweep):
-        text = (
-            f"Interrupted: {report.progress_line(sweep, 0)}.\nThe same command with --resume behind it continues from "
-            "here."
-        )
+        text = f"Interrupted: {report.progress_line(sweep, 0)}.\nRepeat the command with --resume to continue."
         trials = pd.DataFrame(report.findings_of(sweep, None).rows)
         return SweepResult(sweep.folder, False, trials, None, None, None, None, {}, text)
     best, tested, winner = outputs.write_best(sweep), outputs.evaluate_winner(sweep), sweep.winner()

@@ -160,21 +160,21 @@ def notes(board: Leaderboard) -> list[str]:
     leaking = [row.label for row in board.rows if is_leaking(row.first)]
     if leaking:
         lines.append(
-            f"{', '.join(leaking)}: items are numbered in the order of the data, test items among them, so that word "
-            "pieces tell the answer (paper, Appendix A)."
+            f"{', '.join(leaking)}: items are numbered in data order, including test items, so word pieces leak the "
+            "answer (paper, Appendix A)."
         )
     cut = [row.label for row in board.rows if any(_was_cut(run.result) for run in row.runs)]
     if cut:
         lines.append(f"Stopped by max_seconds, not by epochs or stopping_step: {', '.join(cut)}.")
     lines += _reevaluated(board)
     if any(run.result.get("dirty") for row in board.rows for run in row.runs):
-        lines.append("A commit with + had changes that are not in it.")
+        lines.append("A + after a commit: there were uncommitted changes.")
     for row in board.rows:
         inflated = row.first.get("id_level_test_result")
         if inflated:
             values = ", ".join(f"{name} {value:.4f}" for name, value in inflated.items())
             lines.append(
-                f"{row.label} counted by Semantic IDs instead of items, for comparison with such papers: {values}."
+                f"{row.label} counted by Semantic IDs instead of items, for comparison with papers that do: {values}."
             )
     return lines
 
@@ -197,7 +197,7 @@ def _reevaluated(board: Leaderboard) -> list[str]:
         text = "reevaluated with the run's own settings"
         if record["changes"]:
             new, old = (_pairs(record[side]) for side in ("changes", "from"))
-            text = f"reevaluated with {new}; training and the choice of the epoch used {old}"
+            text = f"reevaluated with {new}; training and model selection used {old}"
         found.setdefault(text, []).append(row.label)
     everyone = len(board.rows)
     return [f"{'All rows' if len(rows) == everyone else ', '.join(rows)}: {text}." for text, rows in found.items()]
@@ -210,9 +210,9 @@ def _pairs(settings: Mapping) -> str:
 def _periods(split: Mapping, target: str) -> str:
     """What a global temporal split gave, in a sentence."""
     ends, test = split["dates"], split["test"]
-    history = "everything before it, within the period as well" if target == "last" else "what came before the period"
+    history = "everything before it, also within the period" if target == "last" else "what came before the period"
     return (
         f"Models learn from the {split['training_interactions']:,} interactions before {ends[0]}, are selected on "
-        f"those before {ends[1]} and tested on the rest: each user's {target} item of a period, from {history}. Of the "
-        f"test targets {test['new_items']:,} are items without a training interaction."
+        f"those before {ends[1]} and tested on the rest: each user's {target} item of a period, predicted from "
+        f"{history}. {test['new_items']:,} of the test targets are items without a training interaction."
     )

@@ -21,13 +21,13 @@ from recbole_tiger.leaderboard.table import Leaderboard, read_run
 
 @dataclass(frozen=True)
 class LeaderboardResult:
-    """A leaderboard that was made; `print` shows what the command prints.
+    """A finished leaderboard; `print` shows the same as the command.
 
     Attributes:
-        folder: of the runs.
-        tables: one, unless the folder holds runs on other data.
-        failures: (row, reason) of rows that have no result.
-        files: the tables as files, by form: `csv`, `json`, `md`, `tex`, `html`.
+        folder: folder of the runs.
+        tables: one table, or more if the folder holds runs on other data.
+        failures: (row, reason) of rows without a result.
+        files: paths of the tables by format: `csv`, `json`, `md`, `tex`, `html`.
     """
 
     folder: Path
@@ -37,7 +37,7 @@ class LeaderboardResult:
 
     @property
     def table(self) -> Leaderboard:
-        """The table."""
+        """The first table."""
         return self.tables[0]
 
     def to_frame(self) -> pd.DataFrame:
@@ -62,21 +62,21 @@ def run_leaderboard(
     cpus_per_run: float = 1,
     gpus_per_run: float = 0,
 ) -> LeaderboardResult:
-    """Train every row with every seed under one protocol; runs that are done are read, not made again.
+    """Train every row with every seed under one protocol; finished runs are read, not trained again.
 
     Args:
-        models: rows as on the command line (``"TIGER,SASRec[loss_type=BPR],Pop"``) or one by one, classes too.
-        dataset: a name.
-        seeds: each row is trained once with each.
+        models: rows as on the command line (``"TIGER,SASRec[loss_type=BPR],Pop"``), or a list of names and classes.
+        dataset: name of the dataset.
+        seeds: each row is trained once per seed.
         config_file_list: YAML files, which may have blocks for rows; the last one wins.
         config_dict: settings of all rows, which override the files.
-        folder: of the runs; by default one in `checkpoint_dir`, named by data and protocol.
-        published: with the paper's numbers beside the tables of its datasets.
-        jobs: how many runs at once, each in a process of its own with its part of the cores.
-        ray: run each as a task of Ray, here or at an address, with `cpus_per_run` and `gpus_per_run`.
+        folder: folder of the runs; by default one in `checkpoint_dir`, named by data and protocol.
+        published: add tables of the paper's figures for its datasets.
+        jobs: number of runs at once, each in its own process with a share of the cores.
+        ray: run each as a Ray task, here or at an address, with `cpus_per_run` and `gpus_per_run`.
 
     Raises:
-        ConfigError: for settings that cannot work, before any training, or if no row has a result.
+        ConfigError: for impossible settings, before any training, or if no row has a result.
     """
     published = check_published(published, [dataset])
     plan = make_plan(models, dataset, seeds, config_file_list, config_dict, folder)

@@ -27,7 +27,7 @@ def format_page(boards: Sequence[Leaderboard]) -> str:
     return pages.page(
         "Leaderboard",
         [_section(board, several=len(boards) > 1) for board in boards],
-        subtitle=f"{_count(rows, 'row')}, {_count(runs, 'run')}; a click on a column's head sorts by it.",
+        subtitle=f"{_count(rows, 'row')}, {_count(runs, 'run')}; click a column heading to sort.",
         template="leaderboard.html.j2",
         values={"groups": [{"dataset": board.dataset, "protocol": _protocol(board)} for board in boards]},
     )
@@ -138,4 +138,4 @@ def _environments(board: Leaderboard) -> pages.Table:
         device, threads = where.get("device") or "unknown", str(where.get("threads", ""))
         found[device, threads, f"Python {where.get('python')}, {versions}"] += 1
     rows = [[*where, str(count)] for where, count in found.most_common()]
-    return pages.Table(["hardware", "threads", "versions", "runs"], rows, title="Where the runs were made")
+    return pages.Table(["hardware", "threads", "versions", "runs"], rows, title="Environment of the runs")

@@ -257,12 +257,12 @@ def _check_shared(shared: Mapping, names: Sequence[RowName], blocks: Mapping) ->
     for key in ("run_dir", "resume"):
         if shared.get(key):
             raise ConfigError(
-                f"{key}={shared[key]!r} belongs to one run; a leaderboard names and resumes its runs itself"
+                f"{key}={shared[key]!r} belongs to one run; leave it out: a leaderboard names and resumes its runs"
             )
     if shared.get("world_size") or shared.get("group_offset"):
         raise ConfigError(
-            "world_size, group_offset: the runs of a leaderboard have the processes of one machine each (--nproc=…); "
-            "leave both out"
+            "world_size, group_offset: a run of a leaderboard uses the processes of one machine (--nproc=…); leave "
+            "both out"
         )
     known = frozenset().union(*(_keys_of_row(name, {**shared, **_block(name, blocks), **name.tag}) for name in names))
     for key, value in shared.items():

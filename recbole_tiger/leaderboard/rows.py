@@ -57,5 +57,5 @@ def _checked(given: object, kinds: Mapping, where: str) -> dict:
         if key not in kinds:
             raise ConfigError(f"{where} has the key '{key}'; it may have {', '.join(kinds)}")
         if not isinstance(value, kinds[key]):
-            raise ConfigError(f"{where}: {key}={value!r} is of the wrong kind; docs/leaderboards.md shows an example")
+            raise ConfigError(f"{where}: {key}={value!r} has the wrong type; docs/leaderboards.md shows an example")
     return dict(given)

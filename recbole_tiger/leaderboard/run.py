@@ -87,7 +87,7 @@ def _time_left(taken: Sequence[tuple[str, float]], missing: Sequence[Task], at_o
         return ""
     of_all = fmean(seconds for _, seconds in taken)
     left = sum(fmean([s for row, s in taken if row == task.row] or [of_all]) for task in missing) / at_once
-    return f"; {len(missing)} to go, about {duration_text(left)} if they take as long as those before"
+    return f"; {len(missing)} to go, about {duration_text(left)} at the same speed"
 
 
 def say(text: str) -> None:
@@ -105,7 +105,7 @@ def _set_damaged_aside(task: Task) -> None:
         number = 1 + len(list(task.folder.glob("last.damaged*.pth")))
         for path in files:
             path.rename(path.with_name(f"{path.stem}.damaged{number}.pth"))
-        say(f"{task.name} starts anew, its checkpoints are kept as *.damaged{number}.pth: {sentence_of(error)}")
+        say(f"{task.name} starts again, its checkpoints are kept as *.damaged{number}.pth: {sentence_of(error)}")
     except ValueError:
         pass  # of another version: the run itself says so
 

@@ -240,7 +240,7 @@ def checkpoint_weights(folder: str) -> dict[str, torch.Tensor]:
             part = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
         except Exception as error:  # each reader has exceptions of its own
             raise ConfigError(
-                f"p5_checkpoint: '{file}' cannot be read ({error}); fetch the checkpoint again"
+                f"p5_checkpoint: '{file}' cannot be read ({error}); download the checkpoint again"
             ) from error
         state.update(part)
     state.pop(_UNUSED, None)

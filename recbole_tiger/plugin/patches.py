@@ -152,7 +152,7 @@ def leave_stored_datasets_unread() -> None:
 
     def exists(path):
         if os.path.exists(path):
-            text = f"'{path}' is not read: a stored dataset may be of other settings; the data is read from its files"
+            text = f"'{path}' is not read: a stored dataset may have other settings; the atomic files are read instead"
             getLogger().warning(text)
         return False
 

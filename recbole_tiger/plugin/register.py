@@ -15,6 +15,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import ModuleType
@@ -56,6 +57,8 @@ def _register(_recbole: ModuleType | None = None) -> None:
     patches.check_recbole_version()
     _registered = True
     patches.apply()
+    # RecBole's trainer calls torch's scaler by its former name.
+    warnings.filterwarnings("ignore", r".*torch\.cuda\.amp\.GradScaler", FutureWarning)
 
     import recbole.data.dataset
     import recbole.trainer

@@ -1,7 +1,7 @@
-"""What every tokenizer shares: content embeddings `[n, dim]` in, codes `[n, id_length]` out.
+"""Base class of the tokenizers: content embeddings `[n, dim]` in, codes `[n, id_length]` out.
 
-A quantizer keeps scikit-learn's habits: the constructor stores its arguments untouched, `fit` learns and leaves
-what it learned in attributes that end in `_`, `transform` encodes any rows, seen or unseen.
+A quantizer follows scikit-learn's conventions: the constructor stores its arguments untouched, `fit` stores what it
+learned in attributes that end in `_`, `transform` encodes any rows, seen or unseen.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Quantizer(ABC):
         Args:
             x: content embeddings `[n, dim]`, finite, any float type.
             progress: show a bar (on a terminal only).
-            checkpoint: file that a quantizer trained by steps writes while it trains and continues from; the
-                others are done within seconds and write none.
+            checkpoint: file that a quantizer trained by steps writes during training and resumes from; the
+                others take seconds and write none.
 
         Raises:
             ValueError: embeddings of another shape, with NaN or infinity, or fewer of them than codes per level;
@@ -100,9 +100,9 @@ class Quantizer(ABC):
         return self.fit(x, **fit_arguments).transform(x)
 
     def reconstruct(self, codes: NDArray[np.int64], levels: int | None = None) -> NDArray[np.float32] | None:
-        """Embeddings `[n, dim]` that codes `[n, id_length]` stand for; None where there are none (`lsh`, `random`).
+        """Embeddings `[n, dim]` that codes `[n, id_length]` represent; None if there are none (`lsh`, `random`).
 
-        Only the first `levels` levels are used, if given; a product code's missing parts are taken at their mean.
+        With `levels`, only the first levels are used; missing parts of a product code are set to their mean.
         """
         checked = self._checked_codes(codes)
         levels = self.id_length if levels is None else levels

@@ -26,8 +26,8 @@ from recbole_tiger.quantization.random_ids import row_hashes
 class HierarchicalKMeans(Quantizer):
     """A tree of k-means clusters.
 
-    A node has at most `codebook_size` children, one for each distinct item where there are no more of these. So three
-    levels of 256 split a catalogue of thousands in two, and sizes whose product is near the number of items
+    A node has at most `codebook_size` children, one per distinct item if it has no more of these. With three levels of
+    256, two levels thus separate a catalogue of thousands; sizes whose product is near the number of items
     (`[32, 32, 32]`) use all levels.
 
     Args:

@@ -35,7 +35,7 @@ class LETTER(RQVAE):
     Args:
         alignment: weight of the contrastive loss (the paper's alpha).
         diversity: weight of the codewords' diversity (the paper's beta; here `beta` is the commitment's weight).
-        clusters: of the codewords of a level, made anew at every epoch by constrained k-means.
+        clusters: number of clusters of a level's codewords, computed every epoch by constrained k-means.
     """
 
     name = "letter"
@@ -59,7 +59,7 @@ class LETTER(RQVAE):
         """See `Quantizer.fit`.
 
         Args:
-            collaborative: `[n, any]`; zero for an item of which nothing is known, which is left out of the alignment.
+            collaborative: `[n, any]`; zero for an item of which nothing is known, which is not aligned.
                 None: nothing is aligned.
         """
         self._aligned_to = None if collaborative is None else self._reduced(collaborative, len(x))
@@ -92,8 +92,8 @@ class LETTER(RQVAE):
             raise ValueError(f"clusters={self.clusters} must be at least 1.")
         if self.diversity and self.codebook_update != "gradient":
             raise ValueError(
-                f"diversity={self.diversity} moves codewords by their gradient, which codebook_update="
-                f"{self.codebook_update} has none of: use codebook_update=gradient or diversity=0."
+                f"diversity={self.diversity} needs gradients of the codewords, which codebook_update="
+                f"{self.codebook_update} does not use: set codebook_update=gradient or diversity=0."
             )
 
     def _training(self, x: torch.Tensor) -> LETTERTraining:
@@ -175,9 +175,9 @@ def bounds(n: int, k: int) -> tuple[int, int]:
 
 
 def alignment_loss(quantized: torch.Tensor, collaborative: torch.Tensor) -> torch.Tensor:
-    """InfoNCE: quantized latents `[b, d]` name their own one of the collaborative embeddings `[b, d]` of the batch.
+    """InfoNCE between quantized latents `[b, d]` and collaborative embeddings `[b, d]`, with the batch as negatives.
 
-    Gradients go to the latent straight through the quantization. Items without a collaborative embedding are left out.
+    Gradients go to the latent straight through the quantization. Items without a collaborative embedding do not count.
     """
     known = collaborative.any(1).nonzero()[:, 0]
     if not len(known):

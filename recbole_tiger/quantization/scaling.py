@@ -51,11 +51,13 @@ class Scaler:
         dim = x.shape[1]
         rotates = self.mode in ("pca", "whiten")
         if self.n_components is not None and not rotates:
-            raise ValueError(f"n_components={self.n_components} has no meaning for scaling {self.mode!r}.")
+            raise ValueError(
+                f"n_components={self.n_components} has no effect with scaling {self.mode!r}: leave it out."
+            )
         if self.n_components is not None and not 1 <= self.n_components <= min(x.shape):
             raise ValueError(
                 f"n_components={self.n_components} (setting content_components) must lie between 1 and "
-                f"{min(x.shape)}, the lesser of items and dimensions."
+                f"{min(x.shape)}, the smaller of items and dimensions."
             )
         self.dim_ = int(dim)
         self.mean_ = np.zeros(dim)
@@ -110,7 +112,7 @@ class Scaler:
         x, y = scaled[own].astype(np.float64), beside[own].astype(np.float64)
         variance = float(y.var(0).sum()) if own.any() else 0.0
         if not variance > 1e-12:
-            raise ValueError("there is nothing to stand beside the embeddings: no row has a vector that differs")
+            raise ValueError("the vectors to append are constant or all zero: append none")
         self.beside_scale_ = float(np.sqrt(weight * scaled.astype(np.float64).var(0).sum() / variance))
         with threadpool_limits(1):  # as in fit
             products = x.T @ x

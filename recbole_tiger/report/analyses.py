@@ -66,7 +66,7 @@ def invalid_ids_sections(result: InvalidIDs) -> list[pages.Section]:
         ),
     ]
     text = (
-        "A Semantic ID is invalid if no item has it. Unconstrained beam search generates any codewords; constrained "
+        "A Semantic ID is invalid if no item has it. Unconstrained beam search may generate any codewords, constrained "
         "search only those that lead to an item."
     )
     title, table = "Figure 6 of the paper, on this run", pages.Table(*invalid_ids_table(result))
@@ -115,8 +115,8 @@ def diversity_sections(result: Diversity) -> list[pages.Section]:
     ]
     text = "The paper's Table 4: by the category of the target, the most common categories of the recommended items."
     return [
-        pages.Section("Entropy of the recommended categories, and its price", result.notes, parts),
-        pages.Section("What users are offered", text, [pages.Table(*offered_table(result))]),
+        pages.Section("Entropy of the recommended categories, and Recall", result.notes, parts),
+        pages.Section("Recommended categories by target", text, [pages.Table(*offered_table(result))]),
     ]
 
 
@@ -156,7 +156,7 @@ def latency_sections(result: Latency) -> list[pages.Section]:
         chart("queries_per_second", "queries per second, in batches"),
     ]
     memory: list[pages.Figure | pages.Table] = [chart("index_mb", "index, MB"), pages.Table(*latency_table(result))]
-    about_time = "TIGER's rows name its beams, and how many learned codewords of which codebook size an item has."
+    about_time = "TIGER's rows name beams, learned codewords per item and codebook size."
     about_memory = (
         "The model's memory does not depend on the catalogue. The index does: item vectors, ANN index, or trie and "
         "tokens."
@@ -203,7 +203,7 @@ def cold_start_table(result: ColdStart) -> Cells:
 def cold_start_facts(result: ColdStart) -> Cells:
     """What each run had."""
     header = [
-        "unseen items", "seed", "seen items", "unseen", "of these with a prefix of their own", "removed interactions",
+        "unseen items", "seed", "seen items", "unseen", "of these with their own prefix", "removed interactions",
         "dropped users", "users with an unseen target", "users",
     ]  # fmt: skip
     rows = [

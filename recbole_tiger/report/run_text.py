@@ -14,7 +14,7 @@ from recbole_tiger.settings.split import describe_split
 
 
 def report(result: dict) -> str:
-    """What a run prints at its end, as text."""
+    """The text that a run prints at its end."""
     parts = ["", _metrics_table(result)]
     if result["table2"]:
         parts.append(table2_text(result["dataset"], result["table2"]))

@@ -40,8 +40,8 @@ def _section(title: str, text: str | Sequence[str], parts: Sequence) -> pages.Se
 def _overview_section(report: IDReport) -> pages.Section:
     text = [
         "A Semantic ID is a list of codewords, one per level. Good IDs use their codebooks, tell items apart, and "
-        "give similar items the same first codewords. Numbers in brackets are those of the same IDs dealt out at "
-        "random."
+        "give similar items the same first codewords. Numbers in brackets are for the same IDs shuffled over the "
+        "items."
     ]
     if not all(ids.codebook_sizes_known for ids in report.sets.values()):
         text.append("Where codebook sizes were not given, the largest code of each level plus one is taken.")
@@ -114,8 +114,8 @@ def _reconstruction_section(report: IDReport) -> pages.Section:
     plot.update_xaxes(dtick=1)
     return _section(
         "Reconstruction",
-        "The squared distance between an embedding and what its first codewords stand for, as a share of the squared "
-        "distance to the mean. Methods whose codes stand for no embedding are left out.",
+        "The squared distance between an embedding and its reconstruction from the first codewords, as a share of the "
+        "squared distance to the mean. Methods without reconstruction are left out.",
         [pages.Figure(plot, "Variance left after each level", wide=True)] if errors else [],
     )
 
@@ -144,9 +144,9 @@ def _category_section(report: IDReport) -> pages.Section:
     leaf, top = report.category_levels["leaf"], report.category_levels["top"]
     text = (
         "Purity is the share of items that have the most frequent category of their prefix. Small groups are pure by "
-        "chance, so every bar stands against the same IDs shuffled over the items. "
+        "chance, so every bar is compared with the same IDs shuffled over the items. "
         f"There are {leaf['count']:,} leaf categories and {top['count']:,} on level {top['level']} of the paths, the "
-        "first that tells items apart."
+        "first level with more than one."
     )
     left_out = max(leaf["items_without"], top["items_without"])
     if left_out:
@@ -179,8 +179,8 @@ def _figure_4a_section(report: IDReport) -> pages.Section:
             figures.append(pages.Figure(_majority(table), f"{name}, all codewords", note, legend="mostly"))
     return _section(
         "Categories and first codewords (Figure 4a)",
-        "Items by top category, coloured by first codeword: where the first codeword carries the category, each "
-        "colour stands in one bar. Codewords are ordered by the category that most of their items have.",
+        "Items by top category, coloured by first codeword: if the first codeword determines the category, each colour "
+        "is in one bar. Codewords are ordered by the category that most of their items have.",
         figures,
     )
 

@@ -70,7 +70,7 @@ def _content(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"semantic_id_file={path} is not JSON: {error}.") from error
     if twice:
-        raise ValueError(f"semantic_id_file={path}: the item {twice[0]} stands there twice; keep one of them.")
+        raise ValueError(f"semantic_id_file={path}: the item {twice[0]} appears twice; keep one of them.")
     if not isinstance(content, dict):
         raise ValueError(f"semantic_id_file={path} must hold one object {{item_id: [codes]}}.")
     return content

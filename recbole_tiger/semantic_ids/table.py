@@ -289,5 +289,5 @@ def _checked_items(items: Sequence[str], n: int) -> NDArray[np.str_]:
         raise ValueError(f"there are {n} rows of codes, but {len(names)} items.")
     if len(set(names)) < n:
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise ValueError(f"every item needs its own id; {twice} comes more than once.")
+        raise ValueError(f"every item needs its own id; {twice} appears more than once.")
     return np.array(names, dtype=np.str_)

@@ -133,7 +133,7 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"the key {_shown(key)} is not text; write it in quotes", key.start_mark
                 )
             if key.value in seen:
-                raise ConstructorError(None, None, f"the key {key.value} stands twice; keep one", key.start_mark)
+                raise ConstructorError(None, None, f"the key {key.value} is given twice; keep one", key.start_mark)
             seen.add(key.value)
             is_plain = isinstance(value, yaml.ScalarNode) and value.tag in _LOOKS_LIKE
             if is_plain and key.value in FIELDS and FIELDS[key.value].is_text:

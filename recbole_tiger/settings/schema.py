@@ -23,7 +23,7 @@ SCOPES = {
     "path": "a sweep makes it absolute",
     "sweep": "all trials of a sweep share it",
     "content": "a file of which only the content counts",
-    "derived": "a new Config makes it anew",
+    "derived": "computed again by every new Config",
     "general": "known to every model although no property file lists it",
     "tokenizer": "an argument of a tokenizer, known to every model",
     "decoder": "an argument of a registered decoder, known to every model with the key scoring",

@@ -49,7 +49,7 @@ def argument_fields(
         lost = sorted(name for name in own - parameters.keys() if not name.endswith("_"))
         if lost:
             raise ConfigError(
-                f"{', '.join(lost)} of {thing.__name__} are no arguments of its constructor; put @dataclass(kw_only="
+                f"{', '.join(lost)} of {thing.__name__} are not arguments of its constructor; put @dataclass(kw_only="
                 "True, eq=False) above the class"
             )
     return fields

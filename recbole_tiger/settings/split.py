@@ -43,8 +43,8 @@ def checked_split(split: Any) -> dict:
     inside = split.get("temporal") if isinstance(split, Mapping) and len(split) == 1 else None
     if not isinstance(inside, Mapping) or set(inside) != {"cutoffs", "target"}:
         raise ConfigError(
-            f"eval_args split={split!r} is refused: one target for each user and phase is what intervals, tests and "
-            "masks are made for; use split=leave_one_out or split=temporal"
+            f"eval_args split={split!r} is refused: intervals, tests and masks need one target per user and "
+            "phase; use split=leave_one_out or split=temporal"
         )
     if inside["target"] not in TARGETS:
         raise ConfigError(f"temporal_target={inside['target']!r} is not possible; choose one of {', '.join(TARGETS)}")

@@ -99,8 +99,8 @@ def check_before_config(settings: Mapping) -> None:
             raise ConfigError(f"metrics: '{name}' is not a metric; choose some of {known}")
         if {"rec.meanrank", "rec.score"} & set(metric_information[name.lower()]):
             raise ConfigError(
-                f"metrics: '{name}' needs a score for every item, which is not kept here: a generative model gives "
-                "none, and all models are measured alike; use top-k metrics such as Recall, NDCG, MRR, Hit, Precision"
+                f"metrics: '{name}' needs scores of all items, which generative models do not give; use top-k metrics "
+                "such as Recall, NDCG, MRR, Hit, Precision"
             )
 
 
@@ -134,8 +134,8 @@ def check_item_text(user: Mapping, model: str) -> None:
         return
     for key in sorted(text_keys(model) & user.keys()):
         raise ConfigError(
-            f"{key}={user[key]!r}: {model} reads item text with item_text=add or item_text=only alone; set one of "
-            f"them, or leave {key} out"
+            f"{key}={user[key]!r}: {model} reads item text only with item_text=add or item_text=only; set one of them, "
+            f"or leave {key} out"
         )
 
 
@@ -233,14 +233,14 @@ def _check_evaluation(config: Config) -> None:
     checked_split(config["eval_args"]["split"])
     if config["benchmark_filename"]:
         raise ConfigError(
-            f"benchmark_filename={config['benchmark_filename']!r}: files that are split already are not read, since "
-            "the order of time is made here; give one .inter file, and split=leave_one_out or split=temporal"
+            f"benchmark_filename={config['benchmark_filename']!r}: files that are already split are not read; give one "
+            ".inter file, and split=leave_one_out or split=temporal"
         )
     for key in ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"):
         if config[key]:
             raise ConfigError(
-                f"{key}={config[key]!r}: RecBole's stored datasets do not know tie_order or the Semantic IDs, and a "
-                "run would read those of another one; leave it out (what takes long is kept in cache_dir)"
+                f"{key}={config[key]!r}: RecBole's stored datasets ignore tie_order and Semantic IDs, so a run could "
+                "read those of another one; leave it out (slow steps are cached in cache_dir)"
             )
     for key, value in (config["val_interval"] or {}).items():
         if not isinstance(value, list) and not is_interval(str(value)):
@@ -288,21 +288,21 @@ def _check_generative(config: Config) -> None:
             )
         if config["collision"] == "none":
             raise ConfigError(
-                f"rescore_weight={config['rescore_weight']} tells items apart that share a Semantic ID "
-                "(collision=none), whose metrics are expectations over their order; set collision=append or reassign, "
+                f"rescore_weight={config['rescore_weight']} ranks items that share a Semantic ID "
+                "(collision=none), but metrics are expectations over their order; set collision=append or reassign, "
                 "or leave rescore_weight out"
             )
     for key in ("enable_amp", "enable_scaler"):
         if config[key]:
             raise ConfigError(
                 f"{key}=True is not for {config['model']}; leave it out"
-                + (", precision=bf16 is what you want on CUDA" if model_spec(config["model"]).has_t5 else "")
+                + (" and use precision=bf16 on CUDA" if model_spec(config["model"]).has_t5 else "")
             )
     steps, warmup = config["max_steps"] or 0, config["warmup_steps"] or 0
     if config["lr_scheduler"] == "cosine" and 0 < steps <= warmup:
         raise ConfigError(
             f"lr_scheduler=cosine ends at max_steps={steps}, which must be larger than warmup_steps={warmup}; "
-            "raise max_steps, or use lr_scheduler=constant or inverse_sqrt"
+            "raise max_steps, lower warmup_steps, or use lr_scheduler=constant or inverse_sqrt"
         )
 
 
@@ -315,8 +315,8 @@ def _check_semantic_ids(config: Config) -> None:
     if config["use_content_nodes"] and not (config["use_content"] and config["use_node_embeddings"]):
         raise ConfigError(
             f"use_content_nodes=True with use_content={config['use_content']} and use_node_embeddings="
-            f"{config['use_node_embeddings']}: it says where node embeddings start with content; set both to True, or "
-            "leave it out"
+            f"{config['use_node_embeddings']}: it initialises node embeddings from content; set both to True, or leave "
+            "it out"
         )
     _check_content_file(config)
     if method == "file":
@@ -324,7 +324,7 @@ def _check_semantic_ids(config: Config) -> None:
     if config["collaborative_file"]:
         if method != "letter":
             raise ConfigError(
-                f"collaborative_file={config['collaborative_file']!r} is what semantic_id=letter aligns items to, but "
+                f"collaborative_file={config['collaborative_file']!r} is only for semantic_id=letter, but "
                 f"semantic_id={method}; leave it out, or use letter"
             )
         _check_file(config, "collaborative_file")
@@ -365,6 +365,6 @@ def _check_sizes(config: Config) -> None:
         )
     if config["update_rows"] == "touched" and (config["learner"] != "adamw" or config["ema_decay"]):
         raise ConfigError(
-            f"update_rows=touched leaves most rows of a table alone at a step, which learner={config['learner']} with "
-            f"ema_decay={config['ema_decay']} cannot; set learner=adamw and ema_decay=0, or update_rows=all"
+            f"update_rows=touched does not work with learner={config['learner']} and ema_decay={config['ema_decay']}, "
+            "which change all rows; set learner=adamw and ema_decay=0, or update_rows=all"
         )

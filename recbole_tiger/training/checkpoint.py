@@ -58,11 +58,11 @@ def save_checkpoint(path: str | Path, state: dict, last: str | Path | None = Non
     try:
         atomic_torch_save(path, {"format": FORMAT, "format_version": FORMAT_VERSION, **plain(state)})
     except OSError as error:
-        hint = "there is none before it to resume"
+        hint = "there is no previous checkpoint to resume"
         if last is not None and Path(last).is_file():
-            hint = f"resume the one before, which is whole, with --resume={last}"
+            hint = f"resume the previous one, which is intact, with --resume={last}"
         reason = reason_of(error)
-        message = f"cannot write the checkpoint '{path}' ({reason}): make room or set --checkpoint_dir; {hint}"
+        message = f"cannot write the checkpoint '{path}' ({reason}): free space or set --checkpoint_dir; {hint}"
         raise WriteError(message, reason) from error
 
 

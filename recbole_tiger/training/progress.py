@@ -122,19 +122,19 @@ class RunClock:
         return f"{duration_text(left)} left at most{without}"
 
     def bar_text(self, taken: float) -> str:
-        """``pass 3 of at most 60 · 12 min, 3 h 20 min left at most``; `taken` is in seconds."""
+        """``3 of at most 60 epochs · 12 min, 3 h 20 min left at most``; `taken` is in seconds."""
         n_passes = self.size.n_passes()
         parts = (duration_text(taken), self.left_text())
-        return f"pass {min(int(self.passes) + 1, n_passes)} of at most {n_passes} · {', '.join(filter(None, parts))}"
+        number = min(int(self.passes) + 1, n_passes)
+        return f"{number} of at most {n_passes} epochs · {', '.join(filter(None, parts))}"
 
     def estimate_text(self) -> str:
         """The parts of what is left, for the log; empty before anything was measured."""
         one = self.seconds_of_a_pass()
         if one is None:
             return ""
-        text = (
-            f"{self.left_text()}: {duration_text(self.passes_left() * one)} of training ({duration_text(one)} a pass)"
-        )
+        training = duration_text(self.passes_left() * one)
+        text = f"{self.left_text()}: {training} of training ({duration_text(one)} per epoch)"
         if self.validation_seconds is None:
             return text
         validations = self.validations_left()

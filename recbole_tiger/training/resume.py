@@ -32,7 +32,7 @@ def check_same_run(config, path: str | Path, checkpoint: dict, data: dict | None
     """
     if "optimizer" not in checkpoint:
         raise ConfigError(
-            f"resume='{path}' has weights alone (Recommender.save), and training needs more; give the last.pth of a run"
+            f"resume='{path}' holds only weights (Recommender.save), too little for training; give a run's last.pth"
         )
     before, now = renamed_settings(checkpoint["config"]), plain_settings(config)
     before, now = (json.loads(json.dumps(each)) for each in (before, now))
@@ -46,8 +46,8 @@ def check_same_run(config, path: str | Path, checkpoint: dict, data: dict | None
         shown = ", ".join(f"{key}={before[key]} (now {now[key]})" for key in other[:8])
         more = f" and {len(other) - 8} more" if len(other) > 8 else ""
         raise ConfigError(
-            f"resume='{path}' is of a run with {shown}{more}; give the same settings as then, or start a run of its "
-            f"own without resume (what may change: {', '.join(keys_with('end'))})"
+            f"resume='{path}' belongs to a run with {shown}{more}; give the same settings, or start a new run "
+            f"without resume (what may change: {', '.join(keys_with('end'))})"
         )
     check_same_data(checkpoint.get("data"), data, f"resume='{path}'")
     if checkpoint["best_valid_result"] is not None and not is_written(Path(path).resolve().parent / "best.pth"):

@@ -6,7 +6,6 @@ Input: RecBole's data loaders and a model. Output: a run folder with ``best.pth`
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,6 @@ from recbole_tiger.training.finite import check_weights
 from recbole_tiger.training.progress import TimedTrainer
 from recbole_tiger.training.ranking import rank_loader, scores_of_all_items
 from recbole_tiger.training.resume import check_same_run, is_written
-
-warnings.filterwarnings("ignore", r".*torch\.cuda\.amp\.GradScaler", FutureWarning)  # RecBole's old name of it
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ MALFORMED_INTER = {
     ),
     "a tab in quotes": (
         edited(5, 'u0\t"i\t3"\t1'),
-        r"line 5: 4 cells instead of 3 .*quotes do not hold",
+        r"line 5: 4 cells instead of 3 .*quotes do not protect",
     ),
     "a line end in quotes": (edited(5, 'u0\t"i\n3"\t1'), r"line 5: 2 cells instead of 3"),
     "an empty line": (edited(5, ""), r"line 5 is empty: remove the line"),
@@ -170,7 +170,7 @@ def test_interactions(place, name):
 MALFORMED_ITEM = {
     "a row with more cells": (ITEMS + "i9\ta\tb\t1\t2\n", r"line 11: 5 cells instead of 4"),
     "a row with fewer cells": (ITEMS + "i9\ta\tb\n", r"line 11: 3 cells instead of 4"),
-    "a tab in quotes": (ITEMS + 'i9\t"a\tb"\tc\t1\n', r"line 11: 5 cells instead of 4 .*quotes do not hold"),
+    "a tab in quotes": (ITEMS + 'i9\t"a\tb"\tc\t1\n', r"line 11: 5 cells instead of 4 .*quotes do not protect"),
     "an empty line": (ITEMS + "\n", r"line 11 is empty"),
     "an empty id": (ITEMS + "\ta\tb\t1\n", r"line 11, item_id:token: '' is not an id"),
     "the padding": (ITEMS + "[PAD]\ta\tb\t1\n", r"line 11, item_id:token: '\[PAD\]' is not an id"),
@@ -365,9 +365,9 @@ MALFORMED_EMBEDDINGS = {
     "a bit of an npz": ("x.npz", npz().replace(VECTORS.tobytes(), VECTORS[::-1].tobytes()), r"it may be damaged"),
     "a pickle": ("x.npy", pickle.dumps(VECTORS), r"cannot be read"),
     "objects in an npy": ("x.npy", npy(VECTORS.astype(object), allow_pickle=True), r"cannot be read"),
-    "rows without ids, too few": ("x.npy", npy(VECTORS[:4]), r"has 4 rows where the item file has 5"),
+    "rows without ids, too few": ("x.npy", npy(VECTORS[:4]), r"has 4 rows, the item file 5"),
     "a text": ("x.npz", b"i0 1 2 3\n", r"cannot be read, it may be damaged"),
-    "a torch file": ("x.pt", b"", r"x.pt' is none of .npz, .parquet and .npy"),
+    "a torch file": ("x.pt", b"", r"x.pt' is not a .npz, .parquet or .npy file"),
     "no such file": ("", None, r"there is no such file"),
     "a Parquet file without ids": ("x.parquet", parquet(a=[1.0]), r"must have a column item_id, but has a"),
     "vectors of other lengths": (
@@ -399,7 +399,7 @@ MALFORMED_IDS = {
     "a list": (json.dumps(list(IDS.values())), r"must hold one object"),
     "an item without ID": (json.dumps({**IDS, "i4": []}), r"item i4 needs a list of codes, got \[\]"),
     "an item missing": (json.dumps({k: v for k, v in IDS.items() if k != "i4"}), r"no ID for 1 of 5 items, such as i4"),
-    "an item twice": ('{"i0": [1, 1], "i0": [2, 2]}', r"the item i0 stands there twice"),
+    "an item twice": ('{"i0": [1, 1], "i0": [2, 2]}', r"the item i0 appears twice"),
     "other lengths": (json.dumps({**IDS, "i3": [1]}), r"item i3 has 1 codes, item i0 has 2"),
     "a negative code": (json.dumps({**IDS, "i3": [1, -1]}), r"item i3 has \[1, -1\]; codes must be whole numbers"),
     "a fraction": (json.dumps({**IDS, "i3": [1, 1.5]}), r"item i3 has \[1, 1.5\]"),
@@ -503,7 +503,7 @@ HISTORIES = {
     "a quote without end": ("h.csv", 'user_id,item_id\nu,"i1\n', r"line 2: unexpected end of data"),
     "latin-1": ("h.csv", "user_id,item_id\né,i1\n".encode("latin-1"), r"line \d: .*can't decode byte 0xe9"),
     "another format": ("h.json", "{}", r"must end in one of .csv, .tsv, .inter, .parquet"),
-    "no Parquet file": ("h.parquet", "user_id,item_id\n", r"is no Parquet file, or damaged"),
+    "no Parquet file": ("h.parquet", "user_id,item_id\n", r"is not a Parquet file, or is damaged"),
     "an .inter without types": ("h.inter", "user_id\titem_id\nu\ti1\n", r"line 1: 'user_id' is not a column"),
     "an .inter with more cells": ("h.inter", "user_id:token\titem_id:token\nu\ti\tj\n", r"line 2: 3 cells instead"),
     "an .inter with dates": (
@@ -618,7 +618,7 @@ def more_items(lines):
 
 
 CHANGED_DATA = {
-    "rows in another order": (lambda lines: [lines[0], *lines[-2:0:-1], ""], r"the same items come in another order"),
+    "rows in another order": (lambda lines: [lines[0], *lines[-2:0:-1], ""], r"the same items are in another order"),
     "an item more": (lambda lines: more_items(lines[:-1]), r"1 items are new and 0 are gone \(such as added\)"),
     "a row less": (lambda lines: [*lines[:-2], ""], r"the items are the same, their interactions are not"),
 }
@@ -641,7 +641,7 @@ def test_changed_data_is_refused(checkpoints, monkeypatch, model, name):
         settings = {**runs[model], "epochs": 2, "resume": str(last)}
         with pytest.raises(RecboleTigerError) as caught:
             run_recbole_tiger(model, "toy", None, settings)
-        says(caught.value, last, f"trained on other data than is there now: ({words})")
+        says(caught.value, last, f"trained on other data than the current files: ({words})")
         with pytest.raises(RecboleTigerError) as caught:
             load_data_and_model(str(last))
         assert re.search("trained on", str(caught.value)) and re.search("last.pth|dataset='toy'", str(caught.value))

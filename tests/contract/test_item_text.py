@@ -121,7 +121,7 @@ def test_rows_say_that_they_read_text(toy, workplace):
     shared = make_plan("SASRec[n_layers=1],Semantic_KNN,Pop", "toy", [1], settings={**data, **TEXT, "item_text": "add"})
     assert [task.label for task in shared.tasks] == ["SASRec+text[n_layers=1]", "Semantic_KNN", "Pop"]
     assert "item_text" not in shared.tasks[2].settings
-    with pytest.raises(ConfigError, match="content_dim=16: SASRec reads item text with item_text=add"):
+    with pytest.raises(ConfigError, match="content_dim=16: SASRec reads item text only with item_text=add"):
         make_plan("SASRec,Pop", "toy", [1], settings={**data, "content_dim": 16})
 
 
@@ -134,7 +134,7 @@ def test_a_script_may_give_settings_of_text_to_models_without(monkeypatch):
 @pytest.mark.parametrize(
     ("model", "more", "words"),
     [
-        ("SASRec", {"content_dim": 16}, "content_dim=16: SASRec reads item text with item_text=add"),
+        ("SASRec", {"content_dim": 16}, "content_dim=16: SASRec reads item text only with item_text=add"),
         ("SASRec", {"item_text": "none", "content_dim": 16}, "content_dim=16: SASRec reads item text"),
         ("SASRec", {"item_text": "both"}, "item_text='both'"),
         ("SASRec", {"item_text": "add", "content_encoder": "precomputed"}, "content_file=None is not a file"),

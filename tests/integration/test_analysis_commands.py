@@ -164,7 +164,7 @@ def test_another_model_with_semantic_ids(toy, workplace, capsys):
     assert status == 0, printed
     assert "TIGERTree" in result_of("cold", "cold-start")["runs"][0]["recall"]
     status, printed = call(capsys, "invalid-ids", f"--checkpoint={checkpoint}")
-    assert status == 2 and "nothing to count" in printed
+    assert status == 2 and "no invalid IDs to count" in printed
 
 
 def test_report(checkpoint, capsys):

@@ -93,7 +93,7 @@ def test_without_the_data_one_sentence_says_what_to_put_where(server, workplace,
     server.answer = lambda handler, _: send(handler, content, status=404 if fault == "404" else 200)
     status, out, err = run(capsys)
     assert status == 2 and out == ""
-    assert re.fullmatch("error: The dataset 'amazon-beauty' could not be fetched from http://.*\n", err), err
+    assert re.fullmatch("error: The dataset 'amazon-beauty' could not be downloaded from http://.*\n", err), err
     folder = workplace / "data" / "amazon-beauty"
     assert f"put amazon-beauty.inter and amazon-beauty.item into {folder}" in err
     assert not folder.exists() and not (workplace / "saved").exists()

@@ -30,7 +30,7 @@ def test_masked_once_more_is_as_if_masked_from_the_start(trained, toy, capsys):
     assert cli.main(["evaluate", f"--runs={trained}", "--mask_seen_items=True"]) == 0
     printed = capsys.readouterr()
     assert "seen items masked" in printed.out and "[4/4]" in printed.err and "] Pop: done in " in printed.err
-    used = "training and the choice of the epoch used mask_seen_items=False"
+    used = "training and model selection used mask_seen_items=False"
     assert f"All rows: reevaluated with mask_seen_items=True; {used}" in printed.out
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
     folder = trained.with_name("board-mask_seen_items=True")
@@ -96,7 +96,7 @@ def test_what_cannot_be_evaluated_says_so(trained, toy, capsys):
     assert "evaluate needs a setting to change" in error(f"--runs={trained}")
     assert "learning_rate=0.1 is not a setting of evaluation" in error(f"--runs={trained}", "--learning_rate=0.1")
     inside = f"--output={trained / 'more'}"
-    assert "is in the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
+    assert "is inside the folder of the runs" in error(f"--runs={trained}", "--mask_seen_items=True", inside)
     assert "mask_seen_items='maybe' must be True or False" in error(f"--runs={trained}", "--mask_seen_items=maybe")
     assert "no row has a result: " in error(f"--runs={trained}", "--metrics=GAUC")
 
@@ -136,7 +136,7 @@ def test_a_run_that_went_on_is_evaluated_anew_and_results_are_not_taken_for_runs
     )
     assert "[1/1]" in capsys.readouterr().err
     assert cli.main(["evaluate", f"--runs={folder}", "--topk=5"]) != 0
-    assert "results of evaluate only" in capsys.readouterr().err
+    assert "only results of evaluate" in capsys.readouterr().err
 
 
 def test_metrics_of_whole_lists(toy, workplace, capsys):

@@ -213,7 +213,7 @@ def test_a_sweep_is_continued_only_as_itself(toy, workplace, no_trial, capsys):
     assert main([space, *options]) == 2
     assert "exists: continue it with --resume" in capsys.readouterr().err
     assert main([space, *options, "--resume", "--dropout_rate=0.3"]) == 2
-    assert "was started with another settings (dropout_rate: None, now 0.3)" in capsys.readouterr().err
+    assert "was started with different settings (dropout_rate: None, now 0.3)" in capsys.readouterr().err
 
 
 def test_optuna_is_asked_for_by_name(toy, workplace, no_trial, capsys, monkeypatch):
@@ -382,7 +382,7 @@ def test_a_sweep_is_killed_continued_and_tested_once(tmp_path):
     assert len(list((here / "saved" / "cache").glob("*embeddings*.npz"))) == 1
     assert len(list((here / "saved" / "cache").glob("*rkmeans*.npz"))) == 1
     logs = [path.read_text() for path in (folder / "trials").glob("0*/log/**/*.log")]
-    assert sum("Kept content embeddings" in log for log in logs) == 1
+    assert sum("Saved content embeddings" in log for log in logs) == 1
 
     # The winner's configuration gives the winner again, and its test metrics are those of the checkpoint.
     best = best_score(kept)

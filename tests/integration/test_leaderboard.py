@@ -159,7 +159,7 @@ def test_a_damaged_checkpoint_does_not_block_its_row(small, workplace, monkeypat
     assert leaderboard.make(command)[0].split("model")[1] == expected
     first, anew, done = capsys.readouterr().err.splitlines()
     assert "0 of 1 runs are done" in first and re.fullmatch(r"\[1/1\] SASRec, seed 1: done in \d+ s", done)
-    assert anew.startswith("SASRec, seed 1 starts anew, its checkpoints are kept as *.damaged1.pth: the checkpoint '")
+    assert anew.startswith("SASRec, seed 1 starts again, its checkpoints are kept as *.damaged1.pth: the checkpoint '")
     assert last.with_name("last.damaged1.pth").read_bytes() == half and last.with_name("best.damaged1.pth").is_file()
     # One that another version wrote is not damaged: it stays, and the row says why it has no result.
     (last.parent / "result.json").unlink()

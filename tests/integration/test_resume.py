@@ -183,7 +183,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named(toy, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("recbole_tiger.training.checkpoint.atomic_torch_save", no_room)
-    words = "cannot write the checkpoint .*last.pth.*No space left on device.*checkpoint_dir; there is none before it"
+    words = "cannot write the checkpoint .*last.pth.*No space left on device.*there is no previous checkpoint"
     with pytest.raises(OSError, match=words):
         run_recbole_tiger("TIGER", "toy", config_dict=toy)
 

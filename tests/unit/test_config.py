@@ -214,7 +214,7 @@ def test_a_users_columns_and_a_feature_models_column(tmp_path):
 
 @pytest.mark.parametrize("model", ["TIGER", "SASRec"])
 def test_metrics_that_need_all_scores_are_refused_before_training(model):
-    with pytest.raises(ConfigError, match="'GAUC' needs a score for every item"):
+    with pytest.raises(ConfigError, match="'GAUC' needs scores of all items"):
         build_config(model, "ml-100k", config_dict={"metrics": ["Recall", "NDCG", "GAUC"]})
 
 

@@ -93,7 +93,7 @@ def test_cooccurrence_stands_beside_text_with_its_weight_and_is_predicted_where_
     plain = {key: value for key, value in Scaler("zscore").fit(text).state_dict().items() if "beside" not in key}
     assert np.array_equal(Scaler.from_state_dict(plain).transform(text), scaled)
     for wrong in (np.zeros((200, 3)), np.ones((200, 3)) / np.sqrt(3)):
-        with pytest.raises(ValueError, match="nothing to stand beside"):
+        with pytest.raises(ValueError, match="constant or all zero"):
             scaler.fit_beside(scaled, wrong, 1.0)
 
 

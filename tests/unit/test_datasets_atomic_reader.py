@@ -88,10 +88,13 @@ MALFORMED = {
     "too many, then too few": (HEADER + "v\ti\t2\t3\nu\ti\n", r", line 2: 4 cells instead of 3"),
     "two rows on one line": (HEADER + "u\ti\t1\tv\ti\t2\n", r", line 2: 6 cells instead of 3"),
     "a row on two lines": (HEADER + "u\ti\n\t1\n", r", line 2: 2 cells instead of 3"),
-    "blanks for tabs": (HEADER + "u\ti\t1\nv j 2\n", r", line 3: 1 cells instead of 3 in 'v j 2': .* '\\t' between"),
+    "blanks for tabs": (
+        HEADER + "u\ti\t1\nv j 2\n",
+        r", line 3: 1 cells instead of 3 in 'v j 2': .* separated by '\\t'",
+    ),
     "tab in quotes": (
         HEADER + 'u\t"a\tb"\t1\n',
-        r", line 2: 4 cells instead of 3 .*quotes do not hold a cell together",
+        r", line 2: 4 cells instead of 3 .*quotes do not protect it",
     ),
     "line end in quotes": (HEADER + 'u\t"a\nb"\t1\n', r", line 2: 2 cells instead of 3"),
     "cut off": (HEADER + "u\ti\t1\nu\tj", r", line 3: 2 cells instead of 3"),
@@ -131,7 +134,7 @@ MALFORMED = {
     ),
     "words in a sequence of numbers": (
         HEADER[:-1] + "\tv:float_seq\nu\ti\t1\t1 2\nu\tj\t1\t1 two\n",
-        r", line 3, v:float_seq: '1 two' is not a sequence of finite numbers, ' ' between them: correct it",
+        r", line 3, v:float_seq: '1 two' is not a sequence of finite numbers separated by ' ': correct it",
     ),
     "infinity in a sequence": (
         HEADER[:-1] + "\tv:float_seq\nu\ti\t1\t1 inf\n",

@@ -280,4 +280,4 @@ def test_counts_of_the_papers_table_2(tmp_path, monkeypatch):
     assert report["table2"]["different"] == []
     assert re.search("paper, Table 2 +30 users, 20 items: the same", report_text(report))
     monkeypatch.setitem(paper_counts.TABLE_2, "made", DatasetCounts(31, 20, 20.0, 20))
-    assert any("take the 5-core" in warning for warning in check(tmp_path)["warnings"])
+    assert any("use the 5-core" in warning for warning in check(tmp_path)["warnings"])

@@ -224,7 +224,7 @@ def test_a_server_that_falls_silent_is_given_up(server, tmp_path):
 
     server.answer = answer
     began = time.monotonic()
-    with pytest.raises(DownloadError, match="'made' could not be fetched .*: .*timed out"):
+    with pytest.raises(DownloadError, match="'made' could not be downloaded .*: .*timed out"):
         ensure(server, tmp_path, timeout=0.6)
     silence.set()
     assert time.monotonic() - began < 30  # half of what the server would have been silent
@@ -293,7 +293,7 @@ def test_a_zip_that_does_not_fit_the_disk(server, tmp_path, monkeypatch):
     server.answer = lambda handler, _: send(handler, ZIP)
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DownloadError, match="GB left"):
+    with pytest.raises(DownloadError, match="GB free"):
         ensure(server, tmp_path)
     assert_nothing(tmp_path)
 
@@ -314,7 +314,7 @@ def test_without_a_server_the_error_comes_at_once(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(DownloadError, match="could not be fetched .*refused"):
+    with pytest.raises(DownloadError, match="could not be downloaded .*refused"):
         ensure_dataset("made", tmp_path, f"http://127.0.0.1:{port}/x.zip", progress=False)
     assert_nothing(tmp_path)
 

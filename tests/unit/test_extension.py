@@ -131,7 +131,7 @@ class Forgotten(LSH):
         ("mine", dict, "is not a subclass of recbole_tiger.Quantizer"),
         ("mine", extension.Quantizer, "lacks _encode, _fit, _last_level_costs"),
         ("mine", NoDefault, "the argument 'width' of NoDefault must have a default"),
-        ("mine", Forgotten, "width of Forgotten are no arguments of its constructor"),
+        ("mine", Forgotten, "width of Forgotten are not arguments of its constructor"),
         ("rqvae_x", type("Beta", (LSH,), {"__annotations__": {}}), None),
     ],
 )

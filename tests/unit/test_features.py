@@ -132,12 +132,12 @@ def test_blanks_and_filled_cells_are_counted_on_the_screen(workplace, caplog):
         dataset = SequentialDataset(config_of(workplace, "SASRec", load_col=None))
     assert "u0" in dataset.field2id_token["user_id"] and len(dataset.inter_feat) == len(ROWS)
     assert "mini.inter: 40 cells of user_id had blanks at an end of the id, which were removed" in caplog.text
-    assert "mini.inter: 16 empty cells of rating:float get the column's mean" in caplog.text
+    assert "mini.inter: 16 empty cells of rating:float are filled with the column's mean" in caplog.text
 
 
 def test_columns_that_are_needed_are_loaded(workplace):
     write_inter(workplace, ROWS)
-    with pytest.raises(ConfigError, match=r"load_col=.* leaves out item_id of .*mini.inter: its ids are needed"):
+    with pytest.raises(ConfigError, match=r"load_col=.* leaves out item_id of .*mini.inter: load the ids too"):
         SequentialDataset(config_of(workplace, "SASRec", load_col={"inter": ["user_id", "timestamp"]}))
     with pytest.raises(AtomicFileError, match="no column sku, its columns are user_id"):
         SequentialDataset(config_of(workplace, "SASRec", ITEM_ID_FIELD="sku"))

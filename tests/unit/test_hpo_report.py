@@ -168,5 +168,5 @@ def test_the_test_set_is_not_read_again(sweep):
     (sweep.folder / "winner.json").write_text(json.dumps(TESTED))
     assert sweep.winner().number == 1 and evaluate_winner(sweep) == TESTED  # there is no checkpoint to test
     sweep.trials[6] = trial(6, [0.95], id_length=2, codebook_size=64)
-    with pytest.raises(ValueError, match="checkpoint .*0006.*best.pth.* is not there"):  # another has won: it is tested
+    with pytest.raises(ValueError, match="checkpoint .*0006.*best.pth.* is missing"):  # another has won: it is tested
         evaluate_winner(sweep)

@@ -144,7 +144,7 @@ def test_recboles_text_form():
     [
         ("learning_rate choice", "line 1 .*'key kind values'"),
         ("learning_rate normal 0,1", "line 1 .*kind one of choice"),
-        ("a choice [1]\na choice [2]", "line 2.*'a' is there twice"),
+        ("a choice [1]\na choice [2]", "line 2.*'a' appears twice"),
         ("a choice [__import__('os')]", "cannot read the values"),
         ("a uniform 1,0", "empty: 1 is not below 0"),
     ],
@@ -248,7 +248,7 @@ def test_listed_values_of_fractions_are_clean():
         ({"reduction_factor": math.nan}, "reduction_factor=nan"),
         ({"cpus_per_trial": None}, "cpus_per_trial=None"),
         ({"cpus_per_trial": 0}, "cpus_per_trial=0"),
-        ({"gpus_per_trial": 1.5}, "only whole cards"),
+        ({"gpus_per_trial": 1.5}, "give whole GPUs"),
         ({"grace_period": 1.5}, "grace_period=1.5"),
         ({"reduction_factor": 1}, "reduction_factor=1 "),
         ({"time_budget_minutes": "x"}, "time_budget_minutes='x'"),

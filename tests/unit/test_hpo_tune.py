@@ -80,8 +80,12 @@ def test_the_help_names_every_option_and_the_program(capsys, monkeypatch):
         ("dropout_rate: {uniform: [0.5, 0.1]}", [], "is empty: 0.5 is not below 0.1"),
         ("learning_rate: {loguniform: [0, 1]}", [], "lower end must lie above 0"),
         ("d_model: {choice: []}", [], "has no value to choose"),
-        ("d_model: {choice: [64]}\n  d_model: {choice: [128]}", [], "the key d_model stands twice; keep one (line 3)"),
-        ("d_model: {choice: [64], when: {id_length: 3, id_length: 4}}", [], "the key id_length stands twice"),
+        (
+            "d_model: {choice: [64]}\n  d_model: {choice: [128]}",
+            [],
+            "the key d_model is given twice; keep one (line 3)",
+        ),
+        ("d_model: {choice: [64], when: {id_length: 3, id_length: 4}}", [], "the key id_length is given twice"),
         ("d_model: {randint: [1, 999]}\n  d_ff: {randint: [1, 99]}", ["--search=grid"], "the grid has 98,901 points"),
         (
             "d_model: {randint: [1, 9999]}\n  d_ff: {randint: [1, 999]}",

@@ -298,8 +298,8 @@ def test_tiny_and_constant_catalogues(codes, embeddings, paths):
         ({"x": IDSet(np.array([[0], [-1]]))}, {}, "between 0 and"),
         ({"x": IDSet(np.array([[0], [4]]), [4])}, {}, r"between 0 and the codebook sizes \[4\]"),
         ({"x": IDSet(np.array([[0], [4]]), [4, 4])}, {}, "2 codebook sizes for 1 levels"),
-        ({"x": IDSet(np.zeros((2, 1), int))}, {"embeddings": np.zeros((3, 2))}, r"of \[2, 3\] items"),
-        ({"x": IDSet(np.zeros((2, 1), int)), "y": IDSet(np.zeros((3, 1), int))}, {}, r"of \[2, 3\] items"),
+        ({"x": IDSet(np.zeros((2, 1), int))}, {"embeddings": np.zeros((3, 2))}, r"have \[2, 3\] items"),
+        ({"x": IDSet(np.zeros((2, 1), int)), "y": IDSet(np.zeros((3, 1), int))}, {}, r"have \[2, 3\] items"),
         ({"x": IDSet(np.zeros((2, 1), int), target=np.zeros((3, 2)))}, {}, r"target must be \[2, dim\]"),
     ],
 )

@@ -61,7 +61,7 @@ def test_bad_settings(toy, workplace):
         ({"search_beams": 5}, "search_beams=5 is smaller than k=50"),
         ({"k": 0}, "k=0"),
         ({"k": "many"}, "k='many'"),
-        ({"d_model": 8}, "--d_model cannot be set beside --checkpoint"),
+        ({"d_model": 8}, "--d_model cannot be combined with --checkpoint"),
         ({"output_dir": "data"}, "output_dir='data' exists already"),
     ):
         with pytest.raises(ValueError, match=words):

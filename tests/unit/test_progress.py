@@ -27,23 +27,23 @@ def test_durations_in_words(seconds, text):
 
 def test_what_is_left_of_a_run():
     clock = RunClock(RunSize(passes=10, validation_at=(3, 6, 9, 10)))
-    assert clock.left() is None and clock.bar_text(0) == "pass 1 of at most 10 · 0 s"
-    clock.trained(0.5, 30.0)  # a minute a pass
+    assert clock.left() is None and clock.bar_text(0) == "1 of at most 10 epochs · 0 s"
+    clock.trained(0.5, 30.0)  # a minute per epoch
     assert clock.left() == pytest.approx(9.5 * 60)
     assert clock.estimate_text() == (
-        "10 min left at most, without validation and test: 10 min of training (1 min a pass)"
+        "10 min left at most, without validation and test: 10 min of training (1 min per epoch)"
     )
     clock.validation_seconds = 20.0
     assert clock.validations_left() == 4 and clock.left() == pytest.approx(9.5 * 60 + 5 * 20)  # and the test
     clock.trained(2.5, 150.0)
-    assert clock.validations_left() == 3  # the one after pass 3 is over
-    assert clock.bar_text(200.0) == "pass 4 of at most 10 · 3 min, 8 min left at most"
+    assert clock.validations_left() == 3  # the one after epoch 3 is over
+    assert clock.bar_text(200.0) == "4 of at most 10 epochs · 3 min, 8 min left at most"
     assert (
         clock.estimate_text()
-        == "8 min left at most: 7 min of training (1 min a pass), 1 min for 3 validations and the test"
+        == "8 min left at most: 7 min of training (1 min per epoch), 1 min for 3 validations and the test"
     )
     clock.trained(7.0, 420.0)
-    assert clock.left() == pytest.approx(20.0) and clock.bar_text(0.0).startswith("pass 10 of at most 10")
+    assert clock.left() == pytest.approx(20.0) and clock.bar_text(0.0).startswith("10 of at most 10 epochs")
 
 
 def test_a_time_limit_ends_the_run_and_its_validations():
@@ -61,7 +61,7 @@ def test_a_resumed_run_is_judged_by_the_speed_of_this_process():
     assert clock.left() is None
     clock.trained(1.0, 10.0)
     assert clock.left() == pytest.approx(10.0) and clock.bar_text(1010.0) == (
-        "pass 4 of at most 4 · 17 min, 10 s left at most, without validation and test"
+        "4 of at most 4 epochs · 17 min, 10 s left at most, without validation and test"
     )
 
 
@@ -83,7 +83,7 @@ def test_the_estimate_is_said_once_after_the_first_steps(monkeypatch):
     assert probed == [1] and len(said) == 1
     text, seconds = said[0]
     assert seconds == pytest.approx(17 * 4 + 2 * 7) and text.startswith(
-        "1 min left at most: 1 min of training (40 s a pass)"
+        "1 min left at most: 1 min of training (40 s per epoch)"
     )
     run.validated(9.0)
     assert run.clock.validation_seconds == 9.0

@@ -179,7 +179,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_stopped(x, tmp_path, monkeypat
     [
         ({"alignment": -1}, "alignment=-1 must not"),
         ({"clusters": 0}, "clusters=0 must be"),
-        ({"codebook_update": "ema"}, "codebook_update=ema has none of"),
+        ({"codebook_update": "ema"}, "codebook_update=ema does not use"),
     ],
 )
 def test_impossible_arguments(x, arguments, says):
@@ -204,7 +204,7 @@ def test_a_run_aligns_to_cooccurrence_or_to_a_file(toy, workplace):
     np.savez("model.npz", item_id=np.array(items[1:]), embedding=np.zeros((47, 5)))
     with pytest.raises(ValueError, match=r"collaborative_file='model.npz' lacks 1 of 48 items"):
         run_recbole_tiger("TIGER", "toy", config_dict=filed)
-    with pytest.raises(ConfigError, match="collaborative_file='model.npz' is what semantic_id=letter aligns"):
+    with pytest.raises(ConfigError, match="collaborative_file='model.npz' is only for semantic_id=letter"):
         run_recbole_tiger("TIGER", "toy", config_dict={**filed, "semantic_id": "rqvae"})
 
 

@@ -93,7 +93,7 @@ def test_clear_errors(x, mode):
 def test_impossible_arguments(x):
     with pytest.raises(ValueError, match="'minmax' is unknown.*zscore, pca, whiten, l2, none"):
         Scaler("minmax").fit(x)
-    with pytest.raises(ValueError, match="n_components=3 has no meaning for scaling 'zscore'"):
+    with pytest.raises(ValueError, match="n_components=3 has no effect with scaling 'zscore'"):
         Scaler("zscore", 3).fit(x)
     for n in (0, 9):
         with pytest.raises(ValueError, match=f"n_components={n} .* must lie between 1 and 8"):

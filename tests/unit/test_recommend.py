@@ -336,7 +336,7 @@ def test_a_table_gives_a_table(recommender):
     ):
         with pytest.raises(ValueError, match=message):
             recommender.recommend(wrong)
-    with pytest.raises(ValueError, match="a table names its users itself"):
+    with pytest.raises(ValueError, match="a table names its users already"):
         recommender.recommend(table, users=["a", "b"])
 
 
@@ -354,7 +354,7 @@ def test_saved_with_its_new_items(trained, recommender, workplace):
     assert known[:10] == without.recommend([["i0_3", "i0_4"]], 10)[0]
     with pytest.raises(CheckpointError, match="own.pth' exists already"):
         recommender.save(workplace / "kept" / "own.pth")
-    with pytest.raises(ConfigError, match="own.pth' has weights alone"):
+    with pytest.raises(ConfigError, match="own.pth' holds only weights"):
         check_same_run(recommender.config, "own.pth", load_checkpoint(workplace / "kept" / "own.pth"), None)
 
 

@@ -371,7 +371,7 @@ def test_one_item():
     ("codes", "items", "sizes", "message"),
     [
         (np.zeros((2, 2), int), names(3), [2, 2], "2 rows of codes, but 3 items"),
-        (np.zeros((2, 2), int), ["a", "a"], [2, 2], "a comes more than once"),
+        (np.zeros((2, 2), int), ["a", "a"], [2, 2], "a appears more than once"),
         (np.zeros((2, 2), int), names(2), [2, 2, 2], r"\[n_items, 3\]"),
         (np.zeros(2, int), names(2), [2], r"\[n_items, 1\]"),
         (np.full((2, 2), 2), names(2), [3, 2], "codes must lie in"),

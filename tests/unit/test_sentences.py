@@ -126,7 +126,7 @@ def test_what_pandas_writes_is_read_back(tmp_path):
     [
         ("item_id:token\ttitle:token\n1\tx\ty\n", r"line 2: 3 cells instead of 2"),
         ("item_id:token\ttitle:token\n1\tx\nbroken\n", r"line 3: 1 cells instead of 2"),
-        ('item_id:token\ttitle:token\n1\t"tab\tinside"\n', r"line 2: 3 cells .*quotes do not hold a cell together"),
+        ('item_id:token\ttitle:token\n1\t"tab\tinside"\n', r"line 2: 3 cells .*quotes do not protect it"),
         ("item_id:token\ttitle:token\n1\tx\n\n2\ty\n", r"line 3 is empty"),
         ("item_id:token\tprice:float\n1\tnan\n", r"line 2, price:float: 'nan' .*leave the cell empty"),
         ("item_id\ttitle\n1\tx\n", r"line 1: 'item_id' is not a column"),
@@ -296,7 +296,7 @@ def test_missing_column_names_key_column_and_columns(table):
 def test_no_known_text_column(table):
     with pytest.raises(ValueError, match=r"content_fields: .*name some of colour, weight"):
         sentences(table("item_id:token\tcolour:token\tweight:float\n1\tred\t2\n"), ["1"])
-    with pytest.raises(ValueError, match=r"content_fields.*no column beside the ids"):
+    with pytest.raises(ValueError, match=r"content_fields.*no column except the ids"):
         sentences(table("item_id:token\n1\n"), ["1"])
 
 

@@ -254,8 +254,8 @@ def test_yaml_keeps_text_keys_as_text(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: 1\nepochs: 2\nseed: 1\n", "key seed stands twice"),
-        ("TIGER: {beam_size: 20, beam_size: 30}\n", "key beam_size stands twice"),
+        ("seed: 1\nepochs: 2\nseed: 1\n", "key seed is given twice"),
+        ("TIGER: {beam_size: 20, beam_size: 30}\n", "key beam_size is given twice"),
         ("learning_rate: .nan\n", ".nan is not a finite number"),
         ("temperature: [1.0, .inf]\n", ".inf is not a finite number"),
         ("3: 4\n", "key 3 is not text"),

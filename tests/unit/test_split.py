@@ -313,7 +313,7 @@ def test_times_that_count_each_users_interactions_are_no_clock():
         [p[rng.random(len(p)) < 0.7] for p in positions],  # what filters leave of positions
         [1000 * u + p for u, p in enumerate(positions)],  # numbers of the rows of a file, user after user
     ):
-        with pytest.raises(ConfigError, match="clock that all users share.*leave_one_out"):
+        with pytest.raises(ConfigError, match="times that users have in common.*leave_one_out"):
             check_clock(*sequences_of(*counted))
     for clock in (
         [np.cumsum(rng.integers(0, 9, size=n)) + rng.integers(2000) for n in lengths],  # days, users come and go
@@ -351,5 +351,5 @@ def test_a_phase_without_rows_is_named():
 
 
 def test_a_run_on_positions_says_what_is_wrong_before_any_training(toy):
-    with pytest.raises(ConfigError, match="dataset='toy': split=temporal needs a clock"):
+    with pytest.raises(ConfigError, match="dataset='toy': split=temporal needs times that users have in common"):
         prepare_data(build_config("TIGER", "toy", config_dict={**toy, "split": "temporal"}))

@@ -171,7 +171,7 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(toy, monkeypatch, max_steps
     assert bars[0].n == bars[0].total == trainer.examples_seen
     assert trainer.global_step == (max_steps or len(trainer._examples.batches(40, (0,))))
     lines = [line for line in screen.getvalue().split("\r") if "loss" in line]
-    shape = r"pass 1 of at most \d+ · \d+ s.*\d+/\d+ \[\d\d:\d\d<\d\d:\d\d, .*examples/s, loss \d\.\d{4}, lr 2\.0e-03\]"
+    shape = r"1 of at most \d+ epochs · \d+ s.*\d+/\d+ \[\d\d:\d\d<\d\d:\d\d, .*es/s, loss \d\.\d{4}, lr 2\.0e-03\]"
     assert len(lines) > 1 and all(re.search(shape, line) for line in lines), screen.getvalue()
     assert f"loss {loss:.4f}" in lines[-1]
 

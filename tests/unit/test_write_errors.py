@@ -57,7 +57,7 @@ WRITERS = {
 def test_every_writer_names_its_file_and_keeps_the_old_one(tmp_path, kind):
     path = tmp_path / "kept"
     path.write_text("whole")
-    with no_file_beyond(20_000), pytest.raises(WriteError, match="cannot write '.*kept' .File too large.: make room"):
+    with no_file_beyond(20_000), pytest.raises(WriteError, match="cannot write '.*kept' .File too large.: free space"):
         WRITERS[kind](path)
     assert path.read_text() == "whole" and [each.name for each in tmp_path.iterdir()] == ["kept"]
 
@@ -96,8 +96,8 @@ def test_a_run_keeps_its_last_checkpoint_and_offers_only_what_is_there(toy, work
     with no_file_beyond(20_000):
         assert cli.main(words) == 2
     says = capsys.readouterr().err
-    assert "cannot write the checkpoint 'mine/last.pth' (File too large): make room" in says
-    assert "there is none before it to resume" in says and "--resume" not in says and "Traceback" not in says
+    assert "cannot write the checkpoint 'mine/last.pth' (File too large): free space" in says
+    assert "there is no previous checkpoint to resume" in says and "--resume" not in says and "Traceback" not in says
     assert not list((workplace / "mine").glob("*.pth"))
 
     original = SequentialTrainer._fit_epoch
@@ -108,7 +108,7 @@ def test_a_run_keeps_its_last_checkpoint_and_offers_only_what_is_there(toy, work
         with no_file_beyond(20_000):
             return original(self, epoch, *args)
 
-    with monkeypatch.context() as patch, pytest.raises(WriteError, match=r"resume the one before.*--resume=mine/last"):
+    with monkeypatch.context() as patch, pytest.raises(WriteError, match=r"previous one.*--resume=mine/last"):
         patch.setattr(SequentialTrainer, "_fit_epoch", full_from_the_second_epoch)
         run_recbole_tiger("SASRec", "toy", config_dict=settings)
     assert load_checkpoint(workplace / "mine" / "last.pth")["epoch"] == 0

@@ -93,7 +93,7 @@ def _embeddings_path(file: str | Path | None, key: str = "content_file") -> Path
     if not path.is_file():
         raise ValueError(f"{key}={str(file)!r}: there is no such file")
     if path.suffix not in (".npz", ".parquet", ".npy"):
-        raise ValueError(f"{key}={str(file)!r} is none of .npz, .parquet and .npy")
+        raise ValueError(f"{key}={str(file)!r} is not a .npz, .parquet or .npy file")
     return path
 
 
@@ -116,13 +116,13 @@ def _read(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]:
 def _ids_of_rows(n_rows: int, item_file_ids: Sequence[str] | None, wrong: str) -> list[str]:
     if item_file_ids is None:
         raise ValueError(
-            f"{wrong} holds no item ids and the order of the item file is not known here, so that no item can be "
-            "found in it: write a .npz with the arrays item_id and embedding"
+            f"{wrong} holds no item ids, and the order of the item file is not known here: write a .npz with the "
+            "arrays item_id and embedding"
         )
     if n_rows != len(item_file_ids):
         raise ValueError(
-            f"{wrong} has {n_rows} rows where the item file has {len(item_file_ids)}: a .npy holds one row for each "
-            "of its lines, in the same order; or write a .npz with the arrays item_id and embedding"
+            f"{wrong} has {n_rows} rows, the item file {len(item_file_ids)}: a .npy needs one row for each line of the "
+            "item file, in the same order; or write a .npz with the arrays item_id and embedding"
         )
     return [str(item) for item in item_file_ids]
 

@@ -25,6 +25,6 @@ def build_encoder(name: str, **settings: Any) -> Encoder:
         ValueError: for a name that is no key of `ENCODERS`.
     """
     if name not in ENCODERS:
-        raise ValueError(f"content_encoder={name!r} is none of {', '.join(ENCODERS)}")
+        raise ValueError(f"content_encoder={name!r} is not one of {', '.join(ENCODERS)}")
     accepted = inspect.signature(ENCODERS[name]).parameters
     return ENCODERS[name](**{key: value for key, value in settings.items() if key in accepted})

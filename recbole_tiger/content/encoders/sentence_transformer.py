@@ -52,7 +52,7 @@ class SentenceTransformerEncoder(Encoder):
         if len(bad):
             raise ValueError(
                 f"content_model={self.model!r} gave NaN or infinite embeddings for {len(bad)} of {len(item_ids)} "
-                f"items (such as {examples([item_ids[row] for row in bad])}): take another model"
+                f"items (such as {examples([item_ids[row] for row in bad])}): use another model"
             )
         return embeddings
 
@@ -109,7 +109,7 @@ def _torch_device(device: str) -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise ValueError(f"device={device!r} is none that torch knows: cpu, cuda, cuda:0 or auto") from error
+        raise ValueError(f"device={device!r} is not a device of torch: use cpu, cuda, cuda:0 or auto") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}: torch finds no such device here; use cpu or auto")
     return device

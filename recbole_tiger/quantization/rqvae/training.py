@@ -191,10 +191,10 @@ class Training:
             state = checked_torch_load(path, self.x.device)
             found = state["fingerprint"]
         except Exception as error:  # torch raises many types for a damaged file
-            raise ValueError(f"the checkpoint {path} is damaged ({error}): delete it to start afresh.") from error
+            raise ValueError(f"the checkpoint {path} is damaged ({error}): delete it to start again.") from error
         if found != fingerprint:
             raise ValueError(
-                f"the checkpoint {path} belongs to other embeddings or other settings: delete it to start afresh."
+                f"the checkpoint {path} belongs to other embeddings or other settings: delete it to start again."
             )
         for name in _COUNTERS:
             setattr(self, name, state[name])
