@@ -67,28 +67,54 @@ def stored(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))
 
 
-def tables(folder: Path) -> str:
-    """The leaderboards of all stored runs as Markdown, a heading for each kind."""
+def tables(folder: Path) -> dict[str, str]:
+    """What a page says of all stored runs, as Markdown: `summary`, a line for each row, and the whole `tables`."""
+    from recbole_tiger.leaderboard.cells import settings_table
     from recbole_tiger.leaderboard.formats import format_markdown
     from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
+    from recbole_tiger.report.tables import markdown_table, markdown_text
 
-    parts = []
+    parts, found = [], {}
     for kind, mask in KINDS.items():
         if (folder / kind).is_dir():
-            [board] = make_leaderboards(read_runs(folder / kind))
-            _, _, text = format_markdown(board).partition("\n")
+            [found[kind]] = make_leaderboards(read_runs(folder / kind))
+            _, _, text = format_markdown(found[kind]).partition("\n")
             parts.append(f"### Seen items {mask}\n{text}")
-    return "\n".join(parts)
+    if "runs" in found:
+        settings = settings_table(found["runs"])
+        cells = [[markdown_text(name), f"`{text}`"] for name, text in settings.rows]
+        parts.append(f"### {settings.title}\n\n{settings.note}\n\n{markdown_table(settings.header, cells, 'll')}\n")
+    return {"summary": _summary(found), "stored runs": "\n".join(parts)}
+
+
+def _summary(boards: dict[str, Any]) -> str:
+    """A line for each row, with both masks; the best masked first, then those that were not reevaluated."""
+    from recbole_tiger.report.tables import markdown_table, markdown_text
+
+    rows = {kind: {row.label: row for row in board.rows} for kind, board in boards.items()}
+    cells = []
+    for label in dict.fromkeys([*rows.get("masked", {}), *rows.get("runs", {})]):
+        each = [rows.get(kind, {}).get(label) for kind in KINDS]
+        values = [f"{row.mean[m]:.4f}"[1:] if row else "" for m in ("recall@10", METRIC) for row in each]
+        row = next(row for row in each if row)
+        minutes = [minutes_of_a_pass(run.result) * len(run.result["history"]) for run in row.runs if row.is_trained()]
+        hours = f"{statistics.mean(minutes) / 60:.1f} h" if minutes else ""
+        cells.append([markdown_text(label), *values, str(len(row.runs)), f"{row.first['parameters']:,}", hours])
+    header = ["row", "R@10", "masked", "N@10", "masked", "seeds", "parameters", "training"]
+    return markdown_table(header, cells, "lrrrrrrr") + "\n"
 
 
 def page_with_tables(folder: Path) -> tuple[Path, str]:
-    """The results page of a folder, and its text with today's tables between the marks."""
+    """The results page of a folder, and its text with today's tables between their marks."""
     page = folder.with_suffix(".md")
-    before, start, rest = page.read_text(encoding="utf-8").partition("<!-- stored runs -->\n")
-    _, end, after = rest.partition("<!-- /stored runs -->")
-    if not end:
-        raise SystemExit(f"{page} has no marks <!-- stored runs --> and <!-- /stored runs -->, each on a line")
-    return page, f"{before}{start}{tables(folder)}{end}{after}"
+    text = page.read_text(encoding="utf-8")
+    for name, table in tables(folder).items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if not end:
+            raise SystemExit(f"{page} has no marks <!-- {name} --> and <!-- /{name} -->, each on a line")
+        text = f"{before}{start}{table}{end}{after}"
+    return page, text
 
 
 def curve(result: dict[str, Any]) -> tuple[list[int], list[float]]:
