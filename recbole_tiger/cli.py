@@ -14,14 +14,15 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from time import strftime
 from types import ModuleType
+from typing import Any
 
 from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
-from recbole_tiger.errors import TrainingStopped, doing, is_explained, message_of
+from recbole_tiger.errors import ConfigError, TrainingStopped, doing, is_explained, message_of
 from recbole_tiger.models import ENTRY_POINTS
 
 
@@ -67,10 +68,26 @@ def _run(name: str | None, words: list[str]) -> int:
     if function is not None:
         return int(getattr(command_module(name), function)(words) or 0)
     settings = parse_command_line(key_value_arguments(words, COMMANDS[name].flags if name else ()))
+    if name is not None:
+        _check_options(settings, name)
     outcome = command_module(name).run(settings)
     text, status = outcome if isinstance(outcome, tuple) else (outcome, 0)
     print(text)
     return int(status)
+
+
+def _check_options(settings: Mapping[str, Any], name: str) -> None:
+    """Raise for a key that is almost an option of the command, and no setting of the model."""
+    options = [key for key, _, _ in COMMANDS[name].options]
+    for key, value in settings.items():
+        close = [] if key in options else difflib.get_close_matches(key, options, n=1, cutoff=0.75)
+        if not close:
+            continue
+        from recbole_tiger.settings.validate import known_keys, recbole_models  # imports RecBole
+
+        model = settings.get("model", "TIGER")
+        if model in recbole_models() and key not in known_keys(model):
+            raise ConfigError(f"unknown key '{key}' (value {value!r}) for {name}; did you mean {close[0]}?")
 
 
 def _load_plugins(words: Sequence[str]) -> tuple[list[str], str]:

@@ -12,6 +12,11 @@ from recbole_tiger.errors import ConfigError, ProcessLost, TrainingStopped
 from recbole_tiger.quantization.registry import QUANTIZERS
 
 
+def test_almost_an_option_of_a_command_is_named(capsys):
+    assert cli.main(["ids", "--output=x"]) == 2
+    assert capsys.readouterr().err == "error: unknown key 'output' (value 'x') for ids; did you mean output_dir?\n"
+
+
 def test_help_names_every_tokenizer():
     words = re.split(r"\W+", help_text("recbole-tiger", "ids"))
     assert set(QUANTIZERS) <= set(words)
