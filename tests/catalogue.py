@@ -90,10 +90,19 @@ TINY = {
 #: The same for RecBole's models.
 SMALL = {"hidden_size": 16, "inner_size": 32, "embedding_size": 16, "n_layers": 1, "pretrain_epochs": 1}
 
+#: The paper's encoder and schedule, in place of the default recipe's, which other tests train.
+PAPERS = {
+    "encoder_mask": "bidirectional",
+    "cross_position_bias": False,
+    "lr_scheduler": "inverse_sqrt",
+    "warmup_steps": 2000,
+}
+
 
 def settings_of(model: str, toy: dict, **more) -> dict:
     """The tiny settings for a model, one epoch, less those that it does not know."""
     from recbole_tiger.settings.validate import keys_read
 
+    own = PAPERS if model == "TIGER" else {}
     known = keys_read(model, more) - {"recipe"}
-    return {key: value for key, value in {**toy, **SMALL, "epochs": 1, **more}.items() if key in known}
+    return {key: value for key, value in {**toy, **SMALL, **own, "epochs": 1, **more}.items() if key in known}

@@ -24,7 +24,7 @@ def test_a_known_rule_is_learned(toy):
     assert result["test_result"]["recall@1"] >= 0.95
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "extended"])
+@pytest.mark.parametrize("recipe", ["tuned", "tiny", "extended"])
 @pytest.mark.parametrize(("cooccurrence", "chance"), [(0.0, 10 / 48), (1.0, 10 / 24)])
 def test_shuffled_sequences_are_not(toy, workplace, cooccurrence, chance, recipe):
     """Co-occurrence tells the two cycles apart, so that chance is among the 24 items of one."""

@@ -92,8 +92,10 @@ def test_recipes_choose_their_files(workplace):
     extended = build_config("TIGER", "ml-100k", config_dict={"recipe": "extended"})
     switches = ("use_node_embeddings", "use_item_embeddings", "repeat_bias", "item_loss_weight", "cross_position_bias")
     assert all(extended[key] for key in switches) and extended["loss_over"] == "children"
-    for config in (tuned, paper, default):  # the paper's model
-        assert not any(config[key] for key in switches) and config["loss_over"] == "level"
+    for config in (tuned, paper, default):  # the paper's model, but for the default recipe's bias
+        on = [key for key in switches if config[key]]
+        assert on == (["cross_position_bias"] if config is tuned else []) and config["loss_over"] == "level"
+    assert tuned["encoder_mask"] == "block_causal" and paper["encoder_mask"] == "bidirectional"
     with pytest.raises(ConfigError, match="recipe='best'.*tuned, paper, quick, tiny, extended"):
         build_config("TIGER", "ml-100k", config_dict={"recipe": "best"})
     with pytest.raises(ConfigError, match="SASRec has no recipes"):
@@ -112,7 +114,7 @@ def test_every_shipped_key_has_its_type_and_meaning():
 def test_property_files_and_quantizer_agree_on_both_recipes(workplace):
     """A quantizer made by hand and one made by a run must be the same."""
     for recipe, arguments in (("tuned", RQVAE_TUNED), ("paper", RQVAE_PAPER)):
-        config = build_config("TIGER", "ml-100k", config_dict={"recipe": recipe})
+        config = build_config("TIGER", "ml-100k", config_dict={"recipe": recipe, "semantic_id": "rqvae"})
         made = quantizer_of(config).get_params()
         assert {name: made[name] for name in arguments} == arguments
 
