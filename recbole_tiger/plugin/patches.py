@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
@@ -196,7 +197,7 @@ def keep_anomaly_detection_off() -> None:
     Looking up any sequential model imports all of them, so every run records a traceback and checks for NaN at every
     operation: more than twice the time of a step. The loss is checked for NaN anyway.
     """
-    before = torch.is_anomaly_enabled()
+    before = torch.is_anomaly_enabled() and "recbole.model.sequential_recommender.sine" not in sys.modules
     import recbole.model.sequential_recommender  # noqa: F401
 
     torch.autograd.set_detect_anomaly(before)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_tiger.io import to_plain
+from recbole_tiger.models import model_spec
 from recbole_tiger.settings.schema import FIELDS, keys_with
 
 if TYPE_CHECKING:
@@ -28,7 +29,13 @@ def plain_settings(config: Config) -> dict:
     return settings
 
 
+#: What a TIGER did by default before it had these keys, which its checkpoints then lack.
+_BEFORE = {"encoder_mask": "bidirectional", "cross_position_bias": False}
+
+
 def renamed_settings(stored: Mapping) -> dict:
     """Settings of a checkpoint or a result file, values that have another name today under that name."""
+    if "model" in stored and model_spec(stored["model"]).family == "TIGER":
+        stored = {**_BEFORE, **stored}
     fields = {key: FIELDS[key] for key in stored if key in FIELDS and FIELDS[key].renamed}
     return {**stored, **{key: field.renamed.get(stored[key], stored[key]) for key, field in fields.items()}}

@@ -313,7 +313,7 @@ HYPER = [
     ("epochs foo [1]", "the kind one of"),
     ("epochs choice [1", "line 1 .*cannot read the values"),
     ("epochs choice __import__('os')", "cannot read the values"),
-    ("epochs choice [1]\nepochs choice [2]", "line 2 .*there twice"),
+    ("epochs choice [1]\nepochs choice [2]", "line 2 .*appears twice"),
 ]
 
 

@@ -164,7 +164,9 @@ def test_recboles_config_by_class_finds_dataset_trainer_and_settings(toy, base):
     cls = type(f"My{base}X", (get_model(base),), {})
     settings = {key: value for key, value in toy.items() if key not in ("recipe", "item_feature")}
     with blank_argv():
-        config = Config(model=cls, dataset="toy", config_dict={**settings, "epochs": 1, "max_steps": 2})
+        config = Config(
+            model=cls, dataset="toy", config_dict={**settings, "epochs": 1, "max_steps": 2, "lr_scheduler": "constant"}
+        )
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     train, valid, test = data_preparation(config, dataset)

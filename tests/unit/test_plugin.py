@@ -102,6 +102,7 @@ import pandas, scipy.sparse, sklearn.cluster, torch, torch.utils.tensorboard  # 
 
 warnings.simplefilter("ignore")
 recbole_first = [("recbole.config", "recbole_tiger"), ("recbole.quick_start", "recbole_tiger")]
+recbole_first += [("recbole.model.sequential_recommender", "recbole_tiger")]
 for order in [(name, None) for name in {FIRST}] + recbole_first:
     child = os.fork()
     if child:

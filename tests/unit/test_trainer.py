@@ -105,7 +105,7 @@ def test_what_this_machine_cannot_compute_is_refused_early(toy, monkeypatch):
     refused("precision='fp16' is not possible; choose one of fp32, bf16", precision="fp16")
     refused("unknown key 'compile'", model="P5", compile=True)
     refused("unknown key 'precision'", model="TIGERTree", precision="fp32")
-    refused("enable_amp=True is not for TIGER; leave it out, precision=bf16 is", enable_amp=True)
+    refused("enable_amp=True is not for TIGER; leave it out and use precision=bf16", enable_amp=True)
     refused("enable_scaler=True is not for TIGERTree; leave it out$", model="TIGERTree", enable_scaler=True)
     refused("benchmark_filename=.*give one .inter file", benchmark_filename=["train", "valid", "test"])
     monkeypatch.setenv("CXX", "no-such-compiler")
