@@ -47,6 +47,7 @@ def test_the_settings_of_a_row_that_are_not_its_models_defaults_fold(tmp_path):
     own = {"hidden_size": 8, "n_layers": 2, "mask_seen_items": True, "checkpoint_dir": "elsewhere", "lerning_rate": 3}
     store(tmp_path, "SASRec", 1, [0, 1], label="small", config=own)
     other = {"recipe": "quick", "epochs": 10, "d_model": 32, "mask_seen_items": True}
+    other |= {"encoder_mask": "block_causal", "cross_position_bias": True}
     store(tmp_path, "TIGER", 1, [0, 1], config=other)
     store(tmp_path, "A model of another's", 1, [0, 1], config={"mask_seen_items": True})
     page = without_scripts(format_page(make_leaderboards(read_runs(tmp_path))))
