@@ -68,7 +68,7 @@ def stored(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """What a page says of all stored runs, as Markdown: `summary`, a line for each row, and the whole `tables`."""
+    """What a page says of all stored runs, as Markdown: a `summary`, and the tables of all `stored runs`."""
     from recbole_tiger.leaderboard.cells import settings_table
     from recbole_tiger.leaderboard.formats import format_markdown
     from recbole_tiger.leaderboard.table import make_leaderboards, read_runs

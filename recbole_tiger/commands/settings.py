@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.settings.chain import Described, described_keys, property_files, recbole_file
+from recbole_tiger.settings.chain import Described, described_keys, files_below
 from recbole_tiger.settings.validate import check_model, close_keys
 
 _CHOOSING = ("dataset", "recipe", "semantic_id", "item_text")
@@ -28,11 +28,9 @@ def run(settings: dict) -> str:
     for key, value in rest.items():
         if key not in _CHOOSING:
             raise ConfigError(f"{key}={value!r} chooses no settings; set --model, --key or {', '.join(_CHOOSING)}")
-    theirs = recbole_file(model)
     found: dict[str, Described] = {}
-    for file in (theirs.parent.parent / "overall.yaml", theirs, *property_files(model, dataset, rest)):
-        if file.is_file():
-            found |= {each.key: each for each in described_keys(file)}
+    for file in files_below(model, dataset, rest):
+        found |= {each.key: each for each in described_keys(file)}
     if wanted is not None and wanted not in found:
         raise ConfigError(f"key={wanted!r} is no setting of {model}{close_keys(wanted, found)}")
     shown = found.values() if wanted is None else [found[wanted]]

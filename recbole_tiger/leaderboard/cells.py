@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from recbole_tiger.evaluation.significance import has_user_values
-from recbole_tiger.leaderboard.table import Leaderboard, is_leaking
+from recbole_tiger.leaderboard.table import PLACE_KEYS, PROTOCOL_KEYS, Leaderboard, is_leaking
 from recbole_tiger.report.tables import Table
 from recbole_tiger.settings.chain import changed_settings
 from recbole_tiger.settings.schema import keys_with
@@ -21,7 +21,7 @@ SHARED_FUTURE = (
     "them."
 )
 #: Settings that are no row's own.
-_NOT_OWN = frozenset({*keys_with("protocol"), *keys_with("place"), *keys_with("derived")})
+_NOT_OWN = frozenset({*PROTOCOL_KEYS, *PLACE_KEYS, *keys_with("derived")})
 #: How the best values are marked in cells.
 MARKS = "* best, + second best"
 

@@ -65,6 +65,13 @@ def recbole_file(model: str) -> Path:
     return Path(found.origin).parent / "properties" / "model" / f"{model}.yaml"
 
 
+def files_below(model: str, dataset: str, settings: Mapping) -> list[Path]:
+    """RecBole's property files of a model, its general one first, then ours as :func:`property_files` has them."""
+    theirs = recbole_file(model)
+    files = [theirs.parent.parent / "overall.yaml", theirs, *property_files(model, dataset, settings)]
+    return [file for file in files if file.is_file()]
+
+
 def recipe_lines(model: str) -> dict[str, str]:
     """What the first line of each recipe's property file says of it: sizes, passes, measured quality and time."""
     lines = {}
@@ -144,12 +151,12 @@ def shipped_settings(model: str, dataset: str, settings: Mapping) -> dict:
 
 def changed_settings(config: Mapping) -> dict:
     """The plain settings of a run that are not the defaults of its model, recipe and dataset, RecBole's below ours."""
-    model, theirs = config["model"], recbole_file(config["model"])
-    files = [file for file in (theirs.parent.parent / "overall.yaml", theirs) if file.is_file()]
+    model, dataset = config["model"], config["dataset"]
     chosen = {key: config[key] for key in ("semantic_id", "item_text") if config.get(key) is not None}
     if config.get("recipe") in model_spec(model).recipes:
         chosen["recipe"] = config["recipe"]
-    defaults = {**read_config_files(files), **shipped_settings(model, config["dataset"], chosen)}
+    shipped = shipped_settings(model, dataset, chosen)
+    defaults = {**read_config_files(files_below(model, dataset, chosen)), **shipped}
     return {key: config[key] for key, value in defaults.items() if key in config and config[key] != value}
 
 
