@@ -117,7 +117,14 @@ def register_model(cls: T) -> T:
     base = _base_of(cls)
     shares = bool(vars(cls).get("shares_batches", False))  # not inherited: a loss of one's own may not
     MODELS[name] = replace(
-        base, name=name, cls=cls, base=base.name or None, settings=own, shares_batches=shares, item_tables=()
+        base,
+        name=name,
+        cls=cls,
+        base=base.name or None,
+        settings=own,
+        shares_batches=shares,
+        item_tables=(),
+        skips_padding=False,
     )
     sys.modules.pop(f"recbole.model.sequential_recommender.{name.lower()}", None)  # of a class that this one replaces
     return cls

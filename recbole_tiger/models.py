@@ -40,6 +40,8 @@ class ModelSpec:
         norm_over_batch: its `reg_weight` is of a norm over the batch.
         item_tables: its embedding tables with a row for each item, through which alone it reads histories and scores
             items, so that `item_text` can add text to them, as a test shows of each; () where that cannot be.
+        skips_padding: encodes each history by itself from its items alone, as a test shows of each, so that a CPU need
+            not compute the padding of short ones.
         base: of a registered class: the shipped model that it derives from, whose settings and traits it has.
         cls: a registered class, see :func:`recbole_tiger.register_model`.
         settings: of a registered class: its own keys with their defaults.
@@ -59,6 +61,7 @@ class ModelSpec:
     shares_batches: bool = False
     norm_over_batch: bool = False
     item_tables: tuple[str, ...] = ()
+    skips_padding: bool = False
     base: str | None = None
     cls: type | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -97,7 +100,9 @@ _SPECS = (
     ),
     ModelSpec("S3Rec", trainer="S3RecTrainer", feature_key="item_attribute", shares_batches=True),
     *(
-        ModelSpec(name, feature_key="selected_features", shares_batches=True, item_tables=_TABLE)
+        ModelSpec(
+            name, feature_key="selected_features", shares_batches=True, item_tables=_TABLE, skips_padding=True
+        )
         for name in ("FDSA", "GRU4RecF", "SASRecF")
     ),
     ModelSpec("FOSSIL", shares_batches=True, norm_over_batch=True, item_tables=_TABLE),
@@ -112,7 +117,11 @@ _SPECS = (
     ModelSpec("NPE", shares_batches=True),
     *(
         ModelSpec(name, shares_batches=True, item_tables=_TABLE)
-        for name in "BERT4Rec CORE Caser GCSAN GRU4Rec HRM LightSANs NARM NextItNet SASRec SINE SRGNN STAMP".split()
+        for name in "BERT4Rec CORE Caser HRM LightSANs NextItNet SINE STAMP".split()
+    ),
+    *(
+        ModelSpec(name, shares_batches=True, item_tables=_TABLE, skips_padding=True)
+        for name in "GCSAN GRU4Rec NARM SASRec SRGNN".split()
     ),
 )  # fmt: skip
 #: Models of which anything is known, by name: ours first.

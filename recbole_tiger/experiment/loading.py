@@ -26,6 +26,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.io import writing
 from recbole_tiger.model.item_text import read_item_text
+from recbole_tiger.model.skip_padding import skipping_padding
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.memory import check_memory
 from recbole_tiger.settings.validate import check_settings
@@ -161,7 +162,10 @@ def trainer_class(model: str) -> type[SequentialTrainer]:
 
 def _make_model(config: Config, data: PreparedData, state: Mapping | None = None):
     """The model of a run; `state`: weights that it will get."""
-    model = get_model(config["model"])(config, data.train._dataset)
+    cls = get_model(config["model"])
+    if model_spec(config["model"]).skips_padding:
+        cls = skipping_padding(cls)
+    model = cls(config, data.train._dataset)
     read_item_text(model, config, data.dataset, state)
     return model.to(config["device"])
 

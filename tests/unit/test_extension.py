@@ -197,7 +197,8 @@ def test_a_model_of_recbole_is_extended(toy):
     result = run_recbole_tiger(MyGRU4Rec, "toy", config_dict={**settings, "state": "WARNING"})
     assert result["config"]["extra"] == 5 and result["config"]["num_layers"] == 1  # RecBole's default for GRU4Rec
     assert result["config"]["MAX_ITEM_LIST_LENGTH"] == 20  # and our protocol
-    assert not model_spec("MyGRU4Rec").shares_batches  # nobody has shown it
+    spec = model_spec("MyGRU4Rec")
+    assert not spec.shares_batches and not spec.skips_padding  # nobody has shown it
 
 
 class Popular(GenerativeRecommender):
