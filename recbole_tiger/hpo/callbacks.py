@@ -17,7 +17,7 @@ from ray.tune import Callback
 from ray.tune.search import Searcher
 
 from recbole_tiger.hpo import ray_shim
-from recbole_tiger.hpo.report import progress_line
+from recbole_tiger.hpo.report import print_progress, progress_line
 from recbole_tiger.hpo.sweep import Sweep, Trial
 from recbole_tiger.hpo.trainable import FAILED, reason_of_death
 
@@ -107,7 +107,7 @@ class TrialRecorder(Callback):
         own = self._trial(trial)
         own.status, own.starts = "running", own.starts + 1
         self.sweep.write(own)
-        self._print(f"{own} started; its log is in {self.sweep.folder_of(own) / 'log'}")
+        self._print(f"{own} started; its log is in {self.sweep.folder_of(own) / 'log' / self.sweep.model}")
 
     def on_trial_result(self, iteration, trials, trial, result, **info):
         if "record" not in result:
@@ -150,7 +150,7 @@ class TrialRecorder(Callback):
 
     def _print(self, text: str) -> None:
         self.printed_at = time.monotonic()
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print_progress(text)
 
 
 def _n_running(trials) -> int:

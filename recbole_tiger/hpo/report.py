@@ -7,6 +7,8 @@ of progress, the report of the terminal, and the content of `report.csv` and `re
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,7 +84,7 @@ def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
     return Findings(
         title=f"Sweep of {sweep.model} on {sweep.dataset}",
         heading=f"{sweep.model} on {sweep.dataset}: {len(ended)} of {sweep.n_trials} trials over, {_counts(sweep)}; "
-        f"chosen on validation {sweep.metric}",
+        f"chosen on validation {sweep.metric}" + _of_stopped(ended),
         keys=sweep.space.keys,
         metric=sweep.metric,
         bigger=sweep.bigger,
@@ -91,6 +93,13 @@ def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
         winner=str(winner) if winner else None,
         test=_test_table(tested) if winner and tested else [],
     )
+
+
+def _of_stopped(ended: list[Trial]) -> str:
+    """What to know where trials were stopped early."""
+    if all(trial.status != "stopped" for trial in ended):
+        return ""
+    return ". Trials that were stopped early had fewer epochs; to compare at equal epochs, use --scheduler=none"
 
 
 def _row(sweep: Sweep, trial: Trial, metrics: list[str]) -> dict[str, Any]:
@@ -141,9 +150,15 @@ def progress_line(sweep: Sweep, running: int, trial: Trial | None = None) -> str
     if trial is None:
         return line
     best = sweep.best(trial)
-    score = f", {sweep.metric} {best[1][sweep.metric]:.4f} at epoch {best[0]}" if best else ""
+    epochs = f"epoch {best[0]} of {trial.history[-1]['epoch']}" if best else ""
+    score = f", best {sweep.metric} {best[1][sweep.metric]:.4f} in {epochs}" if best else ""
     reason = f": {trial.reason}" if trial.reason else ""
     return f"{trial} {STATUS[trial.status]}{score}{reason}\n{line}"
+
+
+def print_progress(text: str) -> None:
+    """Write a line with the time of day to the standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def text(findings: Findings, files: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import time
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.hpo import ray_shim
 from recbole_tiger.hpo.options import Options
+from recbole_tiger.hpo.report import print_progress
 from recbole_tiger.hpo.resume import alone, forget_failures, replay
 from recbole_tiger.hpo.sweep import ENDED, Sweep
 from recbole_tiger.hpo.trainable import make_trainable
@@ -30,6 +31,7 @@ def run(sweep: Sweep) -> bool:
         ray = ray_shim.start(options.address, options.cpus, options.dashboard)
         try:
             _check_room(ray.nodes(), options)
+            print_progress(f"{n_left} of {sweep.n_trials} trials to run, in {sweep.folder}")
             _run_trials(sweep, n_left, seconds)
         finally:
             ray.shutdown()

@@ -33,10 +33,24 @@ class FrequencyRescaler(nn.Module):
         spectrum[n_low // 2 + 1 :] = 0
         self.register_buffer("low_pass", torch.fft.irfft(spectrum, n=length, dim=0), persistent=False)  # [L, L]
 
-    def forward(self, x):
-        """Sequences [B, L, H] -> [B, L, H]."""
-        low = self.low_pass @ x
+    def forward(self, x, first=0):
+        """Sequences [B, L, H] -> their positions from `first` on, [B, L - first, H]."""
+        low, x = self.low_pass[first:] @ x, x[:, first:]
         return self.LayerNorm(x + self.dropout(low + self.sqrt_beta**2 * (x - low)))
+
+
+class Attention(MultiHeadAttention):
+    """RecBole's, for a part of the positions: of the highest layer only the last one is read."""
+
+    def forward(self, x, attention_mask, first=0):
+        """Sequences [B, L, H], and a mask [B, 1, L, L] to add -> their positions from `first` on, [B, L - first, H]."""
+        asking = x[:, first:]
+        query, key, value = (
+            self.transpose_for_scores(part).transpose(1, 2) for part in (self.query(asking), self.key(x), self.value(x))
+        )
+        scores = query @ key.transpose(2, 3) / self.sqrt_attention_head_size + attention_mask[:, :, first:]
+        mixed = self.attn_dropout(self.softmax(scores)) @ value  # [B, heads, L - first, head size]
+        return self.LayerNorm(asking + self.out_dropout(self.dense(mixed.transpose(1, 2).flatten(2))))
 
 
 class BSARecLayer(nn.Module):
@@ -47,12 +61,12 @@ class BSARecLayer(nn.Module):
         width, dropout, eps = config["hidden_size"], config["hidden_dropout_prob"], config["layer_norm_eps"]
         self.alpha = config["alpha"]
         self.rescaler = FrequencyRescaler(length, width, config["c"], dropout, eps)
-        self.attention = MultiHeadAttention(config["n_heads"], width, dropout, config["attn_dropout_prob"], eps)
+        self.attention = Attention(config["n_heads"], width, dropout, config["attn_dropout_prob"], eps)
         self.feed_forward = FeedForward(width, config["inner_size"], dropout, config["hidden_act"], eps)
 
-    def forward(self, x, attention_mask):
-        """Sequences [B, L, H] -> [B, L, H]."""
-        mixed = self.alpha * self.rescaler(x) + (1 - self.alpha) * self.attention(x, attention_mask)
+    def forward(self, x, attention_mask, first=0):
+        """Sequences [B, L, H] -> their positions from `first` on, [B, L - first, H]."""
+        mixed = self.alpha * self.rescaler(x, first) + (1 - self.alpha) * self.attention(x, attention_mask, first)
         return self.feed_forward(mixed)
 
 
@@ -79,6 +93,7 @@ class BSARec(SASRec):
         item_seq = self.at_the_end(item_seq, item_seq_len)  # the last item always has the same phase
         x = self.dropout(self.LayerNorm(self.item_embedding(item_seq) + self.position_embedding.weight))  # [B, L, H]
         attention_mask = self.get_attention_mask(item_seq)
-        for layer in self.trm_encoder:
+        *lower, highest = self.trm_encoder
+        for layer in lower:
             x = layer(x, attention_mask)
-        return x[:, -1]  # [B, H]
+        return highest(x, attention_mask, first=self.max_seq_length - 1)[:, 0]  # [B, H]

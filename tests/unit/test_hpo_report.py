@@ -93,6 +93,7 @@ def test_the_terminal_shows_the_winner_the_test_and_why_a_trial_failed(sweep):
     shown = report.text(findings_of(sweep, TESTED), {"report.html": "here"})
     for words in (
         "2 finished, 1 stopped early, 1 failed",
+        "use --scheduler=none",
         "trial 2 failed: <b>out of memory",
         "Winner: trial 1",
         "0.0777",
@@ -100,13 +101,14 @@ def test_the_terminal_shows_the_winner_the_test_and_why_a_trial_failed(sweep):
         assert words in shown, words
     line = report.progress_line(sweep, 1, sweep.trials[1])
     assert "4 of 5 trials done, 1 running, 1 stopped early, 1 failed; best ndcg@10 0.2000, trial 1 (" in line
-    assert "stopped early, ndcg@10 0.2000 at epoch 1" in line
+    assert "stopped early, best ndcg@10 0.2000 in epoch 1 of 2" in line
 
 
 def test_without_a_winner_nothing_is_claimed(sweep):
     sweep.trials = {2: sweep.trials[2]}
     assert sweep.winner() is None and write_best(sweep) is None
     findings = findings_of(sweep, None)
+    assert "--scheduler=none" not in findings.heading  # nothing was stopped early
     assert "the test set was not read" in report.text(findings, {})
     assert "All trials" in figures.html(findings)
 
