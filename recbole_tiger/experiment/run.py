@@ -41,6 +41,7 @@ from recbole_tiger.io import folder_lock, has_screen
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
+from recbole_tiger.training.checkpoint import load_checkpoint
 from recbole_tiger.training.sequential import SequentialTrainer
 
 #: Called with the trainer and the data after each validated epoch.
@@ -193,7 +194,7 @@ def _run(
         seconds.update(data.semantic_ids.seconds)
     in_two_stages = model_spec(config["model"]).family == "S3Rec"
     with doing(f"building model {config['model']}"):
-        trainer = _pretrained_s3rec(config, data) if in_two_stages else make_trainer(config, data)
+        trainer = _pretrained_s3rec(config, data, saved) if in_two_stages else make_trainer(config, data)
     if lock is not None:
         _hold(trainer.run_dir, lock)
     getLogger().info(trainer.model)
@@ -243,19 +244,29 @@ def _shows_bars(config: Config) -> bool:
     return bool(config["show_progress"]) and has_screen()
 
 
-def _pretrained_s3rec(config: Config, data: PreparedData) -> SequentialTrainer:
+def _pretrained_s3rec(config: Config, data: PreparedData, saved: bool) -> SequentialTrainer:
     """S3Rec after its self-supervised stage, ready for the second."""
-    if config["resume"] or config["pre_model_path"]:
+    resume, stage = config["resume"], None
+    if resume:
+        stage = collectives.from_main(lambda: load_checkpoint(resume))["config"]["train_stage"]
+    if config["pre_model_path"] and stage == "pretrain":
+        raise ConfigError(f"resume='{resume}' is a checkpoint of S3Rec's first stage; leave pre_model_path out")
+    if config["pre_model_path"] or stage == "finetune":
         config["train_stage"] = "finetune"
-        config["pre_model_path"] = config["pre_model_path"] or str(Path(config["resume"]).parent / "pretrained.pth")
+        config["pre_model_path"] = config["pre_model_path"] or str(Path(resume).parent / "pretrained.pth")
         return make_trainer(config, data)
     config["train_stage"] = "pretrain"
-    first = make_trainer(config, data)
-    config["pre_model_path"] = first.pretrain(data.train, show_progress=_shows_bars(config))
+    first: Any = make_trainer(config, data)
+    if resume:
+        first.resume_checkpoint(resume)
+        config["resume"] = None
+    config["pre_model_path"] = first.pretrain(data.train, saved, show_progress=_shows_bars(config))
     config["train_stage"] = "finetune"
     config["run_dir"] = str(first.run_dir)
     second = make_trainer(config, data)
     second.seconds = first.seconds
+    if saved:
+        second.save_last(-1)  # what is resumed from now on
     return second
 
 

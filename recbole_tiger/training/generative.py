@@ -244,7 +244,7 @@ class TIGERTrainer(SequentialTrainer):
         """Write where training stands and end it; resumed, it is as if it had never stopped."""
         if not self._fit.saved:
             raise TrainingStopped("stopped by SIGTERM; nothing was saved, since the run saves nothing (saved=False)")
-        self._save_last(self._epoch - 1)
+        self.save_last(self._epoch - 1)
         raise TrainingStopped(
             f"stopped by SIGTERM after step {self.global_step}; continue with --resume={self.last_model_file}"
         )
@@ -261,7 +261,7 @@ class TIGERTrainer(SequentialTrainer):
         if self._fit.saved:
             if improved:
                 self._save_checkpoint(self._epoch - 1)
-            self._save_last(self._epoch - 1)
+            self.save_last(self._epoch - 1)
         if self._fit.callback:
             self._fit.callback(self._epoch, result[self.valid_metric])
         self._start_clock()

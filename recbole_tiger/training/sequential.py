@@ -131,7 +131,8 @@ class SequentialTrainer(TimedTrainer, Trainer):
         if verbose:
             self.logger.info(set_color("Saving current", "blue") + f": {path}")
 
-    def _save_last(self, epoch: int) -> None:
+    def save_last(self, epoch: int) -> None:
+        """Write the checkpoint that this run resumes from, after `epoch`."""
         self._save_checkpoint(epoch, verbose=False, saved_model_file=self.last_model_file)
 
     def resume_checkpoint(self, resume_file):
@@ -187,7 +188,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         if self._loader_state is not None:
             train_data.generator.set_state(self._loader_state.cpu())
         if saved and not is_written(self.last_model_file):
-            self._save_last(self.start_epoch - 1)  # so that a run can be resumed from its first step on
+            self.save_last(self.start_epoch - 1)  # so that a run can be resumed from its first step on
         with on_sigterm(self._request_stop):
             for epoch in range(self.start_epoch, self.epochs):
                 if self.finished:
@@ -233,7 +234,7 @@ class SequentialTrainer(TimedTrainer, Trainer):
         if self._fit.saved:
             if improved or not self._fit.valid_data:
                 self._save_checkpoint(epoch, verbose=self._fit.verbose)
-            self._save_last(epoch)
+            self.save_last(epoch)
         if self._fit.callback and "valid" in record:  # after the checkpoints, since it may end this process (hpo)
             self._fit.callback(epoch, record["valid"][self.valid_metric])
 

@@ -306,3 +306,40 @@ def test_s3rec_says_that_its_first_stage_used_the_time_up(toy, workplace):
     stored = str(told.value).split("--pre_model_path=")[1].split(" ")[0]
     result = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "max_seconds": 0, "pre_model_path": stored})
     assert len(result["history"]) == 1
+
+
+def killed_in_the_first_stage(after, settings, monkeypatch):
+    """Train S3Rec, and die in the epoch of its first stage after this many; returns the last checkpoint's path."""
+    original = SequentialTrainer._train_epoch
+    files = {}
+
+    def train_epoch(self, data, epoch, **options):
+        files["last"] = self.last_model_file
+        if epoch == after:
+            raise Killed
+        return original(self, data, epoch, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SequentialTrainer, "_train_epoch", train_epoch)
+        with pytest.raises(Killed):
+            run_recbole_tiger("S3Rec", "toy", config_dict=settings)
+    return files["last"]
+
+
+def test_s3rec_resumes_its_first_stage(toy, workplace, monkeypatch):
+    settings = settings_of("S3Rec", toy, pretrain_epochs=3, epochs=2)
+    whole = run_recbole_tiger("S3Rec", "toy", config_dict=settings)
+    for after in (0, 2):
+        last = killed_in_the_first_stage(after, settings, monkeypatch)
+        with pytest.raises(ConfigError, match="first stage; leave pre_model_path out"):
+            run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last, "pre_model_path": last})
+        resumed = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last})
+        assert [r["train_loss"] for r in resumed["history"]] == [r["train_loss"] for r in whole["history"]]
+        assert resumed["test_result"] == whole["test_result"]
+        one, other = (
+            torch.load(Path(r["run_dir"]) / "pretrained.pth", weights_only=True)["state_dict"] for r in (whole, resumed)
+        )
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    last = run_killed_after(0, "S3Rec", settings, monkeypatch)  # in its second stage
+    resumed = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last})
+    assert resumed["test_result"] == whole["test_result"]
