@@ -70,7 +70,7 @@ def stored(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def tables(folder: Path) -> dict[str, str]:
     """What a page says of all stored runs, as Markdown: a `summary`, and the tables of all `stored runs`."""
     from recbole_tiger.leaderboard.cells import settings_table
-    from recbole_tiger.leaderboard.formats import format_markdown
+    from recbole_tiger.leaderboard.outputs import format_markdown
     from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
     from recbole_tiger.report.tables import markdown_table, markdown_text
 

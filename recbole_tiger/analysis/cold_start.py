@@ -152,7 +152,8 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
         lengths: prefix lengths, see :class:`recbole_tiger.decoding.cold_start.UnseenItems`.
 
     Returns:
-        counts, and under "recall" for each method and group ("unseen", "all") a list, one number per point.
+        counts, and under "recall" for each method and group ("unseen", "all") a list, one number per point; None for a
+        group without users.
     """
     config, model, dataset, _, _, loader = load_data_and_model(checkpoint)
     model.eval()
@@ -192,8 +193,8 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
     }
 
 
-def _mean(hits: torch.Tensor) -> float:
-    return float(hits.double().mean()) if len(hits) else 0.0
+def _mean(hits: torch.Tensor) -> float | None:
+    return float(hits.double().mean()) if len(hits) else None
 
 
 def _targets(data: ColdData, dataset, users: TestUsers, n_seen: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from recbole_tiger.analysis.runs import TrainedRun, recall, recommend_users
+from recbole_tiger.analysis.runs import TrainedRun, not_rescored, recall, recommend_users
 from recbole_tiger.content.sentences import category_paths
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.tokenization import item_table
@@ -99,9 +99,8 @@ def _beam_lists(trained: TrainedRun, ks: Sequence[int], seed: int) -> dict[str, 
     """The rows without sampling; samples are not rescored, so there is a row of beam search that is not either."""
     lists = {"beam search": _lists(trained, ks, None, seed)}
     if trained.model.rescore_weight:
-        weight, trained.model.rescore_weight = trained.model.rescore_weight, 0.0
-        lists["beam search, not rescored"] = _lists(trained, ks, None, seed)
-        trained.model.rescore_weight = weight
+        with not_rescored(trained.model):
+            lists["beam search, not rescored"] = _lists(trained, ks, None, seed)
     return lists
 
 

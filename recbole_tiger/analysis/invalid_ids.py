@@ -5,11 +5,11 @@ Input: a trained run. Output: the share of invalid IDs among the first K, and Re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from recbole_tiger.analysis.runs import TrainedRun, recommend_users
+from recbole_tiger.analysis.runs import TrainedRun, not_rescored, recommend_users
 
 #: Models whose decoder has a probability for every codeword after every prefix.
 UNCONSTRAINED_MODELS = ("TIGER",)
@@ -32,14 +32,17 @@ class InvalidIDs:
 def invalid_ids(trained: TrainedRun, k: int, beams: int) -> InvalidIDs:
     """Measure both searches for K = 1 … k.
 
-    The unconstrained search masks nothing, since it knows no items; the constrained one follows `mask_seen_items`.
+    They differ in the constraint only: the unconstrained search knows no items, so that neither masks seen ones nor
+    ranks what it finds by `rescore_weight`.
     """
     valid, items = [], []
     for part in trained.test.chunks(trained.config["eval_batch_size"], "unconstrained search"):
         found = trained.model.generate_ids(part.users, part.history, part.lengths, k, beam_size=beams)
         valid.append(found.valid.cpu())
         items.append(found.items.cpu())
-    constrained = recommend_users(trained, k, "constrained search", beam_size=beams).items
+    unmasked = replace(trained, test=replace(trained.test, excluded=None))
+    with not_rescored(trained.model):
+        constrained = recommend_users(unmasked, k, "constrained search", beam_size=beams).items
     targets = trained.test.targets.cpu()
     invalid = (~torch.cat(valid)).double().mean(0).cumsum(0) / torch.arange(1, k + 1)
     return InvalidIDs(beams, invalid.tolist(), _recalls(torch.cat(items), targets), _recalls(constrained, targets))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,16 @@ def recommend_users(run: TrainedRun, k: int, progress: str, **options) -> BeamRe
             for part in run.test.chunks(run.config["eval_batch_size"], progress)
         ]
     )
+
+
+@contextmanager
+def not_rescored(model) -> Iterator[None]:
+    """A `with` block in which a model's lists are in the order in which its search finds them."""
+    weight, model.rescore_weight = model.rescore_weight, 0.0
+    try:
+        yield
+    finally:
+        model.rescore_weight = weight
 
 
 def recall(items: torch.Tensor, targets: torch.Tensor) -> float:

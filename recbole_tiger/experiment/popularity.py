@@ -58,7 +58,7 @@ def run_popularity(config: Config, folder: Path) -> RunResult:
     return RunResult(
         model=POP,
         dataset=config["dataset"],
-        best_valid_score=metrics["valid"][config["valid_metric"].lower()],
+        best_valid_score=metrics["valid"].get(config["valid_metric"].lower()),  # None for one of whole lists
         valid_score_bigger=config["valid_metric_bigger"],
         best_valid_result=metrics["valid"],
         test_result=metrics["test"],

@@ -5,12 +5,12 @@ Input: a :class:`~recbole_tiger.leaderboard.table.Leaderboard`. Output: text, al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from recbole_tiger.evaluation.significance import has_user_values
-from recbole_tiger.leaderboard.table import PLACE_KEYS, PROTOCOL_KEYS, Leaderboard, is_leaking
+from recbole_tiger.leaderboard.table import PLACE_KEYS, PRETRAINED, PROTOCOL_KEYS, Leaderboard, differences, is_leaking
 from recbole_tiger.report.tables import Table
 from recbole_tiger.settings.chain import changed_settings
 from recbole_tiger.settings.schema import keys_with
@@ -21,7 +21,7 @@ SHARED_FUTURE = (
     "them."
 )
 #: Settings that are no row's own.
-_NOT_OWN = frozenset({*PROTOCOL_KEYS, *PLACE_KEYS, *keys_with("derived")})
+_NOT_OWN = frozenset({*PROTOCOL_KEYS, *PLACE_KEYS, *keys_with("derived"), PRETRAINED})
 #: How the best values are marked in cells.
 MARKS = "* best, + second best"
 
@@ -33,27 +33,41 @@ def marks(board: Leaderboard, metric: str) -> list[str]:
     ranked = sorted({value for value in values if not np.isnan(value)}, reverse=True)
     if len(board.rows) < 2 or not has_user_values(metric):  # larger is better for these
         return [""] * len(values)
-    return ["*" if value == ranked[0] else "+" if value in ranked[1:2] else "" for value in values]
+    return ["*" if value in ranked[:1] else "+" if value in ranked[1:2] else "" for value in values]
 
 
 def _digits(board: Leaderboard) -> int:
-    return int(board.rows[0].first["config"].get("metric_decimal_place") or 4)
+    return int(board.rows[0].first["config"].get("metric_decimal_place", 4))
 
 
 def describe(board: Leaderboard) -> str:
     """The protocol of a table in a sentence."""
+    users = f", {board.n_users:,} test users" if board.n_users else ""
+    return (
+        f"{_evaluation(board)}, selected on validation {board.protocol['valid_metric']}{users}, data {board.checksum}"
+    )
+
+
+def _evaluation(board: Leaderboard) -> str:
     protocol = board.protocol
-    parts = [
-        describe_split(protocol["eval_args"]["split"]),
-        "full ranking",
-        f"histories of at most {protocol['MAX_ITEM_LIST_LENGTH']} items",
-        f"seen items {'' if protocol['mask_seen_items'] else 'not '}masked",
-        "equal times in file order" if protocol["tie_order"] == "file" else "equal times shuffled",
-        f"selected on validation {protocol['valid_metric']}",
-        *([f"{board.n_users:,} test users"] if board.n_users else []),
-        f"data {board.checksum}",
-    ]
-    return ", ".join(parts)
+    return (
+        f"{describe_split(protocol['eval_args']['split'])}, full ranking, histories of at most "
+        f"{protocol['MAX_ITEM_LIST_LENGTH']} items, seen items {'' if protocol['mask_seen_items'] else 'not '}masked, "
+        f"equal times {'in file order' if protocol['tie_order'] == 'file' else 'shuffled'}"
+    )
+
+
+def names(boards: Sequence[Leaderboard]) -> list[str]:
+    """The protocol of each table in few words; where tables of a dataset differ in more, with that in brackets."""
+    found = [f"{_evaluation(board)}, {board.protocol['valid_metric']}" for board in boards]
+    alike: dict[tuple[str, str], list[int]] = {}
+    for index, (board, name) in enumerate(zip(boards, found, strict=True)):
+        alike.setdefault((board.dataset, name), []).append(index)
+    for same in alike.values():
+        settings = [{**boards[index].protocol, "data": boards[index].checksum} for index in same]
+        for index, pairs in zip(same, differences(settings), strict=True):
+            found[index] += f" [{pairs}]" if pairs else ""
+    return found
 
 
 def protocol_sentence(board: Leaderboard) -> str:
@@ -75,15 +89,18 @@ def tables(board: Leaderboard) -> list[Table]:
 def quality_table(board: Leaderboard) -> Table:
     """Test metrics; best and second best carry their marks."""
     digits, marked = _digits(board), {metric: marks(board, metric) for metric in board.metrics}
+
+    def cell(index: int, metric: str) -> str:
+        row = board.rows[index]
+        if np.isnan(row.mean[metric]):
+            return "-"
+        spread = "" if row.std is None else f" ± {row.std[metric]:.{digits}f}"
+        return f"{row.mean[metric]:.{digits}f}{spread} {marked[metric][index]}".rstrip()
+
     cells = []
     for index, row in enumerate(board.rows):
-        numbers = []
-        for metric in board.metrics:
-            text = f"{row.mean[metric]:.{digits}f}"
-            if row.std is not None:
-                text += f" ± {row.std[metric]:.{digits}f}"
-            numbers.append(f"{text} {marked[metric][index]}".rstrip())
         gain = "" if row.gain is None else f"{100 * row.gain:+.1f}%"
+        numbers = [cell(index, metric) for metric in board.metrics]
         cells.append([row.label, row.first.get("loss") or "-", str(len(row.runs)), *numbers, gain])
     header = ["model", "loss", "runs", *board.metrics, "gain"]
     return Table(header, cells, "Test metrics", columns="llr" + "r" * len(board.metrics) + "r")
@@ -119,7 +136,7 @@ def cost_table(board: Leaderboard) -> Table:
             f"{row.seconds('training'):,.1f}",
             f"{row.seconds('validation'):,.1f}",
             f"{row.seconds('test'):,.2f}",
-            count(row.speed("training") if row.is_trained() else None),
+            count(row.speed("training")),
             count(row.speed("test")),
             row.first.get("recipe") or row.first["config"].get("recipe") or "-",
             row.seeds(),
@@ -147,10 +164,11 @@ def notes(board: Leaderboard) -> list[str]:
     if any(row.std is not None for row in board.rows):
         lines.append("Mean ± standard deviation over seeds.")
     if board.n_resamples:
+        n = len(board.rows) - 1
+        test = f"; p: paired t-test against {board.reference}, then Holm's correction for {n} comparison{'s' * (n > 1)}"
         lines.append(
             f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for "
-            f"each user; p: paired t-test against {board.reference}, then Holm's correction for {len(board.rows) - 1} "
-            "comparisons."
+            f"each user{test if n else ''}."
         )
     split = board.protocol["eval_args"]["split"]
     if split == LEAVE_ONE_OUT:
@@ -170,9 +188,10 @@ def notes(board: Leaderboard) -> list[str]:
     if any(run.result.get("dirty") for row in board.rows for run in row.runs):
         lines.append("A + after a commit: there were uncommitted changes.")
     for row in board.rows:
-        inflated = row.first.get("id_level_test_result")
+        inflated = [found for run in row.runs if (found := run.result.get("id_level_test_result"))]
         if inflated:
-            values = ", ".join(f"{name} {value:.4f}" for name, value in inflated.items())
+            means = {name: np.mean([found[name] for found in inflated]) for name in inflated[0]}
+            values = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
             lines.append(
                 f"{row.label} counted by Semantic IDs instead of items, for comparison with papers that do: {values}."
             )
@@ -196,15 +215,11 @@ def _reevaluated(board: Leaderboard) -> list[str]:
             continue
         text = "reevaluated with the run's own settings"
         if record["changes"]:
-            new, old = (_pairs(record[side]) for side in ("changes", "from"))
+            new, old = (", ".join(f"{k}={v}" for k, v in record[side].items()) for side in ("changes", "from"))
             text = f"reevaluated with {new}; training and model selection used {old}"
         found.setdefault(text, []).append(row.label)
     everyone = len(board.rows)
     return [f"{'All rows' if len(rows) == everyone else ', '.join(rows)}: {text}." for text, rows in found.items()]
-
-
-def _pairs(settings: Mapping) -> str:
-    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _periods(split: Mapping, target: str) -> str:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbole_tiger.leaderboard.formats import as_records
-from recbole_tiger.leaderboard.outputs import tables_of, tables_text, write_outputs
+from recbole_tiger.leaderboard.outputs import as_records, tables_text, write_outputs
 from recbole_tiger.leaderboard.plan import RowName, make_plan
 from recbole_tiger.leaderboard.published import check_published
 from recbole_tiger.leaderboard.run import failures_of, run_plan
-from recbole_tiger.leaderboard.table import Leaderboard, read_run
+from recbole_tiger.leaderboard.table import Leaderboard, make_leaderboards, read_run
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class LeaderboardResult:
 
     def to_frame(self) -> pd.DataFrame:
         """A row for each model, best first, unrounded; the columns of ``leaderboard.csv``."""
-        return pd.DataFrame([record for table in self.tables for record in as_records(table)])
+        return pd.DataFrame(as_records(self.tables))
 
     def __str__(self) -> str:
         return tables_text(self.tables, self.files)
@@ -83,5 +82,5 @@ def run_leaderboard(
     run_plan(plan, jobs=jobs, ray=ray, cpus_per_run=cpus_per_run, gpus_per_run=gpus_per_run)
     found = [run for task in plan.tasks if task.is_done() and (run := read_run(task.folder)) is not None]
     failures = failures_of(plan)
-    tables = tables_of(found, failures, published)
+    tables = make_leaderboards(found, failures, published)
     return LeaderboardResult(plan.folder, tuple(tables), tuple(failures), write_outputs(tables, plan.folder))

@@ -1,22 +1,41 @@
-"""The files and the text of leaderboards.
+"""The outputs of leaderboards as text, Markdown, LaTeX, JSON and CSV, and their files; the page is in ``page.py``.
 
-Input: runs and tables. Output: ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and ``.html`` in a folder, and what a
-command prints.
+Input: runs and tables. Output: the same numbers in every form, ``leaderboard.csv``, ``.json``, ``.md``, ``.tex`` and
+``.html`` in a folder, and what a command prints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tabulate import tabulate
 
-from recbole_tiger.errors import ConfigError
+from recbole_tiger.evaluation.significance import Comparison
 from recbole_tiger.io import atomic_write_text, make_folder
-from recbole_tiger.leaderboard.formats import as_json, as_records, format_latex, format_markdown, format_text
+from recbole_tiger.leaderboard.cells import MARKS, describe, failure_lines, names, notes, protocol_sentence, tables
 from recbole_tiger.leaderboard.page import format_page
-from recbole_tiger.leaderboard.table import Leaderboard, StoredRun, make_leaderboards
-from recbole_tiger.report.tables import csv_table
+from recbole_tiger.leaderboard.table import BoardRow, Leaderboard, StoredRun, make_leaderboards
+from recbole_tiger.report.tables import (
+    Table,
+    csv_table,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+    text_table,
+)
+
+#: What the JSON says of each run, with the key in the run's result.
+_OF_A_RUN = {
+    "seed": "seed",
+    "test": "test_result",
+    "valid": "best_valid_result",
+    "id_level_test": "id_level_test_result",
+    **{key: key for key in ("seconds", "environment", "commit", "dirty")},
+}
 
 
 def report(
@@ -24,23 +43,10 @@ def report(
 ) -> str:
     """Write the tables of some runs; returns all of them as text, and where the files are.
 
-    Arguments and errors as of :func:`tables_of`.
+    Arguments and errors as of :func:`make_leaderboards`.
     """
-    boards = tables_of(runs, failures, published)
+    boards = make_leaderboards(runs, failures, published)
     return tables_text(boards, write_outputs(boards, folder))
-
-
-def tables_of(
-    runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]], published: bool = False
-) -> list[Leaderboard]:
-    """The tables of some runs.
-
-    `failures` are (row, reason) of runs without a result; `published` puts the paper's numbers beside the tables of its
-    datasets. A `ConfigError` if there is no run.
-    """
-    if not runs:
-        raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
-    return make_leaderboards(runs, failures, published)
 
 
 def tables_text(boards: Sequence[Leaderboard], files: Mapping[str, str]) -> str:
@@ -54,7 +60,7 @@ def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str
     folder = Path(folder)
     make_folder(folder)
     texts = {
-        "csv": csv_table([record for board in boards for record in as_records(board)]),
+        "csv": csv_table(as_records(boards)),
         "json": as_json(boards),
         "md": "\n".join(map(format_markdown, boards)),
         "tex": "\n".join(map(format_latex, boards)),
@@ -64,3 +70,113 @@ def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str
     for kind, text in texts.items():
         atomic_write_text(paths[kind], text)
     return {kind: str(path) for kind, path in paths.items()}
+
+
+def format_text(board: Leaderboard) -> str:
+    """The table for a terminal."""
+    shown = board.published
+    quality, *others = [text_table(table.header, table.rows, table.columns) for table in tables(board)]
+    parts = [f"{board.dataset}: {describe(board)}\n{quality}", *failure_lines(board), *others, "\n".join(notes(board))]
+    if shown:
+        parts.append(f"{shown.title}\n{text_table(shown.header, shown.rows, shown.columns)}\n{shown.note}")
+    return "\n\n".join(parts)
+
+
+def format_markdown(board: Leaderboard) -> str:
+    """The table for a README: best bold, second best underlined."""
+
+    def markdown(table: Table) -> str:
+        return markdown_table(*_dressed(table, markdown_text, "**{}**", "<u>{}</u>"), table.columns)
+
+    quality, *others = map(markdown, tables(board))
+    about_marks, *lines = map(markdown_text, notes(board))
+    parts = [f"## {markdown_text(board.dataset)}", markdown_text(protocol_sentence(board)), quality]
+    parts += [*map(markdown_text, failure_lines(board)), *others]
+    parts += [about_marks.replace(MARKS, "**Best**, <u>second best</u>"), *lines]
+    if board.published:
+        parts += [f"### {board.published.title}", board.published.note, markdown(board.published)]
+    return "\n\n".join(parts) + "\n"
+
+
+def format_latex(board: Leaderboard) -> str:
+    """The table for a paper, with booktabs: best bold, second best underlined."""
+
+    def latex(table: Table, heading: str = "") -> str:
+        dressed = _dressed(table, latex_text, r"\textbf{{{}}}", r"\underline{{{}}}")
+        return latex_table(*dressed, table.columns, latex_text(heading))
+
+    parts = [f"% {board.dataset}: {describe(board)}", latex(tables(board)[0])]
+    if board.published:  # its title travels with it, wherever it is pasted
+        parts += ["", f"% {board.published.note}", latex(board.published, board.published.title)]
+    return "\n".join(parts) + "\n"
+
+
+def _dressed(table: Table, escaped: Callable[[str], str], best: str, second: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows with their text escaped, and marks as formats (``{}`` stands for the text)."""
+
+    def cell(text: str) -> str:
+        for mark, form in ((" *", best), (" +", second)):
+            if text.endswith(mark):
+                return form.format(escaped(text.removesuffix(mark)))
+        return escaped(text)
+
+    return list(map(escaped, table.header)), [list(map(cell, row)) for row in table.rows]
+
+
+def as_records(boards: Sequence[Leaderboard]) -> list[dict]:
+    """One flat record per row of each table, unrounded; None where a row lacks a value."""
+    protocols = zip(boards, names(boards), strict=True)
+    return [_record(board, row, protocol) for board, protocol in protocols for row in board.rows]
+
+
+def _record(board: Leaderboard, row: BoardRow, protocol: str) -> dict:
+    record = {
+        "dataset": board.dataset,
+        "model": row.label,
+        "loss": row.first.get("loss"),
+        "recipe": row.first.get("recipe"),
+        "seeds": row.seeds(),
+        "runs": len(row.runs),
+    }
+    for metric in board.metrics:
+        record[metric] = row.mean[metric]
+        record[f"{metric}_std"] = None if row.std is None else row.std[metric]
+    record["gain"] = row.gain
+    compared = asdict(row.comparison) if row.comparison else dict.fromkeys(Comparison.__dataclass_fields__)
+    record.update({f"{board.main}_{name}": value for name, value in compared.items()})
+    record.update(
+        parameters=row.first["parameters"],
+        training_seconds=row.seconds("training"),
+        validation_seconds=row.seconds("validation"),
+        test_seconds=row.seconds("test"),
+        training_examples_per_second=row.speed("training"),
+        test_users_per_second=row.speed("test"),
+        commit=row.commit(),
+        data_checksum=board.checksum,
+        protocol=protocol,
+    )
+    return {key: None if value != value else value for key, value in record.items()}  # NaN is not valid JSON
+
+
+def as_json(boards: Sequence[Leaderboard]) -> str:
+    """Tables with every run behind them: metrics, seed, versions and hardware."""
+
+    def of_a_run(run: StoredRun) -> dict:
+        return {**{name: run.result.get(key) for name, key in _OF_A_RUN.items()}, "folder": str(run.folder)}
+
+    stored = [
+        {
+            "dataset": board.dataset,
+            "data_checksum": board.checksum,
+            "protocol": board.protocol,
+            "main_metric": board.main,
+            "reference": board.reference,
+            "test_users": board.n_users,
+            "resamples": board.n_resamples,
+            "notes": notes(board),
+            "rows": [{**_record(board, row, protocol), "results": list(map(of_a_run, row.runs))} for row in board.rows],
+            "failures": [{"model": label, "reason": reason} for label, reason in board.failures],
+        }
+        for board, protocol in zip(boards, names(boards), strict=True)
+    ]
+    return json.dumps({"tables": stored}, indent=1)

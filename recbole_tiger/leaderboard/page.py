@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from recbole_tiger.leaderboard.cells import describe, failure_lines, notes, protocol_sentence, settings_table, tables
+from recbole_tiger.leaderboard.cells import failure_lines, names, notes, protocol_sentence, settings_table, tables
 from recbole_tiger.leaderboard.table import BoardRow, Leaderboard
 from recbole_tiger.report import pages
 from recbole_tiger.report.figures import HEIGHT, bars, color, label, style, wrapped
@@ -22,14 +22,16 @@ DRAWN_ROWS = 24
 
 def format_page(boards: Sequence[Leaderboard]) -> str:
     """The page, a section for each table."""
-    runs = sum(len(row.runs) for board in boards for row in board.rows)
-    rows = sum(len(board.rows) for board in boards)
+    rows = [row for board in boards for row in board.rows]
+    groups = [{"dataset": b.dataset, "protocol": name} for b, name in zip(boards, names(boards), strict=True)]
+    titles = [", ".join(group.values()) if len(boards) > 1 else group["dataset"] for group in groups]
+    counts = f"{_count(len(rows), 'row')}, {_count(sum(len(row.runs) for row in rows), 'run')}"
     return pages.page(
         "Leaderboard",
-        [_section(board, several=len(boards) > 1) for board in boards],
-        subtitle=f"{_count(rows, 'row')}, {_count(runs, 'run')}; click a column heading to sort.",
+        [_section(board, title) for board, title in zip(boards, titles, strict=True)],
+        subtitle=f"{counts}; click a column heading to sort.",
         template="leaderboard.html.j2",
-        values={"groups": [{"dataset": board.dataset, "protocol": _protocol(board)} for board in boards]},
+        values={"groups": groups},
     )
 
 
@@ -37,12 +39,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _protocol(board: Leaderboard) -> str:
-    """What two tables of one dataset can differ in."""
-    return describe(board).rpartition(", selected")[0] + f", {board.protocol['valid_metric']}"
-
-
-def _section(board: Leaderboard, several: bool) -> pages.Section:
+def _section(board: Leaderboard, title: str) -> pages.Section:
     drawn = board.rows[:DRAWN_ROWS]
     quality, *others = tables(board)
     parts: list[pages.Figure | pages.Table] = [quality, *([board.published] if board.published else [])]
@@ -50,16 +47,15 @@ def _section(board: Leaderboard, several: bool) -> pages.Section:
     if any(row.is_trained() for row in drawn):
         parts += [_cost(board, drawn), _curves(board, drawn)]
     parts += [*others, settings_table(board), _environments(board)]
-    title = f"{board.dataset}, {_protocol(board)}" if several else board.dataset
     return pages.Section(title, [protocol_sentence(board), *notes(board), *failure_lines(board)], parts)
 
 
 def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     """Bars of the main metric with intervals."""
     values = [row.mean[board.main] for row in rows]
-    names = [wrapped(row.label, 18) for row in rows]
+    labels = [wrapped(row.label, 18) for row in rows]
     height = max(HEIGHT, 60 + 36 * len(rows))
-    plot = bars(names, {board.main: values}, y_title=board.main, horizontal=True, height=height)
+    plot = bars(labels, {board.main: values}, y_title=board.main, horizontal=True, height=height)
     plot.data[0].update(marker={"color": [color(index) for index in range(len(rows))]})
     note = f"The best {DRAWN_ROWS} of {len(board.rows)} rows." if len(board.rows) > DRAWN_ROWS else ""
     if board.n_resamples:

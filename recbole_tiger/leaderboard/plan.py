@@ -109,6 +109,8 @@ def parse_rows(text: str | Sequence[str | type]) -> list[RowName]:
             if not equals or not key:
                 found = None
                 break
+            if key in tag:
+                raise ConfigError(f"model: the row '{part.strip()}' sets {key} twice; keep one")
             tag[key] = parse_value(value, key)
             shown += [setting.replace(" ", "")] if key != "item_text" else []
         if not found:
@@ -159,7 +161,7 @@ def make_plan(
         shared["plugin"] = plugins
     _check_shared(shared, names, blocks)
 
-    tasks, impossible, root, data = [], {}, None, ""
+    tasks, impossible, labels, root, data = [], {}, {}, None, ""
     for name in names:
         own = _row_settings(name, shared, settings, blocks)
         try:
@@ -176,6 +178,12 @@ def make_plan(
             root = Path(folder or Path(plain["checkpoint_dir"]) / name_of_folder).absolute()
         row = content_key(data, name.model, _comparable(protocol if name.model == POP else plain))
         label = name.label if "item_text" in name.tag else _with_text(name, own)
+        if row in labels:
+            raise ConfigError(
+                f"model: the rows '{labels[row]}' and '{label}' have the same settings and would be the same runs; "
+                "keep one, or give one of them other settings"
+            )
+        labels[row] = label
         for seed in _seeds_of(name, seeds):
             tasks.append(Task(label, name.model, dataset, seed, own, row, root / _folder_name(name, seed, row)))
     if root is None:
@@ -187,7 +195,9 @@ def _check_rows_and_seeds(names: Sequence[RowName], seeds: Sequence[int]) -> Non
     for name in names:
         if name.model != POP:
             check_model(name.model)
-    for several in (seeds, *(name.seeds for name in names if name.seeds)):
+    for several in (seeds, *(name.seeds for name in names if name.seeds is not None)):
+        if isinstance(several, (int, str)) or not several:
+            raise ConfigError(f"seeds={several!r} must be a list of at least one seed; write --seeds=2024,2025")
         for seed in several:
             if isinstance(seed, bool) or not isinstance(seed, int):
                 raise ConfigError(f"seeds={list(several)}: {seed!r} is not a whole number; write --seeds=2024,2025")
@@ -218,11 +228,6 @@ def _seeds_of(name: RowName, seeds: Sequence[int]) -> Sequence[int | None]:
     return [None] if name.model == POP or model_spec(name.model).untrained else name.seeds or seeds
 
 
-def known_keys_of(model: str) -> frozenset[str]:
-    """The settings that a row of this model knows."""
-    return known_keys(carrier_of(model))
-
-
 def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, dict]:
     """Shared settings of YAML files, and the blocks under the name of a row or a model.
 
@@ -233,7 +238,8 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
     models = {*recbole_models(), POP}
     for file in files:
         for key, value in read_yaml(file).items():
-            if key.partition("[")[0] in models:  # blocks of rows that are not in this table are left out
+            # Blocks of rows that are not in this table are left out.
+            if key.partition("[")[0].removesuffix("+text") in models:
                 if not isinstance(value, Mapping):
                     raise ConfigError(
                         f"config_files: '{file}' has '{key}: {value!r}', but a model's block has lines 'key: value'"
@@ -284,7 +290,7 @@ def _block(name: RowName, blocks: Mapping) -> dict:
 def _keys_of_row(name: RowName, own: Mapping) -> frozenset[str]:
     """The settings that a row reads: `item_text` only where it reads text, so that without it is the same row."""
     if reads_item_text(name.model, own):
-        return known_keys_of(name.model)
+        return known_keys(name.model)
     return keys_read(carrier_of(name.model), {}) - {"item_text"}
 
 

@@ -22,13 +22,13 @@ from recbole_tiger.experiment.popularity import popularity_row, run_popularity
 from recbole_tiger.experiment.provenance import provenance
 from recbole_tiger.experiment.result import RunResult
 from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
-from recbole_tiger.leaderboard.plan import carrier_of, known_keys_of
+from recbole_tiger.leaderboard.plan import carrier_of
 from recbole_tiger.leaderboard.run import say, sentence_of
 from recbole_tiger.leaderboard.table import StoredRun, read_run
 from recbole_tiger.models import POP
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
-from recbole_tiger.settings.validate import check_settings
+from recbole_tiger.settings.validate import check_settings, known_keys
 
 
 def of_evaluation() -> tuple[str, ...]:
@@ -55,35 +55,30 @@ def reevaluate_runs(
         the results, and (run, reason) of those that could not be evaluated; a `ConfigError` for a folder of results
         under other settings, or one that another process writes.
     """
-    with folder_lock(folder, "wait for it, or name another folder with --output"):
-        return _reevaluate_missing(stored, changes, root, folder, machine)
-
-
-def _reevaluate_missing(
-    stored: Sequence[StoredRun], changes: Mapping, root: Path, folder: Path, machine: Mapping | None
-) -> tuple[list[StoredRun], list[tuple[str, str]]]:
     found, failures = [], []
     has_datasets = len({run.result["dataset"] for run in stored}) > 1
-    for number, run in enumerate(stored, 1):
-        own = {key: value for key, value in changes.items() if key in known_keys_of(run.result["model"])}
-        path = folder / run.folder.relative_to(root)
-        seed, dataset = run.result.get("seed"), run.result["dataset"] if has_datasets else None
-        name = run.label + ("" if seed is None else f", seed {seed}") + (f", {dataset}" if dataset else "")
-        done = read_run(path)
-        if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
-            raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")
-        if done is None or done.result["evaluated_again"].get("checkpoint") != _key_of(run.folder, own):
-            started = perf_counter()
-            try:
-                reevaluate(run, own, path, machine)
-                outcome = f"done in {perf_counter() - started:.0f} s"
-                done = read_run(path)
-            except Exception as error:  # whatever it is, the other runs are evaluated
-                outcome, done = sentence_of(error), None
-                failures.append((name, outcome))
-            say(f"[{number}/{len(stored)}] {name}: {outcome}")
-        if done is not None:
-            found.append(done)
+    with folder_lock(folder, "wait for it, or name another folder with --output"):
+        for number, run in enumerate(stored, 1):
+            known = known_keys(carrier_of(run.result["model"]))
+            own = {key: value for key, value in changes.items() if key in known}
+            path, seed = folder / run.folder.relative_to(root), run.result.get("seed")
+            name = run.label + ("" if seed is None else f", seed {seed}")
+            name += f", {run.result['dataset']}" if has_datasets else ""
+            done = read_run(path)
+            if done is not None and done.result.get("evaluated_again", {}).get("changes") != own:
+                raise ConfigError(f"output='{folder}' holds results under other settings; name another folder")
+            if done is None or done.result["evaluated_again"].get("checkpoint") != _key_of(run.folder, own):
+                started = perf_counter()
+                try:
+                    reevaluate(run, own, path, machine)
+                    outcome = f"done in {perf_counter() - started:.0f} s"
+                    done = read_run(path)
+                except Exception as error:  # whatever it is, the other runs are evaluated
+                    outcome, done = sentence_of(error), None
+                    failures.append((name, outcome))
+                say(f"[{number}/{len(stored)}] {name}: {outcome}")
+            if done is not None:
+                found.append(done)
     return found, failures
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_tiger.errors import ConfigError
 from recbole_tiger.evaluation.significance import Comparison, compare, has_user_values, load_ranks, user_values
 from recbole_tiger.leaderboard.published import published_table
 from recbole_tiger.models import POP, model_spec, row_name
@@ -24,6 +25,8 @@ from recbole_tiger.settings.schema import keys_with
 PROTOCOL_KEYS = keys_with("protocol")
 #: Settings that no metric depends on.
 PLACE_KEYS = frozenset(keys_with("place"))
+#: Where S3Rec's first stage left its weights: of runs of one row each has its own.
+PRETRAINED = "pre_model_path"
 #: Keys of a result, without which it is none of a run.
 _NEEDED = {"model", "dataset", "test_result", "data_checksum", "config"}
 #: More rows than this, and 1,000 resamples make the intervals instead of 10,000.
@@ -69,10 +72,14 @@ def read_run(folder: Path) -> StoredRun | None:
     if not isinstance(result, dict) or not _NEEDED <= result.keys() or not result["test_result"]:
         return None
     result["config"] = renamed_settings(result["config"])
-    own = {key: value for key, value in result["config"].items() if key not in PLACE_KEYS and key != "pre_model_path"}
-    row = about.get("row") or json.dumps([result["data_checksum"], own], sort_keys=True)
+    row = about.get("row") or json.dumps([result["data_checksum"], _own_settings(result)], sort_keys=True)
     label = about.get("label") or row_name(result["model"], result["config"].get("item_text"))
     return StoredRun(label, row, folder, result)
+
+
+def _own_settings(result: Mapping) -> dict:
+    """The settings of a run that tell its row from others."""
+    return {k: v for k, v in result["config"].items() if k not in PLACE_KEYS and k != PRETRAINED}
 
 
 def read_runs(root: str | Path) -> list[StoredRun]:
@@ -124,7 +131,9 @@ class BoardRow:
         return float(np.mean([sum(run.result["seconds"].get(s, 0.0) for s in stages) for run in self.runs]))
 
     def speed(self, stage: str) -> float | None:
-        """Examples per second, mean over seeds."""
+        """Examples per second, mean over seeds; None where that is not known, or means nothing."""
+        if stage == "training" and not self.is_trained():
+            return None
         speeds = [(run.result.get("examples_per_second") or {}).get(stage) for run in self.runs]
         known = [speed for speed in speeds if speed is not None]
         return float(np.mean(known)) if len(known) == len(speeds) else None
@@ -176,7 +185,12 @@ def make_leaderboards(
     Args:
         failures: (row, reason) of runs of the first table that did not finish.
         published: put the paper's numbers beside the tables of its datasets.
+
+    Raises:
+        ConfigError: if there is no run.
     """
+    if not runs:
+        raise ConfigError("no row has a result: " + "; ".join(f"{label}: {reason}" for label, reason in failures))
     groups: dict[tuple, list[StoredRun]] = {}
     for run in runs:
         protocol = json.dumps(protocol_of(run.result), sort_keys=True)
@@ -189,7 +203,7 @@ def make_leaderboards(
 
 def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]]) -> Leaderboard:
     first = runs[0].result
-    metrics = tuple(first["test_result"])
+    metrics = tuple(max((run.result["test_result"] for run in runs), key=len))  # popularity lacks those of whole lists
     main = str(first["config"]["valid_metric"]).lower()
     by_row: dict[str, dict] = {}
     for run in runs:  # of two runs with one seed the later one counts
@@ -212,7 +226,7 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     reference = next((index for index, row in enumerate(rows) if row.model == "TIGER"), 0)
     rows, n_resamples, n_users = _with_statistics(rows, reference, main)
     sign = -1 if first.get("valid_score_bigger", True) else 1
-    ordered = sorted(rows, key=lambda row: sign * row.mean[main])
+    ordered = sorted(rows, key=lambda row: (np.isnan(row.mean[main]), sign * row.mean[main]))
     return Leaderboard(
         dataset=first["dataset"],
         checksum=first["data_checksum"],
@@ -233,21 +247,24 @@ def is_leaking(result: Mapping) -> bool:
 
 
 def _labels(by_row: Mapping[str, Mapping]) -> list[str]:
-    """A label for each row; those of rows with equal labels get the settings in which they differ."""
+    """A label for each row; rows with equal labels get the settings in which they differ, those alike their folders."""
     runs = [next(iter(seeded.values())) for seeded in by_row.values()]
     labels = [run.label + (" (leaking)" if is_leaking(run.result) else "") for run in runs]
     for label in {label for label in labels if labels.count(label) > 1}:
         same = [index for index, other in enumerate(labels) if other == label]
-        settings = [{k: v for k, v in runs[index].result["config"].items() if k not in PLACE_KEYS} for index in same]
-        chosen = _distinguishing_keys(settings)
-        for index, own in zip(same, settings, strict=True):
-            pairs = ",".join(f"{key}={own.get(key)}" for key in chosen)
-            labels[index] = f"{label}[{pairs}]" if pairs else f"{label} ({runs[index].folder.name})"
-    return labels
+        for index, pairs in zip(same, differences([_own_settings(runs[i].result) for i in same]), strict=True):
+            labels[index] += f"[{pairs}]" if pairs else ""
+    return [
+        label if labels.count(label) == 1 else f"{label} ({run.folder.name})"
+        for label, run in zip(labels, runs, strict=True)
+    ]
 
 
-def _distinguishing_keys(settings: Sequence[Mapping]) -> list[str]:
-    """Few keys whose values distinguish all `settings`, found greedily: each splits most of what is still alike."""
+def differences(settings: Sequence[Mapping]) -> list[str]:
+    """Of each of `settings` as ``key=value,…`` what tells it from the others, "" where all are alike.
+
+    The keys are few, found greedily: each splits most of what is still alike.
+    """
     keys = sorted(set().union(*settings))
 
     def n_different(chosen: Sequence[str]) -> int:
@@ -259,7 +276,7 @@ def _distinguishing_keys(settings: Sequence[Mapping]) -> list[str]:
         if n_different([*chosen, best]) == n_different(chosen):
             break
         chosen.append(best)
-    return chosen
+    return [",".join(f"{key}={own.get(key)}" for key in chosen) for own in settings]
 
 
 def _with_statistics(rows: list[BoardRow], reference: int, main: str) -> tuple[list[BoardRow], int, int | None]:
@@ -286,6 +303,7 @@ def _with_gain(rows: list[BoardRow], main: str) -> list[BoardRow]:
     """Rows, best first, with their gain over the best other one."""
     if len(rows) < 2:
         return rows
-    best, second = rows[0].mean[main], rows[1].mean[main]
-    others = [second, *[best] * (len(rows) - 1)]
-    return [replace(row, gain=row.mean[main] / o - 1 if o else None) for row, o in zip(rows, others, strict=True)]
+    best, *rest = (row.mean[main] for row in rows)
+    others = [rest[0], *[best] * len(rest)]
+    gains = [row.mean[main] / other - 1 if other else np.nan for row, other in zip(rows, others, strict=True)]
+    return [replace(row, gain=None if np.isnan(gain) else gain) for row, gain in zip(rows, gains, strict=True)]

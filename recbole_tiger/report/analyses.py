@@ -168,11 +168,13 @@ def latency_sections(result: Latency) -> list[pages.Section]:
 
 
 def _summary(result: ColdStart, share: float, method: str, group: str, point: Point) -> tuple[float, float] | None:
-    """Mean and standard deviation over the seeds; None for a method that these runs do not have."""
+    """Mean and standard deviation over the seeds; None for a method or a group that one of these runs does not have."""
     runs = [run for run in result.runs if run["share"] == share]
     if any(method not in run["recall"] for run in runs):
         return None
     values = [run["recall"][method][group][run["points"].index(list(point))] for run in runs]
+    if None in values:
+        return None
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 

@@ -57,7 +57,7 @@ def _count_labels(edges: list[int]) -> list[str]:
 def _time_labels(edges: list[float]) -> list[str]:
     """The beginning of each bin: a position, a moment, or, where the bins are days and more long, a day."""
     if edges[0] < EARLIEST_CLOCK:
-        return [f"{edge:.0f}" if edges[-1] - edges[0] >= len(edges) else f"{edge:g}" for edge in edges[:-1]]
+        return [f"{edge:.0f}" if edges[-1] - edges[0] >= len(edges) else f"{edge:.10g}" for edge in edges[:-1]]
     unit = 1000 if edges[-1] > MILLISECONDS else 1
     form = "%Y-%m-%d" if edges[1] - edges[0] >= 86_400 * unit else "%Y-%m-%d %H:%M:%S"
     return [datetime.fromtimestamp(edge / unit, tz=timezone.utc).strftime(form) for edge in edges[:-1]]

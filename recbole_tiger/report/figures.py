@@ -59,7 +59,7 @@ def bars(
     """Bars of one or several series over the same categories.
 
     Args:
-        x: m categories, as `label` or `wrapped` make them.
+        x: m categories, as `label` or `wrapped` make them; plotly alone would draw equal ones over each other.
         series: for each name m values; None or a shorter list leaves bars out.
         x_title, y_title: of the axes (of the categories and of the values, also where the bars are horizontal).
         stacked: on top of each other instead of side by side.
@@ -70,6 +70,7 @@ def bars(
         height: in pixels; by default `HEIGHT`, or as many as horizontal bars need.
     """
     names = [str(entry) for entry in x]
+    names = [name + "\u200b" * names[:number].count(name) for number, name in enumerate(names)]
     form = ".1%" if percent else ",.4~g"
     plot = go.Figure()
     for index, (name, values) in enumerate(series.items()):

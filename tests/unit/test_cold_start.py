@@ -5,13 +5,14 @@ import pytest
 import torch
 from catalogue import write_catalogue
 
-from recbole_tiger.analysis.cold_start import knn_candidates
+from recbole_tiger.analysis.cold_start import ColdStart, _mean, knn_candidates
 from recbole_tiger.analysis.cold_start_data import write_cold_data
 from recbole_tiger.analysis.runs import TestUsers
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, most_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
+from recbole_tiger.report.analyses import cold_start_sections, cold_start_table
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import embed_new_items, item_content, item_table, sentences_of_new_items
 
@@ -180,6 +181,17 @@ def test_users_keep_their_split(cold):
         assert after[user] == expected
     assert removed == data.n_removed
     assert len(before) - len(after) == data.n_dropped_users
+
+
+def test_a_group_without_users_has_no_recall():
+    """Where all users of the unseen items were dropped, nothing was missed: 0 would say so."""
+    assert _mean(torch.zeros(0, dtype=torch.bool)) is None
+    run = {"share": 0.1, "seed": 1, "n_seen": 9, "n_unseen": 1, "n_unseen_with_own_prefix": [0], "n_removed": 2,
+           "n_dropped_users": 1, "users": {"unseen": 0, "all": 4}, "points": [[5, 0.1]],
+           "recall": {"TIGER": {"unseen": [None], "all": [0.25]}}}  # fmt: skip
+    found = ColdStart(["TIGER"], [5], 0.1, [0.1], 5, [run, {**run, "seed": 2}], [])
+    assert [row[-1] for row in cold_start_table(found)[1]] == ["-", "0.2500 ± 0.0000"]
+    assert [len(figure.plot.data) for figure in cold_start_sections(found)[0].parts] == [0, 0, 1, 1]
 
 
 def test_bad_shares(toy, workplace):

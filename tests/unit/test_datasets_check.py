@@ -11,7 +11,7 @@ from recbole_tiger.datasets.check import check_dataset, core_counts, first_appea
 from recbole_tiger.datasets.paper_counts import TABLE_2, DatasetCounts, against_table2, table2_text
 from recbole_tiger.datasets.validation_text import report_text
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.report.dataset_check import write_html
+from recbole_tiger.report.dataset_check import _time_labels, write_html
 
 
 def write(folder, rows, items=None, header="user_id:token\titem_id:token\ttimestamp:float", name="made"):
@@ -252,6 +252,11 @@ def test_the_page_is_self_contained_and_escapes(tmp_path):
         assert "Interactions over time" in page and '"2014-05-13 16:53:20"' in page
     assert len(page) > 1_000_000  # plotly.js is inside
     assert not re.search(r"""<(script|link|img)[^>]*\b(src|href)=["']http""", page)
+
+
+def test_bins_of_large_positions_have_different_labels():
+    """Such as dates that are written as whole numbers; six digits of 20140101.25 and of 20140102 are the same."""
+    assert len(set(_time_labels([20_140_101 + 0.75 * number for number in range(41)]))) == 40
 
 
 def test_counts_of_the_papers_table_2(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recbole_tiger.analysis.invalid_ids import invalid_ids
-from recbole_tiger.analysis.runs import TestUsers, open_run
+from recbole_tiger.analysis.runs import TestUsers, TrainedRun, open_run
 from recbole_tiger.commands.invalid_ids import run
 from recbole_tiger.commands.shared import pop_run
 from recbole_tiger.decoding import BeamResult, FreeBeamResult
@@ -21,23 +21,19 @@ def test_by_hand():
     def generate_ids(users, history, lengths, k, beam_size):
         return FreeBeamResult(torch.zeros(2, k, 2), torch.zeros(2, k), free[:, :k])
 
-    def recommend(users, history, lengths, k, **options):
+    def recommend(users, history, lengths, k, excluded, **options):
+        asked.append((excluded, model.rescore_weight))
         return BeamResult(inside[:, :k], torch.zeros(2, k))
 
-    zero = torch.zeros(2, dtype=torch.long)
-    users = TestUsers(zero, zero[:, None], zero, torch.tensor([5, 2]), None)
-    found = invalid_ids(
-        SimpleNamespace(
-            model=SimpleNamespace(generate_ids=generate_ids, recommend=recommend),
-            test=users,
-            config={"eval_batch_size": 8},
-        ),
-        4,
-        4,
-    )
+    asked, zero = [], torch.zeros(2, dtype=torch.long)
+    model = SimpleNamespace(generate_ids=generate_ids, recommend=recommend, rescore_weight=2.0)
+    users = TestUsers(zero, zero[:, None], zero, torch.tensor([5, 2]), excluded=torch.tensor([[3], [7]]))
+    found = invalid_ids(TrainedRun({"eval_batch_size": 8}, model, None, users, ""), 4, 4)
     assert found.invalid == pytest.approx([1 / 2, 2 / 4, 3 / 6, 4 / 8])
     assert found.recall_free == pytest.approx([0, 0, 0.5, 1])
     assert found.recall_constrained == pytest.approx([0, 1, 1, 1])
+    # The gain is that of the constraint alone: neither a mask nor a second ranking, which only one search could have.
+    assert asked == [(None, 0.0)] and model.rescore_weight == 2.0
 
 
 def test_an_untrained_model_writes_many_and_a_trained_one_few(toy):

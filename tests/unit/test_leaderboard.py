@@ -12,14 +12,23 @@ from stored_runs import METRICS, store
 from recbole_tiger.commands import leaderboard
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
-from recbole_tiger.leaderboard.cells import cost_table, marks, notes
-from recbole_tiger.leaderboard.formats import format_latex, format_markdown, format_text
-from recbole_tiger.leaderboard.outputs import report, write_outputs
+from recbole_tiger.leaderboard.cells import cost_table, marks, notes, quality_table, settings_table
+from recbole_tiger.leaderboard.outputs import (
+    as_records,
+    format_latex,
+    format_markdown,
+    format_text,
+    report,
+    write_outputs,
+)
+from recbole_tiger.leaderboard.page import format_page
 from recbole_tiger.leaderboard.plan import is_leaderboard, make_plan, parse_rows
 from recbole_tiger.leaderboard.published import TABLE_1
 from recbole_tiger.leaderboard.rows import read_rows
 from recbole_tiger.leaderboard.run import failures_of
 from recbole_tiger.leaderboard.table import make_leaderboards, read_runs
+
+CONTENT = {"content_encoder": "tfidf_svd", "content_dim": 16}
 
 
 @pytest.fixture()
@@ -49,6 +58,7 @@ def test_rows_are_read_as_typed():
         ("SASRec]", "cannot read the row"),
         ("A,A", "given twice"),
         (",", "no row"),
+        ("SASRec[n_layers=1,n_layers=2]", "sets n_layers twice"),
     ],
 )
 def test_rows_that_cannot_be_read(text, words):
@@ -109,6 +119,12 @@ def test_settings_go_to_the_rows_that_know_them(data, workplace):
     assert [task.settings.get("beam_size") for task in plan.tasks] == [40, None]
 
 
+def test_a_row_with_text_has_a_block_of_its_own(data, workplace):
+    (workplace / "own.yaml").write_text("SASRec+text:\n  hidden_size: 8\nGRU4Rec+text:\n  hidden_size: 4\n")
+    plan = make_plan("SASRec,SASRec+text", "toy", [1], ["own.yaml"], {**data, **CONTENT})
+    assert [task.settings.get("hidden_size") for task in plan.tasks] == [None, 8]
+
+
 def test_a_file_names_no_other_model_than_the_rows(data, workplace, monkeypatch):
     """The file that a sweep leaves for its winner has a model, a dataset and perhaps a seed in it."""
     (workplace / "best.yaml").write_text("model: GRU4Rec\ndataset: elsewhere\nseed: 7\nhidden_size: 24\n")
@@ -154,6 +170,9 @@ def test_bpr_gets_a_sampler(data):
         ("SASRec[seed=3],SASRec", [1], {}, "all rows of a table share it"),
         ("SASRec", ["one"], {}, "seeds="),
         ("SASRec", [1, 2, 1], {}, "names a seed twice"),
+        ("SASRec", [], {}, r"seeds=\[\] must be a list of at least one seed"),
+        ("SASRec", 1, {}, "seeds=1 must be a list"),
+        ("SASRec,SASRec[n_layers=2]", [1], {}, r"'SASRec' and 'SASRec\[n_layers=2\]' have the same settings"),
         ("SASRec", [1], {"resume": "x.pth"}, "resume='x.pth'"),
         ("SASRec", [1], {"recipe": "paper"}, "recipe='paper'"),
         ("SASRec", [1], {"eval_args": {"mode": "uni100"}}, "sampled evaluation"),
@@ -239,6 +258,77 @@ def test_three_rows_of_one_name_have_three_labels(tmp_path):
     [board] = make_leaderboards(read_runs(tmp_path))
     labels = {f"SASRec[hidden_size={a},n_layers={weight}]" for a, weight in ((1, 0), (1, 1), (2, 1))}
     assert {row.label for row in board.rows} == labels
+
+
+def test_rows_without_a_difference_are_told_apart_beside_one_that_differs(tmp_path):
+    for label, size in (("one", 32), ("two", 32), ("three", 64)):  # of a leaderboard and of a single run, say
+        folder = store(tmp_path, "SASRec", 1, [0, -1], label=label, config={"hidden_size": size})
+        (folder / "run.json").write_text(json.dumps({"row": label}))
+    [board] = make_leaderboards(read_runs(tmp_path))
+    one, two = (row.label for row in board.rows if "hidden_size=32" in row.label)
+    assert one != two and one.startswith("SASRec[hidden_size=32] (toy-") and len({row.label for row in board.rows}) == 3
+
+
+def test_no_label_names_the_first_stage_of_a_run(tmp_path):
+    for weight in (0.1, 0.2):
+        config = {"weight_decay": weight, "pre_model_path": f"saved/{weight}/pretrained.pth"}
+        store(tmp_path, "S3Rec", 1, [0, -1], config=config)
+    [board] = make_leaderboards(read_runs(tmp_path))
+    assert {row.label for row in board.rows} == {"S3Rec[weight_decay=0.1]", "S3Rec[weight_decay=0.2]"}
+    assert "pretrained" not in str(settings_table(board).rows)
+
+
+def test_what_a_row_lacks_is_no_number_and_costs_the_others_no_column(tmp_path):
+    """Popularity, whose folder is read first, has no metrics of whole lists; no other row has one of its own."""
+    config = {"valid_metric": "ItemCoverage@10"}
+    pop = store(tmp_path, "Pop", None, [0, 1], config=config)
+    result = json.loads((pop / "result.json").read_text())
+    for model, coverage in (("SASRec", 0.25), ("TIGER", 0.5)):
+        measured = {**result["test_result"], "itemcoverage@10": coverage}
+        store(tmp_path, model, 1, [1, 0], config=config, test_result=measured)
+    boards = make_leaderboards(read_runs(tmp_path))
+    assert boards[0].metrics == (*METRICS, "itemcoverage@10")
+    assert [row.label for row in boards[0].rows] == ["TIGER", "SASRec", "Pop"]
+    assert [row.gain for row in boards[0].rows] == [1.0, -0.5, None]
+    quality = quality_table(boards[0])
+    assert [row[quality.header.index("itemcoverage@10")] for row in quality.rows] == ["0.5000", "0.2500", "-"]
+    paths = write_outputs(boards, tmp_path / "out")
+    assert "nan" not in format_text(boards[0]) and "NaN" not in open(paths["json"]).read()
+    [record] = [record for record in as_records(boards) if record["model"] == "Pop"]
+    assert record["itemcoverage@10"] is None and record["recall@10"] == 1.0
+
+
+def test_marks_where_no_row_has_a_number(tmp_path):
+    for model in ("A", "B"):
+        store(tmp_path, model, 1, [0], test_result=dict.fromkeys(METRICS, float("nan")))
+    assert marks(make_leaderboards(read_runs(tmp_path))[0], "ndcg@10") == ["", ""]
+
+
+def test_metrics_of_ids_are_those_of_all_seeds(tmp_path):
+    for seed, value in ((1, 0.2), (2, 0.4)):
+        store(tmp_path, "TIGER", seed, [0, 1], id_level_test_result={"ndcg@10": value})
+    [note] = [n for n in notes(make_leaderboards(read_runs(tmp_path))[0]) if "counted by Semantic IDs" in n]
+    assert note.endswith(": ndcg@10 0.3000.")
+
+
+def test_the_sentence_on_tests_fits_the_number_of_rows(tmp_path):
+    for model, words in (("A", "for each user."), ("B", "for 1 comparison."), ("C", "for 2 comparisons.")):
+        store(tmp_path, model, 1, [0, 1])
+        [note] = [n for n in notes(make_leaderboards(read_runs(tmp_path))[0]) if n.startswith("Intervals")]
+        assert note.endswith(words)
+
+
+def test_records_of_several_tables_name_their_protocols(runs):
+    """The records of all tables stand in one file: masked and unmasked rows of one name must not be mixed up."""
+    store(runs, "SASRec", 1, [0] * 200, config={"mask_seen_items": True})
+    store(runs, "SASRec", 1, [0] * 200, config={"user_inter_num_interval": "[5,inf)"})
+    store(runs, "SASRec", 1, [0] * 200, checksum="ffff0000")
+    boards = make_leaderboards(read_runs(runs))
+    found = {record["protocol"] for record in as_records(boards)}
+    assert len(found) == len(boards) == 4 and sum("seen items masked" in protocol for protocol in found) == 1
+    assert any("user_inter_num_interval=[5,inf)" in each for each in found) and any("data=ffff0000" in e for e in found)
+    groups = json.loads(re.search(r'id="groups">(.*?)</script>', format_page(boards))[1])
+    assert {group["protocol"] for group in groups} == found
 
 
 def test_equal_values_share_a_mark_and_one_row_has_none(tmp_path):
@@ -470,6 +560,11 @@ def test_the_command_makes_the_rows_of_a_file(data, workplace):
         ("dataset: toy\nrows: {A: {model: SASRec, epochs: 3}}", "the row 'A' has the key 'epochs'"),
         ("dataset: toy\nrows: {A: {model: SASRec, seeds: x}}", "seeds='x' has the wrong type"),
         ("dataset: toy\nrows: {A: {model: SASRec, seeds: [1, 1]}}", "names a seed twice"),
+        ("dataset: toy\nrows: {A: {model: SASRec, seeds: []}}", r"seeds=\[\] must be a list"),
+        (
+            "dataset: toy\nrows: {A: {model: SASRec}, B: {model: SASRec}}",
+            "'A' and 'B' have the same settings",
+        ),
         ("dataset: toy\nrows: {A b: }", "cannot read the row 'A b'"),
         ("dataset: toy\nrows: {A: {model: SASRec, settings: {hiden_size: 3}}}", "unknown key 'hiden_size'"),
     ],

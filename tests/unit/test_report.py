@@ -98,6 +98,12 @@ def test_bars_hold_the_numbers():
     assert lying.layout.barmode == "stack"
 
 
+def test_equal_categories_have_bars_of_their_own():
+    """Plotly draws bars of one category over each other: of two rows that look alike one would be hidden."""
+    plot = figures.bars(["a", "b", "a", "a"], {"x": [1, 2, 3, 4]})
+    assert len(set(plot.data[0].x)) == 4 and [name.strip("\u200b") for name in plot.data[0].x] == ["a", "b", "a", "a"]
+
+
 def test_chance_is_drawn_over_its_own_bars():
     plot = figures.bars(["a"], {"x": [1], "y": [2]}, chance={"x": [0.1], "y": [0.2]})
     places = {(trace.offsetgroup, trace.y[0]) for trace in plot.data if trace.offsetgroup is not None}
