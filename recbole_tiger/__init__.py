@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from recbole_tiger.extension import register_tokenizer as register_tokenizer
     from recbole_tiger.hpo.tune import SweepResult as SweepResult
     from recbole_tiger.hpo.tune import tune as tune
-    from recbole_tiger.leaderboard.make import LeaderboardResult as LeaderboardResult
-    from recbole_tiger.leaderboard.make import run_leaderboard as run_leaderboard
+    from recbole_tiger.leaderboard.outputs import LeaderboardResult as LeaderboardResult
+    from recbole_tiger.leaderboard.run import run_leaderboard as run_leaderboard
     from recbole_tiger.model.generative import GenerativeRecommender as GenerativeRecommender
     from recbole_tiger.quantization import LSH as LSH
     from recbole_tiger.quantization import RQVAE as RQVAE
@@ -57,7 +57,8 @@ _LAZY = {
     "extension": "register_decoder register_metric register_model register_tokenizer",
     "model.generative": "GenerativeRecommender",
     "hpo.tune": "SweepResult tune",
-    "leaderboard.make": "LeaderboardResult run_leaderboard",
+    "leaderboard.outputs": "LeaderboardResult",
+    "leaderboard.run": "run_leaderboard",
     "quantization": "LSH RQVAE VQVAE HierarchicalKMeans ProductQuantizer Quantizer RandomIDs ResidualKMeans Scaler",
     "quick_start": "load_data_and_model objective_function run_recbole_tiger",
     "recommend": "Recommender",

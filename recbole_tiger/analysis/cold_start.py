@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from recbole_tiger.analysis.cold_start_data import ColdData, write_cold_data
-from recbole_tiger.analysis.runs import TestUsers, joined, test_users
-from recbole_tiger.decoding import BeamResult, of_one_width, rank_items
+from recbole_tiger.analysis.runs import TestUsers, TrainedRun, joined, open_run, recommend_users
+from recbole_tiger.decoding import BeamResult, rank_items
 from recbole_tiger.decoding.cold_start import UnseenItems, limit_unseen, with_unseen_items
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.popularity import popularity_ranks
-from recbole_tiger.experiment.loading import load_data_and_model
+from recbole_tiger.evaluation.evaluator import popularity_ranks
 from recbole_tiger.experiment.run import run_config
 from recbole_tiger.settings.split import LEAVE_ONE_OUT
 from recbole_tiger.tokenization import (
@@ -155,18 +154,19 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
         counts, and under "recall" for each method and group ("unseen", "all") a list, one number per point; None for a
         group without users.
     """
-    config, model, dataset, _, _, loader = load_data_and_model(checkpoint)
-    model.eval()
-    users, prepared = test_users(config, dataset, loader), dataset.semantic_ids
+    run = open_run(None, checkpoint)
+    config, model, users, prepared = run.config, run.model, run.test, run.dataset.semantic_ids
     codes, embeddings = unseen_codes(config, prepared, _unseen_sentences(data, config), data.unseen)
     n_seen, table = prepared.table.n_items, with_unseen_items(prepared.table, codes, data.unseen)
     model._use_semantic_ids(prepared.with_table(table, embeddings))
     model.to(config["device"])
     unseen = [UnseenItems(table, n_seen, length, config["device"]) for length in lengths]
-    targets = _targets(data, dataset, users, n_seen)
+    targets = _targets(data, run, n_seen)
     longest, is_unseen = max(k for k, _ in points), targets > n_seen
-    found = model_candidates(model, users, unseen, longest, config["eval_batch_size"])
-    lists = dict(zip(method_names(config["model"], lengths), found, strict=True))
+    lists = {}
+    for name, own in zip(method_names(config["model"], lengths), unseen, strict=True):
+        beside = own.beside(longest, tells_apart=model.tells_unseen_apart)
+        lists[name] = recommend_users(run, model.beam_size, "search", beside=beside)
     if config["semantic_id"] != "random":
         content = item_content(config, [str(item) for item in prepared.table.items[1:]])
         vectors = prepared.scaler.scale(np.concatenate([content.embeddings, embeddings]))
@@ -176,7 +176,7 @@ def evaluate(data: ColdData, checkpoint: str, points: Sequence[tuple[int, float]
         name: [(limit_unseen(found, n_seen, k, eps).items == targets[:, None]).any(1) for k, eps in points]
         for name, found in lists.items()
     }
-    popular = _popularity(config, dataset.sequences, users, loader._dataset.phase, n_seen)
+    popular = _popularity(run, n_seen)
     hits["popularity"] = [(popular < k) & ~is_unseen for k, _ in points]
     return {
         "n_seen": n_seen,
@@ -197,18 +197,19 @@ def _mean(hits: torch.Tensor) -> float | None:
     return float(hits.double().mean()) if len(hits) else None
 
 
-def _targets(data: ColdData, dataset, users: TestUsers, n_seen: int) -> torch.Tensor:
-    """[n] real targets on the CPU; where one is unseen, `users.targets` has the item before it."""
+def _targets(data: ColdData, run: TrainedRun, n_seen: int) -> torch.Tensor:
+    """[n] real targets on the CPU; where one is unseen, `run.test.targets` has the item before it."""
     number: dict[str | None, int] = {item: n_seen + 1 + n for n, item in enumerate(data.unseen)}
-    names = [str(dataset.field2id_token[dataset.uid_field][user]) for user in users.users.tolist()]
-    hidden = torch.tensor([number.get(data.targets.get(name), 0) for name in names])
-    return torch.where(hidden > 0, hidden, users.targets.cpu())
+    names = run.dataset.field2id_token[run.dataset.uid_field][run.test.users.cpu().numpy()]
+    hidden = torch.tensor([number.get(data.targets.get(str(name)), 0) for name in names])
+    return torch.where(hidden > 0, hidden, run.test.targets.cpu())
 
 
-def _popularity(config, sequences, users: TestUsers, phase: str, n_seen: int) -> torch.Tensor:
+def _popularity(run: TrainedRun, n_seen: int) -> torch.Tensor:
     """[n] rank of each target in the data by popularity, from 0; that of no list for a masked one."""
-    numbers, targets, masked = users.users.cpu().numpy(), users.targets.cpu().numpy(), bool(config["mask_seen_items"])
-    ranks = popularity_ranks(sequences, numbers, targets, phase, n_seen + 1, mask_seen=masked)
+    users, targets = run.test.users.cpu().numpy(), run.test.targets.cpu().numpy()
+    masked = run.test.excluded is not None
+    ranks = popularity_ranks(run.dataset.sequences, users, targets, "test", n_seen + 1, mask_seen=masked)
     return torch.from_numpy(np.where(ranks < 0, n_seen, ranks))
 
 
@@ -235,26 +236,6 @@ def unseen_codes(config, prepared: TokenizedCatalogue, sentences: list[str], ite
     return quantizer.transform(scaler.transform(embeddings)), embeddings
 
 
-def model_candidates(
-    model, users: TestUsers, unseen: Sequence[UnseenItems], at_most: int, chunk: int
-) -> list[BeamResult]:
-    """The model's predictions with unseen items among them, [n, C], for each rule of what belongs to a prediction."""
-    found: list[list[BeamResult]] = [[] for _ in unseen]
-    for part in users.chunks(chunk, "search"):
-        for own, lists in zip(unseen, found, strict=True):
-            lists.append(
-                model.recommend(
-                    part.users,
-                    part.history,
-                    part.lengths,
-                    model.beam_size,
-                    excluded=part.excluded,
-                    beside=own.beside(at_most, tells_apart=model.tells_unseen_apart),
-                )
-            )
-    return [joined(of_one_width(lists)) for lists in found]
-
-
 def knn_candidates(vectors: np.ndarray, users: TestUsers, n_seen: int, k: int, mean: bool) -> BeamResult:
     """The k nearest seen and the k nearest unseen items of each history, together in order, [n, 2k].
 
@@ -272,7 +253,7 @@ def knn_candidates(vectors: np.ndarray, users: TestUsers, n_seen: int, k: int, m
         if part.excluded is not None:
             scores.scatter_(1, part.excluded.cpu(), -torch.inf)
         scores[:, 0] = -torch.inf
-        blocks = (torch.arange(n_seen + 1), torch.arange(n_seen + 1, len(table)))
+        blocks = torch.arange(len(table)).split([n_seen + 1, len(table) - n_seen - 1])
         best = [scores[:, block].topk(min(k, len(block)), dim=1) for block in blocks]
         items = torch.cat([block[top.indices] for block, top in zip(blocks, best, strict=True)], 1)
         parts.append(rank_items(items, torch.cat([top.values for top in best], 1), items.shape[1]))

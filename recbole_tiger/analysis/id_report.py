@@ -86,15 +86,6 @@ class IDReport:
     sets: dict[str, IDSetReport]
 
 
-@dataclass(frozen=True)
-class _Catalogue:
-    """What is known of the items of all sets."""
-
-    titles: Sequence[str] | None
-    tree: Categories | None
-    nearest: id_metrics.Neighbors | None
-
-
 def id_report(
     sets: Mapping[str, IDSet],
     *,
@@ -137,23 +128,28 @@ def id_report(
     rng, nearest = np.random.default_rng(random_state), None
     if embeddings is not None and n > 1 and n_neighbors > 0:
         nearest = id_metrics.nearest_neighbors(embeddings, min(n_neighbors, n - 1), max_queries, rng)
-    tree = None if categories is None else Categories(categories)
-    catalogue, reports = _Catalogue(titles, tree, nearest), {}
+    tree, reports = None if categories is None else Categories(categories), {}
     for name, ids in tqdm(checked.items(), desc="ID report", disable=not (progress and has_screen()), leave=False):
         known = sets[name].codebook_sizes is not None
-        reports[name] = _set_report(ids, known, catalogue, n_shuffles, n_examples, rng)
+        reports[name] = _set_report(ids, known, titles, tree, nearest, n_shuffles, n_examples, rng)
     n_queries, n_neighbors = (0, 0) if nearest is None else nearest.neighbors.shape
     levels = None if tree is None else tree.describe()
     return IDReport(n, n_neighbors, n_queries, n_shuffles, random_state, levels, reports)
 
 
 def _set_report(
-    ids: IDSet, sizes_known: bool, catalogue: _Catalogue, n_shuffles: int, n_examples: int, rng: np.random.Generator
+    ids: IDSet,
+    sizes_known: bool,
+    titles: Sequence[str] | None,
+    tree: Categories | None,
+    nearest: id_metrics.Neighbors | None,
+    n_shuffles: int,
+    n_examples: int,
+    rng: np.random.Generator,
 ) -> IDSetReport:
     """Measure one checked set."""
     assert ids.codebook_sizes is not None  # `_checked` fills them in
     groups = id_metrics.depth_groups(ids.codes, ids.codebook_sizes)
-    tree, nearest = catalogue.tree, catalogue.nearest
     return IDSetReport(
         n_items=len(ids.codes),
         id_length=ids.codes.shape[1],
@@ -165,7 +161,7 @@ def _set_report(
         reconstruction=id_metrics.reconstruction_errors(ids.codes, ids.reconstruct, ids.target),
         categories=None if tree is None else tree.agreement(groups, n_shuffles, rng),
         neighbors=None if nearest is None else id_metrics.neighbors_kept(groups, nearest),
-        examples=[] if catalogue.titles is None else _examples(ids, groups, catalogue.titles, tree, n_examples),
+        examples=[] if titles is None else _examples(ids, groups, titles, tree, n_examples),
         figure_4a=None if tree is None else tree.figure_4a(ids.codes),
         figure_4b=[] if tree is None else tree.figure_4b(ids.codes),
     )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from recbole_tiger.decoding import BeamResult
+from recbole_tiger.decoding import BeamResult, of_one_width
 from recbole_tiger.experiment.loading import load_data_and_model
 from recbole_tiger.experiment.run import run_config
 
@@ -115,7 +115,8 @@ test_users.__test__ = False  # type: ignore[attr-defined]  # functions take attr
 
 
 def joined(parts: Sequence[BeamResult]) -> BeamResult:
-    """The results of consecutive rows as one, on the CPU."""
+    """The results of consecutive rows as one, on the CPU, all as wide as the widest."""
+    parts = of_one_width(parts)
     return BeamResult(torch.cat([p.items for p in parts]).cpu(), torch.cat([p.scores for p in parts]).cpu())
 
 

@@ -49,7 +49,7 @@ def run(settings: Mapping) -> tuple[str, int]:
     if not stored:
         raise ConfigError(f"runs='{root}' holds only results of evaluate; name the folder of the runs themselves")
     found, failures = reevaluate_runs(stored, changes, root, folder, machine)
-    return report(found, failures, folder), 1 if failures else 0
+    return str(report(found, failures, folder)), 1 if failures else 0
 
 
 def _folder_beside(root: Path, changes: Mapping) -> Path:

@@ -17,8 +17,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.io import atomic_write_text
 from recbole_tiger.models import model_spec, models_with
-from recbole_tiger.report.semantic_ids import format_report
-from recbole_tiger.report.semantic_ids_page import semantic_ids_page
+from recbole_tiger.report.semantic_ids import format_report, semantic_ids_page
 from recbole_tiger.settings.parse import pop_config_files, read_config_files
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.leaderboard.make import run_leaderboard
 from recbole_tiger.leaderboard.outputs import report
 from recbole_tiger.leaderboard.plan import OF_THE_TABLE
 from recbole_tiger.leaderboard.published import check_published
 from recbole_tiger.leaderboard.rows import read_rows
+from recbole_tiger.leaderboard.run import run_leaderboard
 from recbole_tiger.leaderboard.table import read_runs
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
 from recbole_tiger.settings.schema import FIELDS
@@ -42,7 +42,8 @@ def run(settings: Mapping) -> str | tuple[str, int]:
             f"unknown key '{key}' of the leaderboard command; it has --runs, --output, --published and --rows"
         )
     runs = read_runs(str(folder))
-    return report(runs, (), str(output), check_published(published, [stored.result["dataset"] for stored in runs]))
+    published = check_published(published, [stored.result["dataset"] for stored in runs])
+    return str(report(runs, (), str(output), published))
 
 
 def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:

@@ -1,7 +1,7 @@
 """Full-sort evaluation on ranked lists, without a score matrix where a model does not make one.
 
 Input: the top items of each user and the held-out item. Output: RecBole's metrics, computed by RecBole's own
-``Evaluator``, unrounded, and the rank of every user's held-out item.
+``Evaluator``, unrounded, and the rank of every user's held-out item, also by popularity.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from recbole.evaluator import Collector, Evaluator
+
+from recbole_tiger.data.dataset import UserSequences
 
 #: RecBole rounds metrics to `metric_decimal_place` before model selection, which makes ties; we round when printing.
 DECIMALS = 16
@@ -140,8 +142,41 @@ def expected_metrics(config, ranks: np.ndarray, ties: np.ndarray) -> OrderedDict
     np.add.at(change, np.minimum(first + np.asarray(ties)[hit], k), -each)
     share = np.cumsum(change)[:k] / len(ranks)  # of users with the held-out item at each rank
     at_rank = [metrics_of_ranks(config, np.array([rank])) for rank in (*range(k), -1)]
-    weights = [*share, 1.0 - share.sum()]
-    return OrderedDict(
-        (name, float(sum(weight * at[name] for weight, at in zip(weights, at_rank, strict=True))))
-        for name in at_rank[0]
-    )
+    terms = list(zip([*share, 1.0 - share.sum()], at_rank, strict=True))
+    return OrderedDict((name, float(sum(weight * at[name] for weight, at in terms))) for name in at_rank[0])
+
+
+def popularity_ranks(
+    sequences: UserSequences,
+    users: np.ndarray,
+    targets: np.ndarray,
+    phase: str,
+    n_items: int,
+    *,
+    mask_seen: bool,
+) -> np.ndarray:
+    """Rank of each target when items are ordered by their number of training interactions (ties by item number), for
+    validation and test alike: what recommending the most frequent items reaches under the same protocol.
+
+    Args:
+        users: [n] internal user numbers.
+        targets: [n] their held-out items.
+        phase: "valid" or "test".
+        n_items: number of items with padding.
+        mask_seen: leave out the items that a user has seen; a target among them cannot be hit (-1).
+
+    Returns:
+        [n] ranks from 0.
+    """
+    counts = np.bincount(sequences.training_items(), minlength=n_items)
+    counts[0] = -1
+    rank_of = np.empty(n_items, dtype=np.int64)
+    rank_of[np.lexsort((np.arange(n_items), -counts))] = np.arange(n_items)
+    ranks = rank_of[targets]
+    if not mask_seen:
+        return ranks
+    seen = np.sort(sequences.seen_before(users, phase), axis=1)  # [n, S]
+    distinct = np.diff(seen, axis=1, prepend=-1) != 0
+    real = distinct & (seen > 0)
+    above = ((rank_of[seen] < ranks[:, None]) & real).sum(axis=1)
+    return np.where(((seen == targets[:, None]) & real).any(axis=1), -1, ranks - above)

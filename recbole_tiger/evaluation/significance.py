@@ -22,11 +22,9 @@ from recbole_tiger.io import atomic_write_bytes
 
 #: Metrics that follow from the rank of one held-out item: (rank from 0) -> value of a hit.
 _GAINS = {
-    "recall": lambda rank, k: np.ones_like(rank, dtype=np.float32),
-    "hit": lambda rank, k: np.ones_like(rank, dtype=np.float32),
+    **dict.fromkeys(("recall", "hit"), lambda rank, k: np.ones_like(rank, dtype=np.float32)),
+    **dict.fromkeys(("mrr", "map"), lambda rank, k: 1 / (rank + 1)),
     "ndcg": lambda rank, k: 1 / np.log2(rank + 2),
-    "mrr": lambda rank, k: 1 / (rank + 1),
-    "map": lambda rank, k: 1 / (rank + 1),
     "precision": lambda rank, k: np.full_like(rank, 1 / k, dtype=np.float32),
 }
 #: Numbers in one block of resampling counts: 16 million, 64 MB.
@@ -81,20 +79,14 @@ def has_user_values(metric: str) -> bool:
 
 
 def user_values(ranks: Ranks, metric: str) -> np.ndarray:
-    """A metric of every user: [n] float32, whose mean is the metric; in expectation over the order of tied items.
-
-    Args:
-        ranks: of the held-out items.
-        metric: for example ``ndcg@10``.
-    """
+    """A metric such as ``ndcg@10`` of every user: [n] float32, in expectation over the order of tied items."""
     name, _, k = metric.lower().partition("@")
     length, rank = int(k), np.asarray(ranks.ranks)
     gains = _GAINS[name](np.arange(length, dtype=np.float64), length)
-    missed = (rank < 0) | (rank >= length)
+    first = np.where((rank < 0) | (rank >= length), length, rank)
     if ranks.ties is None:
-        return np.append(gains, 0.0).astype(np.float32)[np.where(missed, length, rank)]
+        return np.append(gains, 0.0).astype(np.float32)[first]
     total = np.concatenate([[0.0], np.cumsum(gains)])  # of the first ranks
-    first = np.where(missed, length, rank)
     return ((total[np.minimum(first + ranks.ties, length)] - total[first]) / ranks.ties).astype(np.float32)
 
 
@@ -194,34 +186,17 @@ class Comparison:
 
 
 def compare(values: np.ndarray, reference: int, *, n_resamples: int = 10_000, seed: int = 0) -> list[Comparison]:
-    """Intervals of all rows, and differences and tests against the row number ``reference``.
-
-    Args:
-        values: [n_rows, n_users], the same users in every row.
-    """
+    """Intervals of all rows of `values`, [n_rows, n_users], and differences and tests against the row `reference`."""
     values = np.asarray(values, dtype=np.float32)
     means = bootstrap_means(values, n_resamples, seed)
-    lows, highs = interval(means)
+    intervals = np.transpose(interval(means)).tolist()
     # One row at a time: a whole table of differences would be a second and a third copy of the values.
     p = np.concatenate([paired_t_test(row[None], values[reference]) for row in values])
     others = [row for row in range(len(values)) if row != reference]
     corrected = dict(zip(others, holm(p[others]), strict=True))
     exact = values.mean(axis=1, dtype=np.float64)
-    result = []
-    for row in range(len(values)):
-        if row == reference:
-            result.append(Comparison(float(lows[row]), float(highs[row])))
-            continue
-        low, high = interval(means[row] - means[reference])
-        result.append(
-            Comparison(
-                low=float(lows[row]),
-                high=float(highs[row]),
-                difference=float(exact[row] - exact[reference]),
-                difference_low=float(low),
-                difference_high=float(high),
-                p=float(p[row]),
-                p_holm=float(corrected[row]),
-            )
-        )
+    result = [Comparison(*each) for each in intervals]
+    for row in others:
+        numbers = (exact[row] - exact[reference], *interval(means[row] - means[reference]), p[row], corrected[row])
+        result[row] = Comparison(*intervals[row], *map(float, numbers))
     return result

@@ -11,8 +11,7 @@ from time import perf_counter
 
 from recbole.config import Config
 
-from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks
-from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.evaluation.evaluator import Ranks, metrics_of_ranks, popularity_ranks
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.experiment.loading import PreparedData, prepare_data
 from recbole_tiger.experiment.provenance import environment, provenance, split_report

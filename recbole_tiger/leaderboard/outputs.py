@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
 from tabulate import tabulate
 
 from recbole_tiger.evaluation.significance import Comparison
@@ -38,21 +39,42 @@ _OF_A_RUN = {
 }
 
 
+@dataclass(frozen=True)
+class LeaderboardResult:
+    """A finished leaderboard; `print` shows the same as the command.
+
+    Attributes:
+        folder: folder of the runs.
+        tables: one table, or more if the folder holds runs on other data.
+        failures: (row, reason) of rows without a result.
+        files: paths of the tables by format: `csv`, `json`, `md`, `tex`, `html`.
+    """
+
+    folder: Path
+    tables: tuple[Leaderboard, ...]
+    failures: tuple[tuple[str, str], ...]
+    files: Mapping[str, str]
+
+    @property
+    def table(self) -> Leaderboard:
+        """The first table."""
+        return self.tables[0]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each model, best first, unrounded; the columns of ``leaderboard.csv``."""
+        return pd.DataFrame(as_records(self.tables))
+
+    def __str__(self) -> str:
+        where = tabulate(list(self.files.items()), headers=["form", "where"])
+        return "\n" + "\n\n\n".join(map(format_text, self.tables)) + "\n\n" + where
+
+
 def report(
     runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]], folder: str | Path, published: bool = False
-) -> str:
-    """Write the tables of some runs; returns all of them as text, and where the files are.
-
-    Arguments and errors as of :func:`make_leaderboards`.
-    """
+) -> LeaderboardResult:
+    """The tables of some runs, written into a folder; arguments and errors as of :func:`make_leaderboards`."""
     boards = make_leaderboards(runs, failures, published)
-    return tables_text(boards, write_outputs(boards, folder))
-
-
-def tables_text(boards: Sequence[Leaderboard], files: Mapping[str, str]) -> str:
-    """Tables as text, and where their files are."""
-    where = tabulate(list(files.items()), headers=["form", "where"])
-    return "\n" + "\n\n\n".join(map(format_text, boards)) + "\n\n" + where
+    return LeaderboardResult(Path(folder), tuple(boards), tuple(failures), write_outputs(boards, folder))
 
 
 def write_outputs(boards: Sequence[Leaderboard], folder: str | Path) -> dict[str, str]:

@@ -184,7 +184,7 @@ def make_plan(
                 "keep one, or give one of them other settings"
             )
         labels[row] = label
-        for seed in _seeds_of(name, seeds):
+        for seed in [None] if name.model == POP or model_spec(name.model).untrained else name.seeds or seeds:
             tasks.append(Task(label, name.model, dataset, seed, own, row, root / _folder_name(name, seed, row)))
     if root is None:
         raise ConfigError("no row can run: " + "; ".join(f"{label}: {reason}" for label, reason in impossible.items()))
@@ -208,10 +208,8 @@ def _check_rows_and_seeds(names: Sequence[RowName], seeds: Sequence[int]) -> Non
 
 def _with_text(name: RowName, own: Mapping) -> str:
     """The label of a row whose text is asked for outside its brackets."""
-    text = row_name("", own.get("item_text"))
-    if name.label.startswith(name.model):
-        return name.model + text + name.label.removeprefix(name.model)
-    return name.label + text
+    head = name.model if name.label.startswith(name.model) else name.label
+    return row_name(head, own.get("item_text")) + name.label.removeprefix(head)
 
 
 def _folder_name(name: RowName, seed: int | None, row: str) -> str:
@@ -222,10 +220,6 @@ def _folder_name(name: RowName, seed: int | None, row: str) -> str:
 def carrier_of(model: str) -> str:
     """The model whose `Config` a row has: its own, but for Pop."""
     return CARRIER if model == POP else model
-
-
-def _seeds_of(name: RowName, seeds: Sequence[int]) -> Sequence[int | None]:
-    return [None] if name.model == POP or model_spec(name.model).untrained else name.seeds or seeds
 
 
 def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, dict]:

@@ -20,7 +20,7 @@ NOTE = (
     "code, tuning and seeds than those of the table above: not to be ranked with its rows."
 )
 
-#: Table 1, its rows in the order printed: METRICS of each of the datasets.
+#: As it is printed: METRICS of each of the datasets.
 _PRINTED = """
 P5       0.0163 0.0107 0.0254 0.0136   0.0061 0.0041 0.0095 0.0052   0.0070 0.0050 0.0121 0.0066
 Caser    0.0205 0.0131 0.0347 0.0176   0.0116 0.0072 0.0194 0.0097   0.0166 0.0107 0.0270 0.0141
@@ -36,31 +36,23 @@ TIGER    0.0454 0.0321 0.0648 0.0384   0.0264 0.0181 0.0400 0.0225   0.0521 0.03
 _SOURCES = {"P5": "P5's code", "TIGER": "paper"}
 
 
-def _read_table(printed: str) -> dict[str, tuple[tuple[str, tuple[float, ...], str], ...]]:
-    """The rows of each dataset: model, its METRICS, their source."""
-    rows = [line.split() for line in printed.strip().splitlines()]
-    values = {row[0]: [float(text) for text in row[1:]] for row in rows}
-    return {
-        dataset: tuple(
-            (model, tuple(found[first : first + len(METRICS)]), _SOURCES.get(model, "S3-Rec"))
-            for model, found in values.items()
-        )
-        for dataset, first in zip(_DATASETS, range(0, 12, len(METRICS)), strict=True)
-    }
-
-
-#: The paper's Table 1 by dataset.
-TABLE_1 = _read_table(_PRINTED)
+#: The paper's Table 1, by dataset the rows: model, its METRICS, their source.
+TABLE_1 = {
+    dataset: tuple(
+        (model, tuple(map(float, values[first : first + len(METRICS)])), _SOURCES.get(model, "S3-Rec"))
+        for model, *values in map(str.split, _PRINTED.strip().splitlines())
+    )
+    for dataset, first in zip(_DATASETS, range(0, 12, len(METRICS)), strict=True)
+}
 
 
 def published_table(dataset: str) -> Table | None:
     """The paper's Table 1 for a dataset, with the source of each row; None where the paper has no numbers for it."""
-    rows = TABLE_1.get(dataset)
-    if rows is None:
+    if dataset not in TABLE_1:
         return None
     return Table(
         header=["model", *METRICS, "source"],
-        rows=[[model, *(f"{value:.4f}" for value in values), source] for model, values, source in rows],
+        rows=[[model, *(f"{value:.4f}" for value in values), source] for model, values, source in TABLE_1[dataset]],
         title=f"Published, not measured here: Table 1 of TIGER's paper, {dataset}",
         note=NOTE,
         columns="lrrrrl",

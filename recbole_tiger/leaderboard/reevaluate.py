@@ -6,7 +6,6 @@ own, as the leaderboard reads it. Nothing is trained, and the runs themselves st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -14,16 +13,15 @@ from time import perf_counter
 from recbole_tiger import extension
 from recbole_tiger.cache import content_key
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.evaluation.significance import save_ranks
 from recbole_tiger.experiment.configuration import config_from_plain
 from recbole_tiger.experiment.loading import PreparedData, load_data_and_model, trainer_class
 from recbole_tiger.experiment.popularity import popularity_row, run_popularity
 from recbole_tiger.experiment.provenance import provenance
 from recbole_tiger.experiment.result import RunResult
-from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
+from recbole_tiger.io import folder_lock, make_folder
 from recbole_tiger.leaderboard.plan import carrier_of
-from recbole_tiger.leaderboard.run import say, sentence_of
+from recbole_tiger.leaderboard.run import say, sentence_of, write_json
 from recbole_tiger.leaderboard.table import StoredRun, read_run
 from recbole_tiger.models import POP
 from recbole_tiger.settings.plain import plain_settings
@@ -112,8 +110,7 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
         "checkpoint": _key_of(stored.folder, changes),
         "changes": dict(changes),
         "from": {key: before["config"].get(key) for key in changes},
-        "commit": state["commit"],
-        "dirty": state["dirty"],
+        **{key: state[key] for key in ("commit", "dirty")},
     }
     files = {"ranks": str(folder / "ranks.npz"), "result": str(folder / "result.json")}
     new |= {"files": {**before.get("files", {}), **files}, "run_dir": str(folder), "evaluated_again": record}
@@ -121,7 +118,7 @@ def reevaluate(stored: StoredRun, changes: Mapping, folder: Path, machine: Mappi
     result = RunResult.from_dict({**before, **new, **kept})
     row = content_key(stored.row, dict(changes))
     about = {"label": stored.label, "row": row, "model": model, "seed": before.get("seed")}
-    atomic_write_text(folder / "run.json", json.dumps(about, indent=1))
+    write_json(folder / "run.json", about)
     result.write(folder)
     return result
 
@@ -130,22 +127,20 @@ def _evaluate(config, network, data: PreparedData, folder: Path, before: Mapping
     """What evaluation adds to the result of a run; writes the ranks."""
     trainer = trainer_class(config["model"])(config, network)
     trainer.eval_collector.data_collect(data.train)
-    metrics, seconds = {}, {}
-    ranks: dict[str, Ranks] = {}
+    metrics, ranks = {}, {}
     for phase, loader in (("valid", data.valid), ("test", data.test)):
         started = perf_counter()
         metrics[phase] = dict(trainer.evaluate(loader, load_best_model=False))
-        seconds[phase] = perf_counter() - started
-        assert trainer.ranks is not None  # those of this evaluation
         ranks[phase] = trainer.ranks
+    seconds = perf_counter() - started  # of the test
     save_ranks(folder / "ranks.npz", ranks, max(config["topk"]))
-    rate = len(ranks["test"].users) / max(seconds["test"], 1e-9)
+    rate = len(ranks["test"].users) / max(seconds, 1e-9)
     return {
         "best_valid_result": metrics["valid"],
         "test_result": metrics["test"],
         "id_level_test_result": trainer.id_level,
         "popularity": popularity_row(config, data),
-        "seconds": {**before["seconds"], "test": round(seconds["test"], 2)},
+        "seconds": {**before["seconds"], "test": round(seconds, 2)},
         "examples_per_second": {**before["examples_per_second"], "test": round(rate, 1)},
         "config": plain_settings(config),
     }

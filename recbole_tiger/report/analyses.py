@@ -25,13 +25,7 @@ SHOWN = (1, 5, 10, 20, 50)
 INVALID_IDS_PAPER = "The paper reports about 2% invalid IDs among the top 20 on Beauty (section 5, Figure 6)."
 #: The paper's Table 5: Entropy@10, @20, @50 on Beauty.
 ENTROPY_PAPER = {1.0: (0.76, 1.14, 1.70), 1.5: (1.14, 1.52, 2.06), 2.0: (1.38, 1.76, 2.28)}
-LATENCY_FORMATS = {
-    "ms_one": ".2f",
-    "ms_batch": ".3f",
-    "queries_per_second": ",.0f",
-    "model_mb": ".1f",
-    "index_mb": ".1f",
-}
+LATENCY_FORMS = {"ms_one": ".2f", "ms_batch": ".3f", "queries_per_second": ",.0f", "model_mb": ".1f", "index_mb": ".1f"}
 USER_GROUPS = {"unseen": "users whose target is unseen", "all": "all users"}
 
 
@@ -40,30 +34,26 @@ USER_GROUPS = {"unseen": "users whose target is unseen", "all": "all users"}
 
 def invalid_ids_table(result: InvalidIDs) -> Cells:
     """Invalid IDs and Recall by K."""
-    longest, rows = len(result.invalid), []
-    for k in sorted({k for k in (*SHOWN, longest) if k <= longest}):
-        invalid, free, constrained = (
-            values[k - 1] for values in (result.invalid, result.recall_free, result.recall_constrained)
-        )
-        rows.append([str(k), f"{invalid:.2%}", f"{free:.4f}", f"{constrained:.4f}", f"{constrained - free:+.4f}"])
+    longest = len(result.invalid)
+    by_k = list(zip(result.invalid, result.recall_free, result.recall_constrained, strict=True))
+    rows = [
+        [str(k), f"{invalid:.2%}", f"{free:.4f}", f"{constrained:.4f}", f"{constrained - free:+.4f}"]
+        for k in sorted({k for k in (*SHOWN, longest) if k <= longest})
+        for invalid, free, constrained in by_k[k - 1 : k]
+    ]
     return ["K", "invalid IDs", "Recall@K, unconstrained", "Recall@K, constrained", "gain"], rows
 
 
 def invalid_ids_sections(result: InvalidIDs) -> list[pages.Section]:
     """The page of invalid IDs."""
-    ks = list(range(1, len(result.invalid) + 1))
+    ks = range(1, len(result.invalid) + 1)
     invalid = {"invalid IDs": result.invalid}
     recalls = {"constrained": result.recall_constrained, "unconstrained": result.recall_free}
+    shares = lines(ks, invalid, x_title="K", y_title="share of the first K IDs", percent=True)
+    gain, beams = lines(ks, recalls, x_title="K", y_title="Recall@K"), f"{result.search_beams} beams in both"
     figures = [
-        pages.Figure(
-            lines(ks, invalid, x_title="K", y_title="share of the first K IDs", percent=True),
-            title="Invalid IDs among the first K",
-        ),
-        pages.Figure(
-            lines(ks, recalls, x_title="K", y_title="Recall@K"),
-            title="Gain of the constraint",
-            note=f"{result.search_beams} beams in both",
-        ),
+        pages.Figure(shares, title="Invalid IDs among the first K"),
+        pages.Figure(gain, title="Gain of the constraint", note=beams),
     ]
     text = (
         "A Semantic ID is invalid if no item has it. Unconstrained beam search may generate any codewords, constrained "
@@ -125,15 +115,10 @@ def diversity_sections(result: Diversity) -> list[pages.Section]:
 
 def latency_table(result: Latency) -> Cells:
     """Time and memory by size of the catalogue and model."""
-    rows = [
-        [
-            f"{row['n_items']:,}",
-            row["name"],
-            *[f"{row[key]:{form}}" if key in row else "-" for key, form in LATENCY_FORMATS.items()],
-            row["note"],
-        ]
-        for row in result.rows
-    ]
+    rows = []
+    for row in result.rows:
+        numbers = [f"{row[key]:{form}}" if key in row else "-" for key, form in LATENCY_FORMS.items()]
+        rows.append([f"{row['n_items']:,}", row["name"], *numbers, row["note"]])
     return ["items", "model", "ms, alone", f"ms, of {result.batch}", "queries/s", "model MB", "index MB", "note"], rows
 
 
@@ -151,10 +136,8 @@ def latency_sections(result: Latency) -> list[pages.Section]:
         drawn.update_yaxes(dtick="D2")  # 1, 2 and 5 of each power of ten
         return pages.Figure(drawn, title=title)
 
-    times = [
-        chart("ms_one", "milliseconds, one user alone"),
-        chart("queries_per_second", "queries per second, in batches"),
-    ]
+    charts = {"ms_one": "milliseconds, one user alone", "queries_per_second": "queries per second, in batches"}
+    times = [chart(key, title) for key, title in charts.items()]
     memory: list[pages.Figure | pages.Table] = [chart("index_mb", "index, MB"), pages.Table(*latency_table(result))]
     about_time = "TIGER's rows name beams, learned codewords per item and codebook size."
     about_memory = (
@@ -222,13 +205,8 @@ def cold_start_facts(result: ColdStart) -> Cells:
 
 def _curves(result: ColdStart, share: float, group: str, points: Sequence[Point]) -> dict[str, list[float]]:
     """Mean Recall at the points, by method."""
-    curves = {}
-    for method in result.methods:
-        found = [_summary(result, share, method, group, point) for point in points]
-        means = [summary[0] for summary in found if summary is not None]
-        if len(means) == len(found):
-            curves[method] = means
-    return curves
+    found = {method: [_summary(result, share, method, group, each) for each in points] for method in result.methods}
+    return {method: [each[0] for each in row if each] for method, row in found.items() if None not in row}
 
 
 def cold_start_sections(result: ColdStart) -> list[pages.Section]:
@@ -247,9 +225,7 @@ def cold_start_sections(result: ColdStart) -> list[pages.Section]:
         ]
 
     by_share = [
-        pages.Section(
-            f"{share:.0%} of the test items unseen", "", [figure for g in GROUPS for figure in figures(share, g)]
-        )
+        pages.Section(f"{share:.0%} of the test items unseen", "", [each for g in GROUPS for each in figures(share, g)])
         for share in _shares(result)
     ]
     tables = [pages.Table(*cold_start_table(result)), pages.Table(*cold_start_facts(result), title="The runs")]

@@ -74,23 +74,28 @@ def bars(
     form = ".1%" if percent else ",.4~g"
     plot = go.Figure()
     for index, (name, values) in enumerate(series.items()):
-        group: dict[str, Any] = {} if stacked else {"offsetgroup": str(index)}
-        marker: dict[str, Any] = {"color": colors[index] if colors else color(index)}
-        plot.add_trace(_bar(names, name, values, horizontal, form, marker=marker, **group))
+        look: dict[str, Any] = {} if stacked else {"offsetgroup": str(index)}
+        look["marker"] = {"color": colors[index] if colors else color(index)}
+        plot.add_trace(_bar(names, name, values, horizontal, form, **look))
     chance = chance or {}
     for name, values in chance.items():
         shown = f"{name}, {_CHANCE}" if len(chance) > 1 else _CHANCE
-        more: dict[str, Any] = {"offsetgroup": str(list(series).index(name)), "showlegend": False}
-        marker = {"color": "rgba(255,255,255,0.62)", "line": _CHANCE_LINE}
-        plot.add_trace(_bar(names, shown, values, horizontal, form, marker=marker, **more))
+        look = {"offsetgroup": str(list(series).index(name)), "showlegend": False}
+        look["marker"] = {"color": "rgba(255,255,255,0.62)", "line": _CHANCE_LINE}
+        plot.add_trace(_bar(names, shown, values, horizontal, form, **look))
     if chance:  # one entry in the legend for all of them
         plot.add_bar(x=[None], y=[None], name=_CHANCE, marker={"color": "#ffffff", "line": _CHANCE_LINE})
     height = height or (60 + 36 * len(names) if horizontal else HEIGHT)
-    titles = (y_title, x_title) if horizontal else (x_title, y_title)
-    style(plot, x_title=titles[0], y_title=titles[1], height=height)
+    x_title, y_title = (y_title, x_title) if horizontal else (x_title, y_title)
+    style(plot, x_title=x_title, y_title=y_title, height=height)
     plot.update_layout(barmode="stack" if stacked else "group", bargap=0.22, bargroupgap=0.06)
-    _bar_axes(plot, names, horizontal=horizontal, percent=percent)
-    return plot
+    categories: dict[str, Any] = {"type": "category", "showgrid": False, "dtick": 1}
+    values_axis = {"rangemode": "tozero", **({"tickformat": ".1~%"} if percent else {})}
+    if horizontal:
+        return plot.update_xaxes(values_axis).update_yaxes(categories, autorange="reversed")
+    if any("<br>" in name for name in names):
+        categories["tickfont"] = {"size": 11}
+    return plot.update_xaxes(categories).update_yaxes(values_axis)
 
 
 def _bar(names: Sequence[str], name: str, values: Sequence, horizontal: bool, form: str, **look: Any) -> go.Bar:
@@ -104,18 +109,6 @@ def _bar(names: Sequence[str], name: str, values: Sequence, horizontal: bool, fo
         hovertemplate=f"%{{{category}}}<br>{label(name)}: %{{{value}:{form}}}<extra></extra>",
         **look,
     )
-
-
-def _bar_axes(plot: go.Figure, names: Sequence[str], *, horizontal: bool, percent: bool) -> None:
-    categories: dict[str, Any] = {"type": "category", "showgrid": False, "dtick": 1}
-    values: dict[str, Any] = {"rangemode": "tozero"}
-    if horizontal:
-        categories["autorange"] = "reversed"
-    elif any("<br>" in name for name in names):
-        categories["tickfont"] = {"size": 11}
-    if percent:
-        values["tickformat"] = ".1~%"
-    plot.update_layout({"yaxis": categories, "xaxis": values} if horizontal else {"xaxis": categories, "yaxis": values})
 
 
 def lines(
@@ -158,10 +151,6 @@ def style(plot: go.Figure, *, x_title: str = "", y_title: str = "", height: int 
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
     )
     axis = {"automargin": True, "gridcolor": _GRID, "zeroline": False, "fixedrange": True, "ticks": ""}
-    plot.update_xaxes(**axis, title=_axis_title(x_title, 8), linecolor="#9aa3b2", showline=True)
-    plot.update_yaxes(**axis, title=_axis_title(y_title, 6))
-    return plot
-
-
-def _axis_title(text: str, standoff: int) -> dict[str, Any]:
-    return {"text": text, "standoff": standoff, "font": {"size": 12.5, "color": "#5b6477"}}
+    axis["title_font"] = {"size": 12.5, "color": "#5b6477"}
+    plot.update_xaxes(axis, title_text=x_title, title_standoff=8, linecolor="#9aa3b2", showline=True)
+    return plot.update_yaxes(axis, title_text=y_title, title_standoff=6)

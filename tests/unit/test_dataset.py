@@ -17,7 +17,7 @@ from recbole_tiger.data.batches import TrainingExamples, seeded_batches
 from recbole_tiger.data.dataset import TIGERDataset, UserSequences, order_interactions
 from recbole_tiger.data.split import leave_one_out
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.evaluation.evaluator import popularity_ranks
 from recbole_tiger.experiment.configuration import build_config
 
 

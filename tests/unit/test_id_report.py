@@ -12,8 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from recbole_tiger.analysis import id_categories, id_metrics
 from recbole_tiger.analysis.id_report import IDSet, id_report
-from recbole_tiger.report.semantic_ids import format_report
-from recbole_tiger.report.semantic_ids_page import semantic_ids_page
+from recbole_tiger.report.semantic_ids import format_report, semantic_ids_page
 
 
 def measured(sets, **given):

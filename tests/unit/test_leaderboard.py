@@ -136,7 +136,7 @@ def test_a_file_names_no_other_model_than_the_rows(data, workplace, monkeypatch)
 
     asked = []
     monkeypatch.setattr(
-        "recbole_tiger.leaderboard.make.make_plan", lambda *args, **kwargs: asked.append(args[:3]) or 1 / 0
+        "recbole_tiger.leaderboard.run.make_plan", lambda *args, **kwargs: asked.append(args[:3]) or 1 / 0
     )
     for typed in ({}, {"model": "SASRec,Pop", "seeds": (1, 2)}, {"dataset": "toy", "seed": 3}):
         with pytest.raises(ZeroDivisionError):

@@ -9,7 +9,7 @@ import pytest
 from together import forked
 
 from recbole_tiger.errors import TrainingStopped
-from recbole_tiger.leaderboard.jobs import side_by_side
+from recbole_tiger.leaderboard.run import side_by_side
 
 
 @pytest.fixture(autouse=True)

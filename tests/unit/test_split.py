@@ -13,7 +13,7 @@ from recbole_tiger.data.dataset import TIE_SEED
 from recbole_tiger.data.identity import data_checksum
 from recbole_tiger.data.split import check_clock, cutoff_times, temporal
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.evaluation.popularity import popularity_ranks
+from recbole_tiger.evaluation.evaluator import popularity_ranks
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.experiment.popularity import popularity_row
