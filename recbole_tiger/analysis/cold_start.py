@@ -119,8 +119,13 @@ class ColdStart:
 
 
 def cold_start(config, settings: ColdStartSettings, folder: Path) -> ColdStart:
-    """Train a run for every share and seed without the unseen items in a folder, and evaluate it; `settings` as
-    :meth:`ColdStartSettings.checked` gives them."""
+    """Train a run for every share and seed without the unseen items in a folder, and evaluate it.
+
+    Runs that were begun in this folder continue.
+
+    Args:
+        settings: as :meth:`ColdStartSettings.checked` gives them.
+    """
     points = {(k, settings.epsilon) for k in settings.k} | {(settings.epsilon_k, eps) for eps in settings.epsilons}
     runs = []
     for share in settings.shares:

@@ -79,7 +79,7 @@ def write_cold_data(config, share: float, seed: int, folder: Path) -> ColdData:
 
     name, unseen = f"{config['dataset']}-cold", items[drawn].tolist()
     path = folder / "data" / name
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     _write_interactions(config, path / f"{name}.inter", kept_users.tolist(), kept_items.tolist())
     if item_file(config).is_file():
         _write_items(config, path / f"{name}.item", set(unseen))
@@ -119,13 +119,14 @@ def _write_items(config, path: Path, unseen: set[str]) -> None:
 
 def _cold_config(config, name: str, seed: int, folder: Path):
     """The settings of a run on the data without the unseen items."""
+    last = folder / "run" / "last.pth"
     cold = {
         **plain_settings(config),
         "dataset": name,
         "data_path": str((folder / "data").resolve()),
         "run_dir": str(folder / "run"),
         "seed": seed,
-        "resume": None,
+        "resume": str(last) if last.is_file() else None,
         # The data went through these filters before; a second pass would drop users and items for what was removed.
         "user_inter_num_interval": "[0,inf)",
         "item_inter_num_interval": "[0,inf)",

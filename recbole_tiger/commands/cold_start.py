@@ -6,10 +6,13 @@ Input: the settings of the command, among them those of a run. Output: tables on
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from recbole_tiger.analysis.cold_start import ColdStartSettings, cold_start
 from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, pop_run, publish, text_table
+from recbole_tiger.errors import TrainingStopped
 from recbole_tiger.report.analyses import cold_start_facts, cold_start_sections, cold_start_table
 
 
@@ -31,8 +34,13 @@ def run(settings: dict) -> str:
     output = settings.pop("output_dir", None)
     config, _ = pop_run(settings)
     wanted = wanted.checked(config)
-    folder = new_folder(output, "cold-start", config)
-    found = cold_start(config, wanted, folder)
+    folder = _folder(output, config)
+    resumes = f"the same command with --output_dir={folder} resumes"
+    print(f"after an interruption, {resumes}", file=sys.stderr)
+    try:
+        found = cold_start(config, wanted, folder)
+    except TrainingStopped as stopped:
+        raise TrainingStopped(f"stopped by SIGTERM; {resumes}") from stopped
     about = {key: config[key] for key in ("model", "recipe", "dataset")}
     recipe = f" ({about['recipe']})" if about["recipe"] else ""
     n_runs = f"{len(found.runs)} run{'s' if len(found.runs) > 1 else ''}"
@@ -44,3 +52,11 @@ def run(settings: dict) -> str:
     }
     text = (text_table(*cold_start_table(found)), text_table(*cold_start_facts(found)), "\n".join(found.choices))
     return publish(folder, "cold-start", "Cold start", result, cold_start_sections(found), text)
+
+
+def _folder(output, config) -> Path:
+    """A new folder, or one that an interrupted command has left."""
+    folder = Path(str(output))
+    if output and any(folder.glob("share-*")) and not (folder / "cold-start.json").exists():
+        return folder
+    return new_folder(output, "cold-start", config)

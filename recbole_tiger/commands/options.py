@@ -145,7 +145,7 @@ COMMANDS: dict[str, Command] = {
              "is a column, from the same trained run"),
             ("checkpoint", "FILE", "take the settings of this run; the model is trained again, without the unseen "
              "items"),
-            ("output_dir", "FOLDER", _FOLDER),
+            ("output_dir", "FOLDER", _FOLDER + "; the same command resumes an interrupted one there"),
             _ANY,
         ),
     ),

@@ -1,6 +1,7 @@
 """The analysis commands as a user types them: a table on the screen, a JSON file, a page, and nothing overwritten."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from catalogue import settings_of
 from recbole_tiger.analysis.cold_start import BASELINES
 from recbole_tiger.cli import main
 from recbole_tiger.quick_start import run_recbole_tiger
+from recbole_tiger.training.generative import TIGERTrainer
 
 
 @pytest.fixture()
@@ -87,7 +89,7 @@ def test_diversity_shows_the_beam_before_it_is_ranked_anew(toy, capsys):
     assert rows["rescored"]["T = 1"] == rows["plain"]["T = 1"]
 
 
-def test_cold_start_from_settings(toy, capsys):
+def test_cold_start_from_settings(toy, capsys, monkeypatch):
     settings = {**toy, "collision": "append", "max_steps": 60, "cold_share": "0.1", "seeds": "1,2", "k": "5,10"}
     settings.update(epsilons="0,0.5,1", output_dir="out", recipe="tiny", prefix_length="2,1", codebook_size="16")
     status, printed = call(
@@ -111,6 +113,23 @@ def test_cold_start_from_settings(toy, capsys):
         assert run["recall"]["Semantic_KNN (last item)"]["unseen"][of[10, 1.0]] > 0
         assert run["recall"]["popularity"]["unseen"] == [0.0] * len(of)
     assert " ± " in printed
+    arguments = [f"--{key}={value}" for key, value in {**settings, "output_dir": "stopped"}.items()]
+    step, runs = TIGERTrainer._step, []
+
+    def stop_in_the_second_run(self, *args):
+        runs.append(self.run_dir)
+        if len(set(runs)) == 2 and runs.count(self.run_dir) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *args)
+
+    monkeypatch.setattr(TIGERTrainer, "_step", stop_in_the_second_run)
+    status, printed = call(capsys, "cold-start", "--dataset=toy", *arguments)
+    assert status != 0 and "the same command with --output_dir=stopped resumes" in printed
+    assert call(capsys, "cold-start", "--dataset=toy", *arguments)[0] == 0
+    assert len(runs) == 2 * 6  # no step twice
+    assert result_of("stopped", "cold-start")["runs"] == result["runs"]
+    assert "exists already" in call(capsys, "cold-start", "--dataset=toy", *arguments)[1]
+
     settings.update(prefix_length="1", output_dir="one", seeds="1")
     call(capsys, "cold-start", "--dataset=toy", *(f"--{key}={value}" for key, value in settings.items()))
     alone, together = result_of("one", "cold-start")["runs"][0], result["runs"][0]
