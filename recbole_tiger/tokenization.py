@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from logging import getLogger
@@ -182,27 +183,26 @@ def encoder_of(config, item_file_ids: Sequence[str] | None = None) -> Encoder:
 
 def item_content(config, items: list[str]) -> Content:
     """Sentences and content embeddings of the items, the embeddings from the cache where they are there."""
-    started = perf_counter()
-    precomputed = config["content_encoder"] == "precomputed"
+    started, precomputed = perf_counter(), config["content_encoder"] == "precomputed"
     sentences = [""] * len(items) if precomputed else item_sentences(config, items)
-    text_seconds = perf_counter() - started
-    started = perf_counter()
+    read = perf_counter()
     # The rows of an .npy file are in the order of the .item file, which is not the internal order.
     without_ids = precomputed and str(config["content_file"]).endswith(".npy")
     encoder = encoder_of(config, item_table(config)[config["ITEM_ID_FIELD"]].tolist() if without_ids else None)
     key = content_key(CACHE_VERSION, "embeddings", sentences, items, encoder.fingerprint())
-
-    def compute() -> dict[str, np.ndarray]:
-        return {"embeddings": encoder.encode(sentences, items, bool(config["show_progress"]))}
-
+    unfinished = Path(config["cache_dir"]) / f"{config['dataset']}-embeddings-{key}.unfinished"
     value, path, hit = ArrayCache(config["cache_dir"]).get_or_compute(
-        f"{config['dataset']}-embeddings", key, compute, describe="content embeddings"
+        f"{config['dataset']}-embeddings",
+        key,
+        lambda: {"embeddings": encoder.encode(sentences, items, bool(config["show_progress"]), unfinished)},
+        describe="content embeddings",
     )
+    shutil.rmtree(unfinished, ignore_errors=True)
     return Content(
         sentences=sentences,
         embeddings=value["embeddings"],
         key=key,
-        seconds={"item text": text_seconds, "embeddings": perf_counter() - started},
+        seconds={"item text": read - started, "embeddings": perf_counter() - read},
         files={"embeddings": str(path)},
         cached=("embeddings",) if hit else (),
     )

@@ -21,7 +21,7 @@ from recbole_tiger.content.encoders import build_encoder
 from recbole_tiger.content.encoders import hub as hub_module
 from recbole_tiger.content.encoders.hub import FoundModel, find_model
 from recbole_tiger.content.encoders.precomputed import read_embeddings
-from recbole_tiger.content.encoders.sentence_transformer import SentenceTransformerEncoder
+from recbole_tiger.content.encoders.sentence_transformer import SentenceTransformerEncoder, _in_parts
 from recbole_tiger.errors import HubUnreachableError
 
 WORDS = "red blue green lipstick polish shampoo mask oil cream brush nail hair skin face eye".split()
@@ -499,3 +499,31 @@ def test_the_libraries_are_imported_only_when_they_are_needed():
     top = [x for source in sources for x in source.read_text().split("\n") if x.startswith(("import ", "from "))]
     names = ("torch", "sklearn", "import transformers", "from transformers", "import sentence", "huggingface")
     assert len(sources) > 5 and not [line for line in top if any(name in line for name in names)]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_process_resumes_the_encoding_of_a_large_catalogue(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("recbole_tiger.content.encoders.sentence_transformer._PART", 4)
+    sentences, asked = [f"sentence {n}" for n in range(10)], []
+
+    def vectors(part):
+        asked.append(part)
+        if len(asked) == 3:
+            raise Killed
+        return np.array([[len(sentence), int(sentence.split()[1])] for sentence in part], dtype=np.float16)
+
+    expected = np.array([[len(sentence), n] for n, sentence in enumerate(sentences)], dtype=np.float32)
+    with pytest.raises(Killed):
+        _in_parts(sentences, tmp_path / "unfinished", vectors)
+    (tmp_path / "unfinished" / "4.npy").write_bytes(b"\x93NUMPY half a file")  # what a failing disk leaves
+    caplog.set_level("INFO")
+    found = _in_parts(sentences, tmp_path / "unfinished", vectors)
+    assert found.dtype == np.float32 and np.array_equal(found, expected)
+    assert asked == [sentences[:4], sentences[4:8], sentences[8:], sentences[4:8], sentences[8:]]
+    assert "Encoded 8 of 10 sentences, 0 min left" in caplog.text
+
+    alone = _in_parts(sentences[:4], tmp_path / "none", vectors)  # a small catalogue leaves no files
+    assert np.array_equal(alone, expected[:4]) and not (tmp_path / "none").exists()

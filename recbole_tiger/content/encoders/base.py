@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,13 +20,21 @@ class Encoder(ABC):
 
     name: ClassVar[str]
 
-    def encode(self, sentences: Sequence[str], item_ids: Sequence[str], progress: bool = False) -> NDArray[np.float32]:
+    def encode(
+        self,
+        sentences: Sequence[str],
+        item_ids: Sequence[str],
+        progress: bool = False,
+        checkpoint: Path | None = None,
+    ) -> NDArray[np.float32]:
         """Embeddings of a catalogue.
 
         Args:
             sentences: n sentences (not looked at by `precomputed`).
             item_ids: the n ids, in the same order.
             progress: show a bar (only ever at a terminal).
+            checkpoint: a folder for what an encoder that takes long has done, from which a killed process resumes; the
+                caller removes it.
 
         Returns:
             float32 `[n, dim]`, finite.
@@ -38,7 +47,7 @@ class Encoder(ABC):
             raise ValueError(f"{len(sentences)} sentences for {len(item_ids)} items")
         if not len(item_ids):
             raise ValueError("there are no items to encode: the dataset is empty after filtering")
-        return self._encode(list(sentences), [str(item) for item in item_ids], progress)
+        return self._encode(list(sentences), [str(item) for item in item_ids], progress, checkpoint)
 
     def encode_new(
         self, sentences: Sequence[str], item_ids: Sequence[str], known: Sequence[str] | None, progress: bool = False
@@ -57,7 +66,9 @@ class Encoder(ABC):
         """
 
     @abstractmethod
-    def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
+    def _encode(
+        self, sentences: list[str], item_ids: list[str], progress: bool, checkpoint: Path | None
+    ) -> NDArray[np.float32]:
         """Embeddings `[n, dim]` of at least one item."""
 
 

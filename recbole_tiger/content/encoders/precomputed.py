@@ -36,7 +36,9 @@ class Precomputed(Encoder):
         rows = content_key(list(self.item_file_ids or [])) if path.suffix == ".npy" else None
         return {"encoder": self.name, "file": content_key(path), "rows": rows}
 
-    def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
+    def _encode(
+        self, sentences: list[str], item_ids: list[str], progress: bool, checkpoint: Path | None
+    ) -> NDArray[np.float32]:
         return read_embeddings(self.file, item_ids, self.item_file_ids)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,12 @@ from recbole_tiger.cache import content_key
 from recbole_tiger.content.encoders.base import Encoder, examples, versions
 from recbole_tiger.content.encoders.hub import WAYS_OUT, FoundModel, find_model, hub_revision
 from recbole_tiger.errors import HubUnreachableError
-from recbole_tiger.io import has_screen
+from recbole_tiger.io import atomic_file, has_screen
 
 logger = logging.getLogger(__name__)
+
+#: Sentences after which the embeddings of a large catalogue are kept, so that a killed process resumes.
+_PART = 16384
 
 
 class SentenceTransformerEncoder(Encoder):
@@ -46,8 +51,10 @@ class SentenceTransformerEncoder(Encoder):
             "versions": versions("sentence-transformers", "transformers", "torch"),
         }
 
-    def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
-        embeddings = np.ascontiguousarray(self._embed(sentences, progress), dtype=np.float32)
+    def _encode(
+        self, sentences: list[str], item_ids: list[str], progress: bool, checkpoint: Path | None
+    ) -> NDArray[np.float32]:
+        embeddings = self._embed(sentences, progress, checkpoint)
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(bad):
             raise ValueError(
@@ -56,7 +63,7 @@ class SentenceTransformerEncoder(Encoder):
             )
         return embeddings
 
-    def _embed(self, sentences: list[str], progress: bool) -> Any:
+    def _embed(self, sentences: list[str], progress: bool, checkpoint: Path | None) -> NDArray[np.float32]:
         """Embeddings as the model gives them."""
         found = find_model(self.model)  # first of all: importing the library alone takes seconds
         batch_size = 32 if self.batch_size is None else self.batch_size
@@ -75,8 +82,9 @@ class SentenceTransformerEncoder(Encoder):
         with _quiet_loading(bars):
             network = self._load(found, lambda name: SentenceTransformer(name, device=device))
         network = network.float()  # some are stored in half precision, which a CPU is slow and inexact in
+        options = {"batch_size": batch_size, "show_progress_bar": bars, "convert_to_numpy": True}
         try:
-            return network.encode(sentences, batch_size=batch_size, show_progress_bar=bars, convert_to_numpy=True)
+            return _in_parts(sentences, checkpoint, lambda part: network.encode(part, **options))
         except torch.cuda.OutOfMemoryError as error:
             raise ValueError(
                 f"content_batch_size={batch_size} is too much for the memory of {device}: lower it"
@@ -99,6 +107,38 @@ class SentenceTransformerEncoder(Encoder):
             # Every layer below has its own exceptions for missing files, unknown architectures and broken weights.
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise ValueError(f"content_model={self.model!r} cannot be loaded ({reason}): {WAYS_OUT}") from error
+
+
+def _in_parts(sentences: list[str], folder: Path | None, encode: Callable[[list[str]], Any]) -> NDArray[np.float32]:
+    """What `encode` gives for all sentences, `_PART` of them at a time; the parts of a large catalogue are kept."""
+    if folder is None or len(sentences) <= _PART:
+        return np.ascontiguousarray(encode(sentences), dtype=np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    embeddings, started, n_new = None, perf_counter(), 0
+    for start in range(0, len(sentences), _PART):
+        part, file = sentences[start : start + _PART], folder / f"{start}.npy"
+        found = _read_part(file, len(part))
+        if found is None:
+            found = np.asarray(encode(part), dtype=np.float32)
+            with atomic_file(file) as opened:
+                np.save(opened, found)
+            n_new, n_left = n_new + len(part), len(sentences) - start - len(part)
+            minutes = (perf_counter() - started) / n_new * n_left / 60
+            logger.info("Encoded %d of %d sentences, %.0f min left", start + len(part), len(sentences), minutes)
+        if embeddings is None:
+            embeddings = np.empty((len(sentences), found.shape[1]), dtype=np.float32)
+        embeddings[start : start + len(part)] = found
+    assert embeddings is not None
+    return embeddings
+
+
+def _read_part(file: Path, n: int) -> NDArray[np.float32] | None:
+    """The embeddings of `n` sentences that a process has kept; None if it has not."""
+    try:
+        found: NDArray[np.float32] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.ndim == 2 and len(found) == n else None
 
 
 def _torch_device(device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,9 @@ class TfidfSVD(Encoder):
         directions = (matrix.T @ left) / np.square(left).sum(0)  # V = X^T U / S
         return np.ascontiguousarray(vectorizer.transform(sentences) @ directions, dtype=np.float32)
 
-    def _encode(self, sentences: list[str], item_ids: list[str], progress: bool) -> NDArray[np.float32]:
+    def _encode(
+        self, sentences: list[str], item_ids: list[str], progress: bool, checkpoint: Path | None
+    ) -> NDArray[np.float32]:
         from sklearn.utils.extmath import (
             randomized_svd,  # here: a run whose embeddings are cached needs no scikit-learn
         )
