@@ -52,7 +52,7 @@ class TfidfSVD(Encoder):
                 "content_encoder=tfidf_svd needs the catalogue's sentences, which this checkpoint does not hold; "
                 "train again"
             )
-        left = self._encode(list(known), [], progress).astype(np.float64)  # [n, dim], U S of X = U S V^T
+        left = self._encode(list(known), [], progress, None).astype(np.float64)  # [n, dim], U S of X = U S V^T
         vectorizer, matrix = _vectorized(known)
         directions = (matrix.T @ left) / np.square(left).sum(0)  # V = X^T U / S
         return np.ascontiguousarray(vectorizer.transform(sentences) @ directions, dtype=np.float32)
