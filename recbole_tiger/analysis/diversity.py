@@ -88,8 +88,7 @@ def diversity(trained: TrainedRun, settings: DiversitySettings) -> Diversity:
     ]
     k = min(ks)
     offered = {name: offered_categories(codes, known, trained, lists[name][k]) for name in list(lists)[:n_viewed]}
-    about_table_4 = f"The view of Table 4 counts categories in the top {k}; percentages are shares of items."
-    notes = [*NOTES, rule, about_table_4]
+    notes = [*NOTES, rule, f"The view of Table 4 counts categories in the top {k}; percentages are shares of items."]
     if list(levels) != [0]:
         notes.append("With a temperature for one level, the others have temperature 1.")
     return Diversity(list(ks), seed, rows, offered, notes)
@@ -154,16 +153,16 @@ def categories(trained: TrainedRun, column: str | None, depth: int) -> tuple[lis
         raise ConfigError(f"category='{column}' is empty for all items; name another column")
     root, carried = Counter(path[0] for path in paths if path).most_common(1)[0]
     if carried >= 0.99 * sum(map(bool, paths)) and any(len(path) > 1 for path in paths):
-        names = [" > ".join((path[1:] if path[0] == root else path)[:depth]) if path else "" for path in paths]
+        names = [" > ".join((path[1:] if path[:1] == [root] else path)[:depth]) for path in paths]
         return names, f"A category is the first {depth} names below '{root}' in the column '{column}'."
-    return [path[0] if path else "" for path in paths], f"A category is the most general name in the column '{column}'."
+    return ["".join(path[:1]) for path in paths], f"A category is the most general name in the column '{column}'."
 
 
 def category_codes(names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Category number of every internal item number (row 0 padding), -1 for none; and the names by number."""
     known = sorted(set(names) - {""})
     number = {name: n for n, name in enumerate(known)}
-    return np.array([-1, *[number.get(name, -1) for name in names]]), known
+    return np.array([number.get(name, -1) for name in ("", *names)]), known
 
 
 def entropy_at_k(codes: np.ndarray) -> np.ndarray:

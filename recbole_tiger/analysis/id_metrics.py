@@ -105,8 +105,9 @@ def reconstruction_errors(
     """
     if reconstruct is None or target is None:
         return None
-    total = _squares(target - target.mean(axis=0, dtype=np.float64).astype(target.dtype))
-    errors = [1.0]
+    total, errors = _squares(target - target.mean(axis=0, dtype=np.float64).astype(target.dtype)), [1.0]
+    if not total > 0:
+        return None
     for depth in range(1, codes.shape[1] + 1):
         left = 0.0
         for start in range(0, len(target), block):
@@ -114,8 +115,8 @@ def reconstruction_errors(
             if part is None:
                 return None
             left += _squares(target[start : start + block] - part)
-        errors.append(left / total if total > 0 else float("nan"))
-    return errors if total > 0 else None
+        errors.append(left / total)
+    return errors
 
 
 def _squares(x: np.ndarray) -> float:
@@ -147,8 +148,7 @@ def neighbors_kept(groups: list[np.ndarray], nearest: Neighbors) -> list[Neighbo
     `groups` from `depth_groups`."""
     kept = []
     for depth, group in enumerate(groups, start=1):
-        sizes = np.bincount(group).astype(np.float64)
+        sizes, pairs = np.bincount(group).astype(np.float64), len(group) * (len(group) - 1)
         share = float((group[nearest.queries][:, None] == group[nearest.neighbors]).mean())
-        pairs = len(group) * (len(group) - 1)
         kept.append(NeighborsKept(depth, share, float((sizes * (sizes - 1)).sum() / pairs)))
     return kept

@@ -38,7 +38,12 @@ def run(settings: dict) -> str:
     configs = [build_config(model, dataset, None, {**settings, **each}) for each in wanted]
     folder = new_folder(output, "ids", configs[0], parent="")
     made = make_ids(configs)
-    paths = {name: target or folder / (re.sub(r"[^\w.-]+", "_", name) + ".json") for name in made.sets}
+    paths: dict[str, Path] = {}
+    for name in made.sets:
+        path = target or folder / (re.sub(r"[^\w.-]+", "_", name) + ".json")
+        while path in (folder / "report.json", *paths.values()):  # the report, or a set with a similar name
+            path = path.with_name(f"{path.stem}_.json")
+        paths[name] = path
     for name, path in paths.items():
         made.sets[name].table.to_file(path)
     data, page = folder / "report.json", folder / "report.html"

@@ -59,19 +59,11 @@ def _bars(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
     plot.data[0].update(marker={"color": [color(index) for index in range(len(rows))]})
     note = f"The best {DRAWN_ROWS} of {len(board.rows)} rows." if len(board.rows) > DRAWN_ROWS else ""
     if board.n_resamples:
-        intervals = [row.comparison for row in rows if row.comparison is not None]
         # Seeds are averaged for each user, so the interval is around the same mean as the bar.
-        plot.data[0].update(
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [found.high - value for found, value in zip(intervals, values, strict=True)],
-                "arrayminus": [value - found.low for found, value in zip(intervals, values, strict=True)],
-                "color": "#1d2433",
-                "thickness": 1.5,
-                "width": 5,
-            }
-        )
+        found = [(row.comparison, value) for row, value in zip(rows, values, strict=True) if row.comparison]
+        above, below = [each.high - value for each, value in found], [value - each.low for each, value in found]
+        look = {"type": "data", "symmetric": False, "color": "#1d2433", "thickness": 1.5, "width": 5}
+        plot.data[0].update(error_x={"array": above, "arrayminus": below, **look})
         note = f"With 95% intervals over test users. {note}".strip()
     return pages.Figure(plot, title=f"Test {board.main}", note=note)
 
@@ -128,8 +120,7 @@ def _curves(board: Leaderboard, rows: Sequence[BoardRow]) -> pages.Figure:
 def _environments(board: Leaderboard) -> pages.Table:
     """Versions and hardware, and how many runs each made."""
     found: Counter = Counter()
-    for run in (run for row in board.rows for run in row.runs):
-        where = run.result.get("environment") or {}
+    for where in (run.result.get("environment") or {} for row in board.rows for run in row.runs):
         versions = ", ".join(f"{name} {number}" for name, number in (where.get("versions") or {}).items() if number)
         device, threads = where.get("device") or "unknown", str(where.get("threads", ""))
         found[device, threads, f"Python {where.get('python')}, {versions}"] += 1

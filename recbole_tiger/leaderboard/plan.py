@@ -161,7 +161,8 @@ def make_plan(
         shared["plugin"] = plugins
     _check_shared(shared, names, blocks)
 
-    tasks, impossible, labels, root, data = [], {}, {}, None, ""
+    tasks, impossible, root, data = [], {}, None, ""
+    labels: dict[str, str] = {}  # by row
     for name in names:
         own = _row_settings(name, shared, settings, blocks)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from recbole_tiger import extension
 from recbole_tiger.cache import content_key
@@ -127,7 +128,8 @@ def _evaluate(config, network, data: PreparedData, folder: Path, before: Mapping
     """What evaluation adds to the result of a run; writes the ranks."""
     trainer = trainer_class(config["model"])(config, network)
     trainer.eval_collector.data_collect(data.train)
-    metrics, ranks = {}, {}
+    metrics: dict[str, Any] = {}
+    ranks: dict[str, Any] = {}
     for phase, loader in (("valid", data.valid), ("test", data.test)):
         started = perf_counter()
         metrics[phase] = dict(trainer.evaluate(loader, load_best_model=False))

@@ -105,7 +105,6 @@ class BoardRow:
     """
 
     label: str
-    model: str
     runs: tuple[StoredRun, ...]
     mean: dict[str, float]
     std: dict[str, float] | None
@@ -116,6 +115,11 @@ class BoardRow:
     def first(self) -> dict:
         """The result of the first seed, for what all seeds share."""
         return self.runs[0].result
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.first["model"]
 
     def seeds(self) -> str:
         """The seeds of the runs as text, "none" for a model without training."""
@@ -203,7 +207,7 @@ def make_leaderboards(
 
 def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]]) -> Leaderboard:
     first = runs[0].result
-    metrics = tuple(max((run.result["test_result"] for run in runs), key=len))  # popularity lacks those of whole lists
+    metrics = max((tuple(run.result["test_result"]) for run in runs), key=len)  # popularity lacks those of whole lists
     main = str(first["config"]["valid_metric"]).lower()
     by_row: dict[str, dict] = {}
     for run in runs:  # of two runs with one seed the later one counts
@@ -213,16 +217,9 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
     rows = []
     for label, seeded in zip(_labels(by_row), by_row.values(), strict=True):
         values = {m: [run.result["test_result"].get(m, np.nan) for run in seeded.values()] for m in metrics}
-        several = len(seeded) > 1
-        rows.append(
-            BoardRow(
-                label=label,
-                model=next(iter(seeded.values())).result["model"],
-                runs=tuple(seeded.values()),
-                mean={metric: float(np.mean(value)) for metric, value in values.items()},
-                std={metric: float(np.std(value, ddof=1)) for metric, value in values.items()} if several else None,
-            )
-        )
+        mean = {metric: float(np.mean(value)) for metric, value in values.items()}
+        std = {m: float(np.std(value, ddof=1)) for m, value in values.items()} if len(seeded) > 1 else None
+        rows.append(BoardRow(label, tuple(seeded.values()), mean, std))
     reference = next((index for index, row in enumerate(rows) if row.model == "TIGER"), 0)
     rows, n_resamples, n_users = _with_statistics(rows, reference, main)
     sign = -1 if first.get("valid_score_bigger", True) else 1

@@ -24,12 +24,11 @@ def write_html(report: dict, path: str | Path) -> Path:
     for name, histogram in report["histograms"].items():
         edges, counts = histogram["edges"], histogram["counts"]
         over_time = name == OVER_TIME
-        plot = bars(
-            _time_labels(edges) if over_time else _count_labels(edges),
-            {"interactions" if over_time else f"{name.rpartition(' ')[2]}s": counts},
-            x_title="beginning of the bin" if over_time else name,
-            y_title="interactions" if over_time else f"{name.rpartition(' ')[2]}s",
-        )
+        if over_time:
+            labels, counted, x_title = _time_labels(edges), "interactions", "beginning of the bin"
+        else:
+            labels, counted, x_title = _count_labels(edges), f"{name.rpartition(' ')[2]}s", name
+        plot = bars(labels, {counted: counts}, x_title=x_title, y_title=counted)
         plot.update_xaxes(dtick=-(-len(counts) // LABELS), tickangle=0)
         plot.update_layout(bargap=0.06)
         if over_time and edges[0] < EARLIEST_CLOCK:

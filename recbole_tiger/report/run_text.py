@@ -30,26 +30,21 @@ def report(result: dict) -> str:
 
 
 def _metrics_table(result: dict) -> str:
-    names = list(result["test_result"])
-    digits = result["config"]["metric_decimal_place"]
+    names, config = list(result["test_result"]), result["config"]
+    recipe = f" ({config['recipe']})" if config.get("recipe") else ""
+    label = row_name(result["model"], config.get("item_text")) + recipe
     rows = []
     for phase, own in (("valid", result["best_valid_result"]), ("test", result["test_result"])):
-        label = row_name(result["model"], result["config"].get("item_text"))
-        if result["config"].get("recipe"):
-            label += f" ({result['config']['recipe']})"
-        if own:
-            rows.append([label, phase, *[f"{own[name]:.{digits}f}" for name in names]])
-        if phase == "test" and result["id_level_test_result"]:
-            by_id = result["id_level_test_result"]
-            rows.append(["  IDs, not items", phase, *[f"{by_id[n]:.{digits}f}" if n in by_id else "" for n in names]])
-        popular = result["popularity"].get(phase)
-        if popular:
-            rows.append(["popularity", phase, *[f"{popular[n]:.{digits}f}" if n in popular else "" for n in names]])
-    seen = "masked" if result["config"]["mask_seen_items"] else "not masked"
+        by_id = result["id_level_test_result"] if phase == "test" else None
+        measured = {label: own, "  IDs, not items": by_id, "popularity": result["popularity"].get(phase)}
+        for name, found in measured.items():
+            if found:
+                cells = [f"{found[n]:.{config['metric_decimal_place']}f}" if n in found else "" for n in names]
+                rows.append([name, phase, *cells])
     heading = (
-        f"{result['model']} on {result['dataset']}: {describe_split(result['config']['eval_args']['split'])}, "
-        f"full ranking, seen items {seen}, "
-        f"{result['parameters']:,} parameters, seed {result['config']['seed']}, data {result['data_checksum']}"
+        f"{result['model']} on {result['dataset']}: {describe_split(config['eval_args']['split'])}, full ranking, "
+        f"seen items {'masked' if config['mask_seen_items'] else 'not masked'}, {result['parameters']:,} parameters, "
+        f"seed {config['seed']}, data {result['data_checksum']}"
     )
     return heading + "\n" + text_table(["model", "split", *names], rows)
 

@@ -5,7 +5,9 @@ Input: what :mod:`recbole_tiger.analysis.id_report` measured. Output: text, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from tabulate import tabulate
@@ -24,13 +26,10 @@ _EXAMPLES = 3
 
 def format_report(report: IDReport) -> str:
     """The report as tables of plain text, with items of some prefixes of each set."""
-    histogram = [
-        {
-            "IDs": name,
-            **{f"{label} item{'s' * (label != '1')}": f"{groups:,}" for label, groups, _ in bins(ids.collisions)},
-        }
-        for name, ids in report.sets.items()
-    ]
+    histogram = []
+    for name, ids in report.sets.items():
+        counts = {f"{label} item{'s' * (label != '1')}": f"{groups:,}" for label, groups, _ in bins(ids.collisions)}
+        histogram.append({"IDs": name, **counts})
     parts = [
         _table(overview(report)),
         "Levels\n" + _table(_level_rows(report)),
@@ -38,13 +37,12 @@ def format_report(report: IDReport) -> str:
         "IDs shared by\n" + _table(histogram),
     ]
     for name, ids in report.sets.items():
-        if ids.examples:
-            lines = [
-                f"  {prefix_text(example.prefix)} ({example.size} items)\n"
-                + "\n".join(f"    {short(title, 90)}" for title in example.titles[:3])
-                for example in ids.examples[:_EXAMPLES]
-            ]
-            parts.append(f"Items of some prefixes, {name}\n" + "\n".join(lines))
+        shown = []
+        for example in ids.examples[:_EXAMPLES]:
+            titles = [f"    {short(title, 90)}" for title in example.titles[:3]]
+            shown += [f"  {prefix_text(example.prefix)} ({example.size} items)", *titles]
+        if shown:
+            parts.append("\n".join([f"Items of some prefixes, {name}", *shown]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,20 +52,17 @@ def _table(rows: Iterable[dict[str, str]]) -> str:
 
 def overview(report: IDReport) -> list[dict[str, str]]:
     """One row per ID set."""
-    rows = []
-    for name, ids in report.sets.items():
-        found = ids.collisions
-        rows.append(
-            {
-                "IDs": name,
-                "items": f"{ids.n_items:,}",
-                "codebooks": " × ".join(map(str, ids.codebook_sizes)),
-                "distinct IDs": f"{found.distinct:,}",
-                "items colliding": f"{found.colliding_items / ids.n_items:.1%}",
-                "largest group": f"{found.largest_group:,}",
-            }
-        )
-    return rows
+    return [
+        {
+            "IDs": name,
+            "items": f"{ids.n_items:,}",
+            "codebooks": " × ".join(map(str, ids.codebook_sizes)),
+            "distinct IDs": f"{ids.collisions.distinct:,}",
+            "items colliding": f"{ids.collisions.colliding_items / ids.n_items:.1%}",
+            "largest group": f"{ids.collisions.largest_group:,}",
+        }
+        for name, ids in report.sets.items()
+    ]
 
 
 def _level_rows(report: IDReport) -> Iterator[dict[str, str]]:
@@ -115,15 +110,11 @@ def against(value: float, shuffled: float, form: str = "{:.3f}") -> str:
 
 def bins(found: Collisions) -> list[tuple[str, int, int]]:
     """Label, number of groups and number of items of each bar of the histogram."""
-    found_bins, below = [], 0
-    for upper in (1, *_BINS, None):
-        inside = [(size, count) for size, count in found.histogram if size > below and (upper is None or size <= upper)]
-        if upper is None:
-            label = f"{below + 1}+"
-        else:
-            label = str(upper) if upper == below + 1 else f"{below + 1}–{upper}"
+    found_bins = []
+    for below, upper in pairwise((0, 1, *_BINS, math.inf)):
+        inside = [(size, count) for size, count in found.histogram if below < size <= upper]
+        label = f"{below + 1}+" if upper == math.inf else f"{below + 1}–{upper}" if upper > below + 1 else str(upper)
         found_bins.append((label, sum(count for _, count in inside), sum(size * count for size, count in inside)))
-        below = upper or below
     return found_bins
 
 

@@ -22,24 +22,27 @@ def test_several_tokenizers_side_by_side(toy, workplace, capsys):
     published = workplace / "made elsewhere.json"
     items = [f"i{cycle}_{step}" for cycle in range(2) for step in range(24)]
     published.write_text(json.dumps({item: [n // 8, n % 8] for n, item in enumerate(items)}))
+    others = [workplace / "made_elsewhere.json", workplace / "report.json"]  # names that the outputs have as well
+    for number, other in enumerate(others):
+        other.write_text(json.dumps({item: [number, n] for n, item in enumerate(items)}))
     status = command(
         toy,
         "--semantic_id=rkmeans,pq,random,file",
-        f"--semantic_id_file={published}",
+        f"--semantic_id_file={','.join(map(str, [published, *others]))}",
         "--output_dir=out",
         "--collision=none",
     )
     printed, errors = capsys.readouterr()
     assert status == 0, errors
     report = json.loads((workplace / "out" / "report.json").read_text())
-    assert list(report["sets"]) == ["rkmeans", "pq", "random", "made elsewhere"]
+    assert list(report["sets"]) == ["rkmeans", "pq", "random", "made elsewhere", "made_elsewhere", "report"]
     assert report["sets"]["made elsewhere"]["levels"][0]["used"] == 6
     assert report["sets"]["rkmeans"]["reconstruction"][-1] < 1 and report["sets"]["random"]["reconstruction"] is None
     page = (workplace / "out" / "report.html").read_text()
     assert all(name in page for name in report["sets"]) and "<script src=" not in page
     assert "variance left" in printed and str(workplace) not in page
-    written = json.loads((workplace / "out" / "made_elsewhere.json").read_text())
-    assert written == json.loads(published.read_text())
+    for name, path in zip(("made_elsewhere", "made_elsewhere_", "report_"), [published, *others], strict=True):
+        assert json.loads((workplace / "out" / f"{name}.json").read_text()) == json.loads(path.read_text())
 
 
 def test_ids_are_those_of_a_training_run_under_the_same_settings(toy, workplace):
