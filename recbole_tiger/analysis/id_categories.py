@@ -110,17 +110,12 @@ class Categories:
             if not known.any():
                 return None
             labels = self.labels[kind][known]
-            shuffles = [rng.permutation(labels) for _ in range(n_shuffles)]
-            result[kind] = [
-                Agreement(
-                    depth=depth,
-                    purity=purity(group, labels),
-                    purity_shuffled=float(np.mean([purity(group, other) for other in shuffles])),
-                    nmi=float(normalized_mutual_info_score(labels, group)),
-                    nmi_shuffled=float(np.mean([normalized_mutual_info_score(other, group) for other in shuffles])),
-                )
-                for depth, group in enumerate((group[known] for group in groups), start=1)
-            ]
+            shuffles, result[kind] = [rng.permutation(labels) for _ in range(n_shuffles)], []
+            for depth, group in enumerate((group[known] for group in groups), start=1):
+                numbers = []
+                for measure in (purity, normalized_mutual_info_score):
+                    numbers += [measure(labels, group), np.mean([measure(other, group) for other in shuffles])]
+                result[kind].append(Agreement(depth, *map(float, numbers)))
         return result
 
     def figure_4a(self, codes: np.ndarray) -> CrossTable | None:
@@ -173,7 +168,7 @@ class Categories:
         )
 
 
-def purity(groups: np.ndarray, labels: np.ndarray) -> float:
+def purity(labels: np.ndarray, groups: np.ndarray) -> float:
     """Share of items whose label is the most frequent one of their group; both [n], counted from 0."""
     n_labels = int(labels.max()) + 1
     pairs, counts = np.unique(groups * n_labels + labels, return_counts=True)

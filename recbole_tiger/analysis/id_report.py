@@ -111,8 +111,7 @@ def id_report(
         titles: of the N items, for the examples; None leaves those out.
         n_neighbors: nearest embeddings (cosine) of each item.
         max_queries: items whose neighbours are looked up, drawn at random where there are more.
-        n_shuffles: random dealings to average over.
-        n_examples: prefixes to show items of.
+        n_shuffles, n_examples: random dealings to average over, and prefixes to show items of.
         random_state: seed of everything drawn.
         progress: show a bar (only ever at a terminal).
 

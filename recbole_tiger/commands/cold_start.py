@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recbole_tiger.analysis.cold_start import ColdStartSettings, cold_start
-from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, pop_run, publish, text_table
+from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, pop_run, publish
 from recbole_tiger.errors import TrainingStopped
 from recbole_tiger.report.analyses import cold_start_facts, cold_start_sections, cold_start_table
+from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:

@@ -9,16 +9,9 @@ from dataclasses import asdict
 
 from recbole_tiger.analysis.diversity import DiversitySettings, diversity
 from recbole_tiger.analysis.runs import open_run
-from recbole_tiger.commands.shared import (
-    new_folder,
-    pop_number,
-    pop_numbers,
-    pop_run,
-    publish,
-    refuse_existing,
-    text_table,
-)
+from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, pop_run, publish, refuse_existing
 from recbole_tiger.report.analyses import diversity_sections, diversity_table, offered_table
+from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:

@@ -9,9 +9,10 @@ from dataclasses import asdict
 
 from recbole_tiger.analysis.invalid_ids import UNCONSTRAINED_MODELS, invalid_ids
 from recbole_tiger.analysis.runs import open_run
-from recbole_tiger.commands.shared import new_folder, pop_number, pop_run, publish, refuse_existing, text_table
+from recbole_tiger.commands.shared import new_folder, pop_number, pop_run, publish, refuse_existing
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.report.analyses import INVALID_IDS_PAPER, invalid_ids_sections, invalid_ids_table
+from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:

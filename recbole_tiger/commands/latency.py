@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from recbole_tiger.analysis.latency import LatencySettings, latency
-from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, publish, text_table
+from recbole_tiger.commands.shared import new_folder, pop_number, pop_numbers, publish
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.report.analyses import latency_sections, latency_table
+from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from recbole.utils import get_local_time
-from tabulate import tabulate
 
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
@@ -122,8 +121,3 @@ def publish(
     atomic_write_text(page, pages.page(title, sections, subtitle=result["about"]))
     files = f"result: {os.path.relpath(data)}\npage: {os.path.relpath(page)}"
     return f"{result['about']}\n" + "\n\n".join(text) + f"\n{files}"
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], **style) -> str:
-    """A table for the screen whose cells stay as they are."""
-    return tabulate(rows, headers=header, disable_numparse=True, **style)

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from tabulate import tabulate
 
 from recbole_tiger.evaluation.significance import Comparison
 from recbole_tiger.io import atomic_write_text, make_folder
@@ -65,7 +64,7 @@ class LeaderboardResult:
         return pd.DataFrame(as_records(self.tables))
 
     def __str__(self) -> str:
-        where = tabulate(list(self.files.items()), headers=["form", "where"])
+        where = text_table(["form", "where"], list(self.files.items()))
         return "\n" + "\n\n\n".join(map(format_text, self.tables)) + "\n\n" + where
 
 

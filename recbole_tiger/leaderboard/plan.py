@@ -245,21 +245,18 @@ def _read_files(files: Iterable[str], names: Sequence[RowName]) -> tuple[dict, d
     for name in names:
         for own in (blocks.get(name.model, {}), blocks.get(name.label, {}), name.tag):
             check_keys(own, carrier_of(name.model))
-            for key in own:
-                if key in (*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACE_KEYS, "model", "dataset"):
-                    raise ConfigError(
-                        f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set "
-                        f"--{key}=…"
-                    )
+            for key in filter({*PROTOCOL_KEYS, *SPLIT_KEYS, *PLACE_KEYS, "model", "dataset"}.__contains__, own):
+                raise ConfigError(
+                    f"{key} cannot be set for the row {name.label} alone: all rows of a table share it; set --{key}=…"
+                )
     return shared, blocks
 
 
 def _check_shared(shared: Mapping, names: Sequence[RowName], blocks: Mapping) -> None:
-    for key in ("run_dir", "resume"):
-        if shared.get(key):
-            raise ConfigError(
-                f"{key}={shared[key]!r} belongs to one run; leave it out: a leaderboard names and resumes its runs"
-            )
+    for key in filter(shared.get, ("run_dir", "resume")):
+        raise ConfigError(
+            f"{key}={shared[key]!r} belongs to one run; leave it out: a leaderboard names and resumes its runs"
+        )
     if shared.get("world_size") or shared.get("group_offset"):
         raise ConfigError(
             "world_size, group_offset: a run of a leaderboard uses the processes of one machine (--nproc=…); leave "

@@ -199,13 +199,11 @@ def make_leaderboards(
     for run in runs:
         protocol = json.dumps(protocol_of(run.result), sort_keys=True)
         groups.setdefault((run.result["dataset"], run.result["data_checksum"], protocol), []).append(run)
-    boards = [_leaderboard(group, () if number else failures) for number, group in enumerate(groups.values())]
-    if published:
-        boards = [replace(board, published=published_table(board.dataset)) for board in boards]
+    boards = [_leaderboard(group, () if n else failures, published) for n, group in enumerate(groups.values())]
     return sorted(boards, key=lambda board: board.dataset)
 
 
-def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]]) -> Leaderboard:
+def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]], published: bool) -> Leaderboard:
     first = runs[0].result
     metrics = max((tuple(run.result["test_result"]) for run in runs), key=len)  # popularity lacks those of whole lists
     main = str(first["config"]["valid_metric"]).lower()
@@ -235,6 +233,7 @@ def _leaderboard(runs: Sequence[StoredRun], failures: Sequence[tuple[str, str]])
         failures=tuple(failures),
         n_resamples=n_resamples,
         n_users=n_users,
+        published=published_table(first["dataset"]) if published else None,
     )
 
 

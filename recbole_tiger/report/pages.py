@@ -31,12 +31,9 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Figure:
-    """A plotly figure with what stands above it.
+    """A plotly figure with what stands above it: a title, a smaller note, and a legend of its series.
 
     Attributes:
-        plot: the figure.
-        title: one line above it, as text, so that it wraps on a narrow screen.
-        note: smaller, below the title.
         legend: what the series are, before their names.
         wide: takes the whole width of the page, where others share a row.
     """
@@ -59,16 +56,9 @@ class Figure:
     def drawn(self, name: str) -> Markup:
         """The figure as HTML; `name` is its id on the page."""
         plot = go.Figure(self.plot).update_layout(showlegend=False)
-        return Markup(
-            plot.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                default_width="100%",
-                default_height=f"{plot.layout.height or HEIGHT}px",
-                div_id=name,
-                config={"responsive": True, "displayModeBar": False},
-            )
-        )
+        height, config = f"{plot.layout.height or HEIGHT}px", {"responsive": True, "displayModeBar": False}
+        size = {"default_width": "100%", "default_height": height}
+        return Markup(plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config, **size))
 
 
 @dataclass(frozen=True)
@@ -93,17 +83,12 @@ def page(
     template: str = "page.html.j2",
     values: Mapping[str, Any] | None = None,
 ) -> str:
-    """One HTML file that needs nothing else: plotly.js is inside, once, where there is a figure.
+    """One HTML file that needs nothing else, with links to its sections; plotly.js is inside, once, where there is a
+    figure. The same input gives the same bytes.
 
     Args:
-        title: of the page.
-        sections: its parts, in order; a row of links at the top leads to them.
-        subtitle: a sentence below the title.
         template: a template of ``templates/`` that extends ``page.html.j2``.
         values: what that template needs beside.
-
-    Returns:
-        the HTML. The same input gives the same bytes.
     """
     has_figures = any(isinstance(part, Figure) for section in sections for part in section.parts)
     return _TEMPLATES.get_template(template).render(

@@ -5,8 +5,6 @@ Input: the result of a run. Output: text: metrics beside popularity, semantic ID
 
 from __future__ import annotations
 
-from tabulate import tabulate
-
 from recbole_tiger.datasets.paper_counts import table2_text
 from recbole_tiger.models import row_name
 from recbole_tiger.report.tables import text_table
@@ -25,7 +23,7 @@ def report(result: dict) -> str:
         for stage, seconds in result["seconds"].items()
     ]
     parts.append(text_table(["stage", "seconds"], stages, "lr"))
-    parts.append(tabulate([[name, path] for name, path in result["files"].items()], headers=["file", "where"]))
+    parts.append(text_table(["file", "where"], list(result["files"].items())))
     return "\n\n".join(parts)
 
 

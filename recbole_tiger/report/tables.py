@@ -28,9 +28,7 @@ class Table:
     """A table with what stands above it; a page aligns its numbers right, a text by `columns`.
 
     Attributes:
-        header: column names.
         rows: cells, already formatted where it matters.
-        title: one line above it.
         note: smaller, below the title.
         columns: a letter for each column; "" for left everywhere.
         folded: a page shows its title, and the rest after a click.
@@ -52,9 +50,9 @@ class Table:
         ]
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]], columns: str = "") -> str:
-    """A table for a terminal."""
-    return _table(header, rows, columns, "simple")
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]], columns: str = "", **style: Any) -> str:
+    """A table for a terminal, its cells as they are; `style` is for `tabulate`."""
+    return _table(header, rows, columns, "simple", **style)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str = "") -> str:
@@ -77,9 +75,9 @@ def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], columns: s
     return table
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], columns: str, form: str) -> str:
-    align = [_SIDES[column] for column in columns or "l" * len(header)]
-    return tabulate(rows, headers=header, tablefmt=form, colalign=align, disable_numparse=True)
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], columns: str, form: str, **style: Any) -> str:
+    align = [_SIDES[column] for column in columns or "l" * len(header)] if rows else None
+    return tabulate(rows, headers=header, tablefmt=form, colalign=align, disable_numparse=True, **style)
 
 
 def markdown_text(text: str) -> str:

@@ -45,6 +45,10 @@ def test_numbers_are_aligned_right():
     assert r"\begin{tabular}{lr}" in latex_table(["m", "n"], [["a", "1"]], "lr")
 
 
+def test_a_table_without_rows_is_its_header():
+    assert text_table(["m", "n"], [], "lr").splitlines()[0].split() == ["m", "n"]
+
+
 def test_a_heading_of_latex_stands_above_all_columns():
     lines = latex_table(["m", "n"], [["a", "1"]], "lr", "Both").splitlines()
     assert lines[1:4] == [r"\toprule", r"\multicolumn{2}{l}{Both} \\", r"\midrule"]
