@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import struct
@@ -22,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbole_tiger.errors import CacheFolderError, DamagedCacheError, reason_of
-from recbole_tiger.io import atomic_file, file_lock
+from recbole_tiger.io import atomic_file, file_checksum, file_lock
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _META = "meta.json"
-_CHUNK = 1 << 20
+_MOST_DEFLATED = 1033  # bytes that one byte of a zip can stand for
 
 
 def content_key(*parts: Any) -> str:
@@ -117,11 +118,7 @@ def _feed_path(digest: hashlib._Hash, path: Path) -> None:
             _feed(digest, relative)
             _feed_path(digest, file)
         return
-    inner = hashlib.sha256()
-    with open(path, "rb") as content:
-        while chunk := content.read(_CHUNK):
-            inner.update(chunk)
-    _feed_bytes(digest, "file", inner.digest())
+    _feed_bytes(digest, "file", bytes.fromhex(file_checksum(path)))
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
@@ -230,16 +227,10 @@ def _split(values: dict[str, Any], describe: str) -> tuple[dict[str, NDArray[Any
             arrays[name] = value
         else:
             try:
-                plain[name] = json.loads(json.dumps(value, default=_plain_number))
+                plain[name] = json.loads(json.dumps(value, default=np.generic.item))
             except (TypeError, ValueError) as error:
                 raise TypeError(f"{describe}: value {name!r} cannot be cached: {error}") from error
     return arrays, plain
-
-
-def _plain_number(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__qualname__} is neither a plain value nor an array")
 
 
 def _write(file: IO[bytes], key: str, arrays: dict[str, NDArray[Any]], plain: dict[str, Any]) -> None:
@@ -267,16 +258,29 @@ def _read(file: IO[bytes], key: str) -> dict[str, Any]:
             raise ValueError("its list of arrays is not the one written")
         values: dict[str, Any] = {}
         for name, written in meta["arrays"].items():
-            with archive.open(f"{name}.npy") as member:
-                # The header is compared before anything is allocated: a flipped digit must not ask for a petabyte.
-                if np.lib.format.read_magic(member) != (1, 0):
-                    raise ValueError(f"array {name!r} has an unknown header")
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-                if fortran or list(shape) != written["shape"] or dtype.str != written["dtype"]:
-                    raise ValueError(f"array {name!r} has another shape or type")
-            with archive.open(f"{name}.npy") as member:
-                array = np.lib.format.read_array(member, allow_pickle=False)
+            array = read_member(archive, name)
+            if [array.dtype.str, list(array.shape)] != [written["dtype"], written["shape"]]:
+                raise ValueError(f"array {name!r} has another shape or type")
             if hashlib.sha256(_bytes_of(array)).hexdigest() != written["sha256"]:
                 raise ValueError(f"the checksum of array {name!r} is wrong")
             values[name] = array
     return {**values, **meta["plain"]}
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of an `.npz`, read only if the file is as long as its header says: no flipped digit asks for a petabyte.
+
+    Raises:
+        ValueError: it is not, or the array holds objects, which only pickle could read.
+    """
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        size, held = math.prod(shape) * dtype.itemsize, info.file_size - stream.tell()
+    if not dtype.hasobject and (size != held or size > _MOST_DEFLATED * info.compress_size):
+        raise ValueError(f"{name} says {list(shape)} of {dtype}, which is not what the file holds")
+    with archive.open(info) as stream:  # anew: where a stream is set back, newer Pythons check no CRC
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, locks between processes, and values that JSON can hold.
+"""Files that are whole or not there, their checksums, locks between processes, and values that JSON can hold.
 
 Input: a path with its new content, or a value of settings or metrics. Output: the file, of which a reader sees the old
 or the new one, never half of one; or the same value in plain types.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -102,6 +103,15 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 def atomic_write_text(path: str | os.PathLike[str], text: str, encoding: str = "utf-8") -> None:
     """Write `text` to `path`, line ends as they are; the old file stays whole until the new one is."""
     atomic_write_bytes(path, text.encode(encoding))
+
+
+def file_checksum(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class _Refusals:

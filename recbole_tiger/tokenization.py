@@ -157,12 +157,8 @@ def titles_of(config, items: list[str]) -> list[str] | None:
     return [titles.get(item, item) for item in items]
 
 
-def item_sentences(config, items: list[str]) -> list[str]:
-    """One sentence per item from the columns of the `.item` file (paper 4.1.3)."""
-    return _sentences(config, item_table(config), items, config["content_fields"])
-
-
 def _sentences(config, table: pd.DataFrame, items: Sequence[str], fields: Sequence[str] | None) -> list[str]:
+    """One sentence per item from the columns of an `.item` file (paper 4.1.3)."""
     id_field, template = config["ITEM_ID_FIELD"], config["content_template"]
     return build_sentences(table, items, id_field, fields, template, seq_separator=config["seq_separator"])
 
@@ -184,7 +180,9 @@ def encoder_of(config, item_file_ids: Sequence[str] | None = None) -> Encoder:
 def item_content(config, items: list[str]) -> Content:
     """Sentences and content embeddings of the items, the embeddings from the cache where they are there."""
     started, precomputed = perf_counter(), config["content_encoder"] == "precomputed"
-    sentences = [""] * len(items) if precomputed else item_sentences(config, items)
+    sentences = [""] * len(items)
+    if not precomputed:
+        sentences = _sentences(config, item_table(config), items, config["content_fields"])
     read = perf_counter()
     # The rows of an .npy file are in the order of the .item file, which is not the internal order.
     without_ids = precomputed and str(config["content_file"]).endswith(".npy")

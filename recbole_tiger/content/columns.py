@@ -6,18 +6,18 @@ How a column is read depends on its type:
 * `token_seq`: titles are words joined by blanks. `categories` and `category` are paths, joined by " > ", all
   others lists, joined by ", "; in both `_` stands for a blank inside a token. A list of quoted names
   (`'Skin Care', 'Beauty'`, as RecBole's own Amazon files have it) has no order and is joined by ", ";
-* `float`: `price` as "$5.99", other whole numbers without ".0"; NaN is empty.
+* `float`: `price` as "$5.99", other whole numbers without ".0".
 """
 
 from __future__ import annotations
 
-import html
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import pandas as pd
+
+from recbole_tiger.datasets.normalize import resolve_entities
 
 #: Columns read as item text where `content_fields` names none, in this order, with the words before them.
 DEFAULT_FIELDS: dict[str, str] = {
@@ -60,11 +60,8 @@ def rows_of(table: pd.DataFrame, item_ids: Sequence[str], item_id_field: str) ->
             f"ITEM_ID_FIELD: the item file has no column {item_id_field!r}; it has {', '.join(table.columns)}"
         )
     wanted = [str(item) for item in item_ids]
-    row_of: dict[str, int] = {}
-    twice: dict[str, None] = {}
-    for row, item in enumerate(table[item_id_field].tolist()):
-        if row_of.setdefault(item, row) != row:
-            twice[item] = None
+    ids = table[item_id_field]
+    row_of, twice = dict(zip(ids, range(len(ids)), strict=True)), set(ids[ids.duplicated()])
     if missing := [item for item in wanted if item not in row_of]:
         raise ValueError(
             f"{len(missing)} of {len(wanted)} items are not in the item file (such as "
@@ -90,30 +87,23 @@ def text_columns(table: pd.DataFrame, item_id_field: str) -> str:
 
 
 def column_text(table: pd.DataFrame, rows: list[int], field: str, seq_separator: str) -> list[str]:
-    """The text of one column for each of the rows, "" where there is none.
-
-    Raises:
-        ValueError: a `float` column that holds something else.
-    """
-    read = _reader(table, field, seq_separator)
-    values = table[field].to_numpy()[rows].tolist()
-    text_of = {value: read(value) for value in dict.fromkeys(values)}  # brands and categories repeat
+    """The text of one column for each of the rows, "" where there is none."""
+    kind, values = _kind(table, field), table[field].to_numpy()[rows].tolist()
+    text_of = {value: _text(kind, value, seq_separator) for value in dict.fromkeys(values)}  # brands repeat
     return [text_of[value] for value in values]
 
 
 def column_names(table: pd.DataFrame, rows: list[int], field: str, seq_separator: str) -> list[tuple[list[str], bool]]:
     """The names in one column for each of the rows, and whether they are a path from coarse to fine."""
-    values = table[field].to_numpy()[rows].tolist()
-    if _kind(table, field) not in ("path", "list"):
+    kind, values = _kind(table, field), table[field].to_numpy()[rows].tolist()
+    if kind not in ("path", "list"):
         return [([text] if (text := _clean(value)) else [], True) for value in values]
-    return [_names(table, field, value, seq_separator) for value in values]
+    return [_names(kind, value, seq_separator) for value in values]
 
 
 def _clean(text: str) -> str:
     """Resolve HTML entities, drop control characters, collapse white space."""
-    # Repeated, for those escaped twice: Amazon's titles hold "&amp;quot;".
-    while "&" in text and (resolved := _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)) != text:
-        text = resolved
+    text = resolve_entities(text, _ENTITY)
     if not text.isprintable():  # most text is, and needs no search
         text = _INVISIBLE.sub("", _CONTROL.sub(" ", text))
     return " ".join(text.split())
@@ -130,44 +120,25 @@ def _kind(table: pd.DataFrame, field: str) -> Literal["text", "words", "path", "
     return "path" if kind == "token_seq" and field in _PATHS else "list"
 
 
-def _reader(table: pd.DataFrame, field: str, seq_separator: str) -> Callable[[str], str]:
-    """The function that turns a field of this column into text."""
-    kind = _kind(table, field)
-    if kind == "text":
-        return _clean
-    if kind == "words":
-        return lambda value: _clean(value.replace(seq_separator, " "))
-    if kind in ("price", "number"):
-        return lambda value: _number(value, field, kind)
-
-    def read_names(value: str) -> str:
-        names, ordered = _names(table, field, value, seq_separator)
+def _text(kind: str, value: str, seq_separator: str) -> str:
+    """A cell of a column of this kind as text."""
+    if kind in ("path", "list"):
+        names, ordered = _names(kind, value, seq_separator)
         return (" > " if ordered else ", ").join(names)
+    if kind in ("text", "words"):
+        return _clean(value.replace(seq_separator, " ") if kind == "words" else value)
+    if not (value := value.strip()):
+        return ""
+    number = float(value)  # finite, since the reader of the file has checked it
+    if kind == "price":
+        return f"${number:.2f}"
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else value
 
-    return read_names
 
-
-def _names(table: pd.DataFrame, field: str, value: str, seq_separator: str) -> tuple[list[str], bool]:
+def _names(kind: str, value: str, seq_separator: str) -> tuple[list[str], bool]:
     """The names in a field that holds several, and whether they are a path from coarse to fine."""
     if _LIST_OF_NAMES.fullmatch(value.strip()):
         names = [_clean(single or double) for single, double in _NAME_IN_LIST.findall(value)]
         return [name for name in names if name], False
     names = [_clean(token.replace("_", " ")) for token in value.split(seq_separator)]
-    return [name for name in names if name], _kind(table, field) == "path"
-
-
-def _number(value: str, field: str, kind: str) -> str:
-    value = value.strip()
-    if not value:
-        return ""
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(
-            f"column {field!r} of the item file is of type float but holds {value!r}: make it a token column"
-        ) from None
-    if not math.isfinite(number):
-        return ""
-    if kind == "price":
-        return f"${number:.2f}"
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else value
+    return [name for name in names if name], kind == "path"

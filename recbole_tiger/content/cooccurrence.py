@@ -37,8 +37,6 @@ def cooccurrence_counts(items: NDArray[np.int64], user: NDArray[np.int64], n_ite
     for distance in range(1, min(WINDOW, len(items) - 1) + 1):
         one, other = items[:-distance], items[distance:]
         together = (user[:-distance] == user[distance:]) & (one != other)
-        if not together.any():
-            break
         weight = np.full(int(together.sum()), distance**-0.5)
         counts = counts + csr_matrix((weight, (one[together], other[together])), shape=counts.shape)
     return counts + counts.T

@@ -203,5 +203,7 @@ def _parse_template(template: str, table: pd.DataFrame, item_id_field: str) -> l
 
 
 def _fill(pieces: list[_Piece], values: dict[str, str]) -> str:
-    text = "".join(f"{piece.before}{values[piece.field]}{piece.after}" for piece in pieces if values[piece.field])
-    return " ".join(text.split()).lstrip(" ,;:|/>-–—").rstrip(" ,;:|/<-–—")
+    parts = [part for p in pieces if values[p.field] for part in (p.before, values[p.field], p.after)]
+    # What is left of the template at the ends goes; an item's own text stays as it is.
+    parts[0], parts[-1] = parts[0].lstrip(" ,;:|/>-–—"), parts[-1].rstrip(" ,;:|/<-–—")
+    return " ".join("".join(parts).split())

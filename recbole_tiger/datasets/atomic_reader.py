@@ -85,18 +85,13 @@ def read_atomic(
     path = Path(path)
     if not seq_separator:
         raise AtomicFileError("seq_separator='' must be the text between the parts of a cell, such as ' '.")
-    parser: _Parser | None = None
+    fields = read_fields(path, separator, encoding)
+    _check_roles(path, fields, ids, time)
+    parser = _Parser(path, fields, ids, time, separator, seq_separator, keep, as_text)
     hidden = None if progress else True
     with tqdm(unit=" rows", unit_scale=True, desc=path.name, leave=False, disable=hidden) as bar:
-        for block in _blocks(path, encoding):
-            if parser is None:
-                head, _, block = block.partition("\n")
-                fields = _header(head, path, separator)
-                _check_roles(path, fields, ids, time)
-                parser = _Parser(path, fields, ids, time, separator, seq_separator, keep, as_text)
-            bar.update(parser.add(block))
-    if parser is None:
-        raise AtomicFileError(_empty(path))
+        for number, block in enumerate(_blocks(path, encoding)):
+            bar.update(parser.add(block if number else block.partition("\n")[2]))
     if not parser.rows:
         raise AtomicFileError(f"{path} ends after line 1, the header: add the rows, or prepare the dataset again.")
     found, columns = parser.ids(), parser.columns()
@@ -108,19 +103,11 @@ def read_atomic(
 
 def read_fields(path: str | Path, separator: str = "\t", encoding: str = "utf-8") -> tuple[Field, ...]:
     """The columns that the first line of an atomic file names; errors as `read_atomic`."""
-    for block in _blocks(Path(path), encoding):
-        return _header(block.partition("\n")[0], Path(path), separator)
-    raise AtomicFileError(_empty(path))
-
-
-def _header(line: str, path: Path, separator: str) -> tuple[Field, ...]:
     if len(separator) != 1 or not separator.isascii() or separator in "\n\r\0":
         raise AtomicFileError(f"field_separator={separator!r} must be one ASCII character, such as '\\t' or ','.")
-    return read_header(line, path, separator)
-
-
-def _empty(path: str | Path) -> str:
-    return f"{path} is empty: write a line such as user_id:token item_id:token timestamp:float first."
+    for block in _blocks(Path(path), encoding):
+        return read_header(block.partition("\n")[0], Path(path), separator)
+    raise AtomicFileError(f"{path} is empty: write a line such as user_id:token item_id:token timestamp:float first.")
 
 
 def _check_roles(path: Path, fields: Sequence[Field], ids: Sequence[str], time: str | None) -> None:
@@ -146,8 +133,9 @@ def _blocks(path: Path, encoding: str) -> Iterator[str]:
     """Whole lines that end with `\\n`, some `BLOCK_CHARACTERS` at a time."""
     line = 1
     try:
-        codec = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
-        with path.open(encoding=codec, newline="\n") as stream:
+        with path.open(encoding=encoding, newline="\n") as stream:
+            if stream.read(1) != "\ufeff":  # a byte-order mark
+                stream.seek(0)
             while block := stream.read(BLOCK_CHARACTERS):
                 block = (block + stream.readline()).replace("\r\n", "\n")
                 for character, way_out in (("\r", "end lines with \\n"), ("\0", "save the file as text")):
@@ -167,41 +155,40 @@ def _blocks(path: Path, encoding: str) -> Iterator[str]:
     except LookupError:
         raise AtomicFileError(f"encoding={encoding!r} is unknown to Python: use utf-8, latin-1, …") from None
     except UnicodeDecodeError as error:
-        raise AtomicFileError(_not_text(path, codec, error)) from None
+        raise AtomicFileError(_not_text(path, encoding, error)) from None
 
 
-def _not_text(path: Path, codec: str, error: UnicodeDecodeError) -> str:
+def _not_text(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
     """The message for bytes that are not text; `error` counts from the start of a buffer, not of the file."""
     content = path.read_bytes()
     try:
-        content.decode(codec)
+        content.decode(encoding)
     except UnicodeDecodeError as whole:
         error = whole
-    line = content[: error.start].decode(codec, "replace").count("\n") + 1
+    line = content[: error.start].decode(encoding, "replace").count("\n") + 1
     found = content[error.start : error.start + 8]
-    return f"{path}, line {line}: {found!r} is not {codec} text: save the file as UTF-8, or name its encoding."
+    return f"{path}, line {line}: {found!r} is not {encoding} text: save the file as UTF-8, or name its encoding."
 
 
+@dataclass
 class _Parser:
     """Collects the columns of a file block by block; arguments as for `read_atomic`."""
 
-    def __init__(
-        self,
-        path: Path,
-        fields: Sequence[Field],
-        ids: Sequence[str],
-        time: str | None,
-        separator: str,
-        seq_separator: str,
-        keep: Collection[str] | None,
-        as_text: bool,
-    ) -> None:
-        self.path, self.fields, self.separator, self.seq_separator = path, fields, separator, seq_separator
-        self.time, self.as_text = time, as_text
-        self.rows = 0
-        self._parts: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields if keep is None or f.name in keep}
-        self._ids = {name: IdColumn(no_ids=("", PADDING_TOKEN)) for name in ids}
-        self._line_marks = separator.encode() * (len(fields) - 1) + b"\n"
+    path: Path
+    fields: Sequence[Field]
+    id_fields: Sequence[str]
+    time: str | None
+    separator: str
+    seq_separator: str
+    keep: Collection[str] | None
+    as_text: bool
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        kept = [field.name for field in self.fields if self.keep is None or field.name in self.keep]
+        self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in kept}
+        self._ids = {name: IdColumn(no_ids=("", PADDING_TOKEN)) for name in self.id_fields}
+        self._line_marks = self.separator.encode() * (len(self.fields) - 1) + b"\n"
         self._no_marks = bytes(set(range(256)) - set(self._line_marks))
 
     def add(self, block: str) -> int:

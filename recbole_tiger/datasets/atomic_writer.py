@@ -19,7 +19,7 @@ from recbole_tiger.datasets.arrays import FloatArray, IntArray
 from recbole_tiger.datasets.atomic_fields import ITEM, RATING, TIME, USER, header
 from recbole_tiger.datasets.interactions import Interactions
 from recbole_tiger.errors import PreparationError
-from recbole_tiger.io import make_folder, writing
+from recbole_tiger.io import file_checksum, make_folder, writing
 
 ROWS_AT_ONCE = 1 << 17
 
@@ -30,12 +30,13 @@ def check_dataset_name(dataset: str) -> None:
         raise PreparationError(f"dataset={dataset!r} must be the name of one folder, such as my-shop.")
 
 
-def refuse_existing(output: str | Path, dataset: str, overwrite: bool) -> None:
-    """Raise a `PreparationError` if there is a dataset of this name and `overwrite` is false."""
+def refuse_existing(output: str | Path, dataset: str, overwrite: bool, names: Iterable[str] = ()) -> None:
+    """Raise a `PreparationError` if there is a dataset of this name, or a file of one of these names in its folder, and
+    `overwrite` is false."""
     check_dataset_name(dataset)
-    path = Path(output) / dataset / f"{dataset}.inter"
-    if path.exists() and not overwrite:
-        raise PreparationError(f"{path} exists: choose another dataset name or output folder, or set overwrite.")
+    for name in (f"{dataset}.inter", *names):
+        if not overwrite and (path := Path(output) / dataset / name).exists():
+            raise PreparationError(f"{path} exists: choose another dataset name or output folder, or set overwrite.")
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) ->
 
     A dataset that is not there yet appears whole or not at all. In one that is overwritten each file is replaced whole,
     `.inter` last; other files in the folder stay. After an error nothing has changed. A `PreparationError` if the
-    dataset exists and `overwrite` is false.
+    dataset or one of the files exists and `overwrite` is false.
     """
     refuse_existing(output, dataset, overwrite)
     target = Path(output) / dataset
@@ -53,6 +54,7 @@ def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) ->
     try:
         with writing(target, reads=True):
             yield temporary
+        refuse_existing(output, dataset, overwrite, os.listdir(temporary))  # made meanwhile, or of the user's own
         if target.is_dir() and any(target.iterdir()):
             for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".inter"):
                 os.replace(path, target / path.name)
@@ -87,15 +89,6 @@ def write_interactions(
 def _are_whole(values: FloatArray) -> bool:
     """Whether a float column can be written without decimals and read back the same."""
     return bool(np.all((values == np.rint(values)) & (np.abs(values) < 2**53)))
-
-
-def file_checksum(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def data_checksum(data_path: str | Path, dataset: str) -> str:

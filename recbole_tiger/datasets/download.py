@@ -26,9 +26,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recbole_tiger.datasets.atomic_writer import check_dataset_name, dataset_folder, file_checksum
+from recbole_tiger.datasets.atomic_writer import check_dataset_name, dataset_folder
 from recbole_tiger.errors import DownloadError, PreparationError
-from recbole_tiger.io import file_lock
+from recbole_tiger.io import file_checksum, file_lock, make_folder, writing
 
 BLOCK_BYTES = 1 << 16
 FIRST_PAUSE = 0.5  # seconds before the second attempt; doubled for each further one
@@ -108,10 +108,11 @@ def ensure_dataset(
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise PreparationError(f"url={url!r} must begin with http:// or https://.")
     work = data_path / f".{dataset}.download"
-    work.mkdir(parents=True, exist_ok=True)
-    with file_lock(data_path / f".{dataset}.lock", on_wait=lambda: None):
+    make_folder(data_path)
+    with writing(data_path), file_lock(data_path / f".{dataset}.lock", on_wait=lambda: None):
         if has_dataset(data_path, dataset):  # another process was faster
             return folder
+        work.mkdir(exist_ok=True)  # here, since another process may have removed it
         archive = work / "archive.zip"
         try:
             fetch(url, archive, timeout, progress)

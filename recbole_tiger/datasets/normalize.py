@@ -8,6 +8,7 @@ RecBole's reader would otherwise take it for the start of a quoted cell and swal
 from __future__ import annotations
 
 import html
+import html.entities
 import math
 import re
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ MILLISECONDS = 100_000_000_000  # larger times are milliseconds
 UNKNOWN_TOKEN = "Unknown"  # for an empty token_seq cell: RecBole crashes on those under pandas 3
 
 _SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
+# HTML also takes some names without a semicolon, such as those in "Do&not touch" and "salt&region".
+_ENTITY = re.compile(r"&(?:#(?:\d{1,7}|x[0-9a-f]{1,6});?|[a-z][a-z0-9]{1,31};)", re.IGNORECASE)
 _TAG = re.compile(r"<!--.*?-->|</?[A-Za-z][^<>]*>", re.DOTALL)
 # Control characters, line and paragraph separators, zero-width space, byte-order mark, lone surrogates.
 _UNWANTED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b\ufeff\ud800-\udfff]")
@@ -46,14 +49,24 @@ def clean_text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         value = " ".join(clean_text(part) for part in value)
     text = str(value)
-    if "&" in text:
-        text = html.unescape(html.unescape(text))
+    text = resolve_entities(text)
     if "<" in text:
         text = _TAG.sub(" ", _SCRIPT.sub(" ", text))
     text = " ".join(_UNWANTED.sub(" ", text).split())
     if text.startswith('"'):
         text = "“" + text[1:].replace('"', "”", 1)
     return text
+
+
+def resolve_entities(text: str, entity: re.Pattern[str] = _ENTITY) -> str:
+    """A text without HTML entities, also those escaped twice: Amazon's titles hold `&amp;quot;`."""
+    while "&" in text and (resolved := entity.sub(_character, text)) != text:
+        text = resolved
+    return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0]) if entity[0][1] == "#" else html.entities.html5.get(entity[0][1:], entity[0])
 
 
 def category_tokens(value: object, separator: str = "|", paths: str = "all") -> list[str]:
@@ -124,12 +137,13 @@ def split_title_year(value: object) -> tuple[str, str]:
 
 
 def identifier(value: object, what: str) -> str:
-    """A raw user or item id as text, `12.0` as `12`; a `RowError` for no id, or neither a text nor a whole number."""
+    """A raw user or item id as text, `12.0` as `12`; a `RowError` for no id, neither a text nor a whole number, or a
+    float that is too large to hold every digit of an id."""
     if type(value) is str:
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise RowError(f"no {what}")
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

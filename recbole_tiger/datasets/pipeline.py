@@ -107,7 +107,7 @@ def prepare(source: Source, output: str | Path, dataset: str, options: PrepareOp
     existing dataset.
     """
     options = options or PrepareOptions()
-    refuse_existing(output, dataset, options.overwrite)
+    refuse_existing(output, dataset, options.overwrite, [f"{dataset}.item"] if source.item_fields else ())
     bad = BadRows(options.bad_rows)
     summary = PrepareSummary(dataset, str(Path(output) / dataset))
     _check_required_fields(source, options)
@@ -139,6 +139,8 @@ def prepare(source: Source, output: str | Path, dataset: str, options: PrepareOp
         for what, vocabulary in (("user", log.users), ("item", log.items)):
             if vocabulary.stripped:
                 summary.notes[f"{what} ids with blanks at an end, which were removed"] = vocabulary.stripped
+        if not source.item_fields and (Path(output) / dataset / f"{dataset}.item").exists():
+            summary.notes["the .item file that was there stays, since the source has no metadata"] = 1
         content = {"summary": {**asdict(summary), "folder": dataset}, "options": asdict(options)}
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / f"{dataset}.summary.json").write_text(text + "\n", encoding="utf-8")

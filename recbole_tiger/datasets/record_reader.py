@@ -200,6 +200,8 @@ def _column_positions(path: Path, names: Sequence[str], wanted: Sequence[str]) -
     missing = [name for name in wanted if name not in names]
     if missing:
         raise PreparationError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(names)}.")
+    if twice := [name for name in wanted if names.count(name) > 1]:
+        raise PreparationError(f"{path} has more than one column {twice[0]}: rename or remove the others.")
     return [names.index(name) for name in wanted]
 
 

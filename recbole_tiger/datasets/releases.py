@@ -53,7 +53,8 @@ def amazon_source(
     check_choice("version", version, tuple(AMAZON))
     columns, items = AMAZON[version]
     items = replace(items, text=("description",) if description else (), category_paths=category_paths)
-    return _source(reviews, columns, metadata, items, encodings, progress)
+    text = TextFormat(encodings=encodings, progress=progress)
+    return TableSource(reviews, columns, metadata, items if metadata else None, text, name_columns_strictly=False)
 
 
 def steam_source(
@@ -63,17 +64,6 @@ def steam_source(
     progress: bool = True,
 ) -> TableSource:
     """The source for `steam_reviews.json.gz` and `steam_games.json.gz`, or files of their form."""
-    return _source(reviews, _STEAM_REVIEWS, games, _STEAM_GAMES, encodings, progress)
-
-
-def _source(
-    reviews: Sequence[str | Path],
-    columns: InteractionColumns,
-    metadata: Sequence[str | Path],
-    items: ItemColumns,
-    encodings: Sequence[str],
-    progress: bool,
-) -> TableSource:
     text = TextFormat(encodings=encodings, progress=progress)
-    items_or_none = items if metadata else None
-    return TableSource(reviews, columns, metadata, items_or_none, text, name_columns_strictly=False)
+    items = _STEAM_GAMES if games else None
+    return TableSource(reviews, _STEAM_REVIEWS, games, items, text, name_columns_strictly=False)

@@ -7,7 +7,10 @@ column names filled in.
 from __future__ import annotations
 
 import glob
+import io
+import operator
 import re
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,7 +19,7 @@ from typing import Any
 
 from recbole_tiger.datasets import normalize
 from recbole_tiger.datasets.atomic_fields import Field
-from recbole_tiger.datasets.bad_rows import BadRows, check_choice
+from recbole_tiger.datasets.bad_rows import BadRows, check_choice, shorten
 from recbole_tiger.datasets.record_reader import TextFormat, parse_literal, read_records
 from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.errors import PreparationError, RowError
@@ -156,10 +159,22 @@ class TableSource(Source):
             assert self.item_columns is not None
             separator, paths = self.item_columns.category_separator, self.item_columns.category_paths
             value = candidates[0]
-            if isinstance(value, str) and value.lstrip().startswith("["):  # a list that a table holds as text
-                value = parse_literal(value.strip())
+            if isinstance(value, str) and re.fullmatch(r"\s*\[.*]\s*", value, re.DOTALL):  # a list as text
+                value = _parse_list(value.strip())
             return normalize.sequence_cell(normalize.category_tokens(value, separator, paths))
         return next(filter(None, map(normalize.clean_text, candidates)), "")
+
+
+def _parse_list(text: str) -> object:
+    """A list that a table holds as text; a `RowError` for one whose texts have no commas between them, as numpy writes
+    it, since Python would join them."""
+    value = parse_literal(text)
+    if re.search(r"""['"]\s*['"]""", text):  # perhaps two texts in a row, perhaps part of one
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+        is_text = [kind == tokenize.STRING for kind in kinds if kind != tokenize.NL]
+        if any(map(operator.and_, is_text, is_text[1:])):
+            raise RowError("a list without commas between its texts", shorten(text))
+    return value
 
 
 def expand(patterns: Sequence[str | Path]) -> list[Path]:

@@ -6,11 +6,13 @@ over the bytes of the file. Damage (a cut gzip stream, bytes that are not text) 
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -99,36 +101,17 @@ def read_lines(
                     break
                 else:
                     bad.report(path, number, RowError(f"not {' or '.join(encodings)} text", shorten(line)))
-        except (EOFError, zlib.error) as error:
-            bad.report(path, number + 1, RowError("damaged gzip stream, the rest cannot be read", str(error)))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            what = "the file ends inside the stream; download it again" if isinstance(error, EOFError) else str(error)
+            bad.report(path, number + 1, RowError("damaged gzip stream, the rest cannot be read", what))
 
 
-def _blocks(raw: BinaryIO, gzipped: bool, bar: tqdm[Any]) -> Iterator[bytes]:
-    """Blocks of at most BLOCK_BYTES, unzipped; `EOFError` or `zlib.error` where the stream is damaged."""
-    decoder = zlib.decompressobj(wbits=31)
-    inside_member = False
-    while block := raw.read(BLOCK_BYTES):
-        bar.update(len(block))
-        if not gzipped:
-            yield block
-            continue
-        while block:
-            if not inside_member:
-                block = block.lstrip(b"\0")  # padding between members is allowed, as in gzip itself
-                inside_member = bool(block)
-                continue
-            data = decoder.decompress(block, BLOCK_BYTES)
-            if data:
-                yield data
-            if decoder.eof:
-                block, inside_member = decoder.unused_data, False
-                decoder = zlib.decompressobj(wbits=31)
-            else:
-                block = decoder.unconsumed_tail
-    while inside_member and (data := decoder.decompress(decoder.unconsumed_tail, BLOCK_BYTES)):
-        yield data
-    if inside_member and not decoder.eof:
-        raise EOFError("the file ends inside the stream; download it again")
+def _blocks(raw: BufferedReader, gzipped: bool, bar: tqdm[Any]) -> Iterator[bytes]:
+    """Blocks of at most BLOCK_BYTES, unzipped; an error of the gzip module where the stream is damaged."""
+    stream = gzip.GzipFile(fileobj=raw) if gzipped else raw
+    while block := stream.read1(BLOCK_BYTES):
+        bar.update(raw.tell() - bar.n)
+        yield block
 
 
 def _split(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:

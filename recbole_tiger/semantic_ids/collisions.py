@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 # Entries of a cost matrix that `reassign` holds at a time.
@@ -26,7 +27,7 @@ def _row_keys(codes: Integers, sizes: Sequence[int]) -> Integers:
     span = 1
     for column, size in zip(codes.T, sizes, strict=True):
         if span > np.iinfo(np.int64).max // int(size):  # the product would not fit: number the prefixes instead
-            keys = _dense(keys)
+            keys = np.unique(keys, return_inverse=True)[1]
             span = int(keys.max(initial=0)) + 1
         keys = keys * int(size) + column
         span *= int(size)
@@ -35,37 +36,20 @@ def _row_keys(codes: Integers, sizes: Sequence[int]) -> Integers:
 
 def prefix_groups(codes: Integers, sizes: Sequence[int]) -> Integers:
     """Number of the group of rows with the same codes, `[n]`, numbered from 0 in the order of the codes."""
-    return _dense(_row_keys(codes, sizes))
+    groups: Integers = np.unique(_row_keys(codes, sizes), return_inverse=True)[1]
+    return groups
 
 
 def ranks(codes: Integers, sizes: Sequence[int]) -> Integers:
     """Position of every item among the items with the same codes, in the order of the items; `[n]`."""
-    order, groups, starts = _sorted_groups(_row_keys(codes, sizes))
-    positions = np.empty(len(codes), dtype=np.int64)
-    positions[order] = np.arange(len(codes)) - starts[groups]
+    keys = pd.Series(_row_keys(codes, sizes))
+    positions: Integers = keys.groupby(keys).cumcount().to_numpy(np.int64)
     return positions
 
 
 def any_shared(codes: Integers, sizes: Sequence[int]) -> bool:
     """Whether two items have the same codes."""
-    return bool((ranks(codes, sizes) > 0).any())
-
-
-def _dense(keys: Integers) -> Integers:
-    """Keys renumbered 0, 1, 2, ... in the same order."""
-    order, groups, _ = _sorted_groups(keys)
-    renumbered = np.empty(len(keys), dtype=np.int64)
-    renumbered[order] = groups
-    return renumbered
-
-
-def _sorted_groups(keys: Integers) -> tuple[Integers, Integers, Integers]:
-    """Rows in stable order of their key; number of the group of each of these; first position of each group."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    new = np.ones(len(keys), dtype=bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return order, np.cumsum(new) - 1, np.flatnonzero(new)
+    return len(np.unique(_row_keys(codes, sizes))) < len(codes)
 
 
 def cost_function(level_costs: LevelCosts | NDArray[Any] | None, n: int, size: int) -> LevelCosts:
@@ -105,12 +89,9 @@ def reassign(
     codes = codes.copy()
     prefixes = prefix_groups(codes[:, :-1], sizes[:-1])
     slots = prefixes * size + codes[:, -1]  # one per prefix and last code
-    order, groups, starts = _sorted_groups(slots)
-    taken = slots[order[starts]]  # slots that an item holds, ascending
-    shared = np.diff(np.append(starts, len(slots))) > 1
-    rows = np.sort(order[shared[groups]])
-    rows = rows[movable[rows]]
-    fixed = np.sort(slots[~movable])
+    taken, groups, counts = np.unique(slots, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero((counts[groups] > 1) & movable)
+    fixed = slots[~movable]
     moved = unresolved = 0
     for part in _whole_prefixes(rows, prefixes, max(COST_ENTRIES // size, 1)):
         costs = costs_of(part)
@@ -149,17 +130,12 @@ def _whole_prefixes(rows: Integers, prefixes: Integers, room: int) -> Iterator[I
 def _keepers(slots: Integers, costs: NDArray[Any], fixed: Integers) -> NDArray[np.bool_]:
     """Which rows keep their slot: of each slot the row of least cost, the first of equals; `[n]` bool.
 
-    No row keeps a slot that is in `fixed` (sorted).
+    No row keeps a slot that is in `fixed`.
     """
     order = np.lexsort((costs, slots))  # stable: equals stay in the order of the rows
-    first = np.ones(len(slots), dtype=bool)
-    first[1:] = slots[order][1:] != slots[order][:-1]
     keeps = np.zeros(len(slots), dtype=bool)
-    keeps[order[first]] = True
-    if len(fixed):
-        position = np.minimum(np.searchsorted(fixed, slots), len(fixed) - 1)
-        keeps &= fixed[position] != slots
-    return keeps
+    keeps[order[np.unique(slots[order], return_index=True)[1]]] = True
+    return keeps & ~np.isin(slots, fixed)
 
 
 def _match(costs: NDArray[Any], groups: Integers) -> Integers:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recbole_tiger.datasets.bad_rows import shorten
 from recbole_tiger.io import atomic_write_text, make_folder
 
 #: A level has fewer codes, however few items there are: each has a row of the model's embeddings.
@@ -34,7 +35,7 @@ def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
     rows, most = [content[item] for item in items], max(MOST_CODES, 2 * len(items))
     for item, row in zip(items, rows, strict=True):
         if not isinstance(row, list) or not row:
-            raise ValueError(f"semantic_id_file={path}: item {item} needs a list of codes, got {_cut(row)}.")
+            raise ValueError(f"semantic_id_file={path}: item {item} needs a list of codes, got {shorten(row, 80)}.")
         if len(row) != len(rows[0]):
             raise ValueError(
                 f"semantic_id_file={path}: item {item} has {len(row)} codes, item {items[0]} has {len(rows[0])}; "
@@ -43,12 +44,12 @@ def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
         # type(), because True is an instance of int
         if any(type(code) is not int or code < 0 for code in row):
             raise ValueError(
-                f"semantic_id_file={path}: item {item} has {_cut(row)}; codes must be whole numbers from 0."
+                f"semantic_id_file={path}: item {item} has {shorten(row, 80)}; codes must be whole numbers from 0."
             )
         if max(row) >= most:
             raise ValueError(
-                f"semantic_id_file={path}: item {item} has {_cut(row)}, so a level of more than {most:,} codes for "
-                f"{len(items):,} items; number the codes of a level from 0 without gaps."
+                f"semantic_id_file={path}: item {item} has {shorten(row, 80)}, so a level of more than {most:,} codes "
+                f"for {len(items):,} items; number the codes of a level from 0 without gaps."
             )
     return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
 
@@ -76,12 +77,6 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _cut(value: object) -> str:
-    """A value for a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
 def write_codes(path: str | Path, items: Sequence[str], codes: NDArray[np.int64], overwrite: bool = False) -> None:
     """Writes the codes `[n_items, columns]`, one item per line.
 
@@ -92,7 +87,7 @@ def write_codes(path: str | Path, items: Sequence[str], codes: NDArray[np.int64]
     lines = (f"{json.dumps(item)}: {json.dumps(row)}" for item, row in zip(items, codes.tolist(), strict=True))
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     if path.exists() and not overwrite:
-        if path.read_text(encoding="utf-8") == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             return
         raise ValueError(f"semantic_id_file={path} exists and differs: choose another name or overwrite it.")
     make_folder(path.parent)

@@ -60,6 +60,11 @@ def test_counts_and_vectors_are_those_of_the_formula(seed):
     assert np.array_equal(vectors, cooccurrence_vectors(items, user, n_items))
 
 
+def test_a_distance_at_which_no_two_items_differ_does_not_end_the_count():
+    items, user = np.array([0, 1, 0, 1]), np.zeros(4, dtype=int)
+    assert np.allclose(cooccurrence_counts(items, user, 2).toarray(), slow_counts(items, user, 2))
+
+
 def test_no_cooccurrence_no_vector():
     assert not cooccurrence_vectors(np.array([0, 1, 2]), np.array([0, 1, 2]), 4).any()
     assert not cooccurrence_vectors(np.array([0]), np.array([0]), 1).any()

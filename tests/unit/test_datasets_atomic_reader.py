@@ -246,6 +246,8 @@ def test_ids_are_kept_exactly(tmp_path):
     for variant in (content, "\ufeff" + content, content.replace("\n", "\r\n"), content[:-1]):
         assert rows(read(tmp_path, variant)) == expected
     assert rows(read(tmp_path, content.replace("\t", "~"), separator="~")) == expected
+    for encoding in ("U8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"):
+        assert rows(read(tmp_path, ("\ufeff" + content).encode(encoding), encoding=encoding)) == expected
     plain = HEADER + "Ren\xe9\ti\t1\n"
     assert rows(read(tmp_path, plain.encode("latin-1"), encoding="latin-1")) == [("Ren\xe9", "i", 1.0)]
 

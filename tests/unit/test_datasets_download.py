@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from local_server import send, serving
 
 from recbole_tiger.datasets import download
 from recbole_tiger.datasets.download import ensure_dataset, find_url, has_dataset, recbole_urls
-from recbole_tiger.errors import DownloadError, PreparationError
+from recbole_tiger.errors import DownloadError, PreparationError, WriteError
 
 INTER = b"user_id:token\titem_id:token\ttimestamp:float\n1\t2\t3\n"
 ITEM = b"item_id:token\ttitle:token\n2\tTwo\n"
@@ -346,6 +347,25 @@ def test_only_one_of_several_processes_downloads(server, tmp_path):
         thread.join()
     assert len(server.requests) == 1
     assert_whole(tmp_path / "made")
+
+
+def test_a_process_that_waited_downloads_where_the_first_one_failed(server, tmp_path):
+    def answer(handler, number):
+        time.sleep(0.2)  # the other one is waiting by now
+        send(handler, *((b"no", 2, 404) if number == 1 else (ZIP,)))
+
+    server.answer = answer
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(ensure, server, tmp_path) for _ in range(2)]
+    assert sorted(type(each.exception()).__name__ for each in asked) == ["DownloadError", "NoneType"]
+    assert len(server.requests) == 2
+    assert_whole(tmp_path / "made")
+
+
+def test_a_data_path_that_is_no_folder(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot write '.*file'.*choose another path"):
+        ensure(server, tmp_path / "file")
 
 
 def test_a_folder_in_the_way(server, tmp_path):

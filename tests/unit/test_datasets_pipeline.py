@@ -173,6 +173,26 @@ def test_an_existing_dataset_is_kept_unless_told_otherwise(tmp_path, monkeypatch
     assert (tmp_path / "made" / "embeddings.npz").read_bytes() == b"precious"
 
 
+def test_no_file_is_replaced_unasked_whoever_wrote_it(tmp_path):
+    source, options = shop(tmp_path, [("u", "a", 1)], COMPLETE), PrepareOptions(**NO_CORE)
+    mine = tmp_path / "made" / "made.item"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(PreparationError, match="made.item exists: choose another dataset name"):
+        prepare(source, tmp_path, "made", options)
+    assert mine.read_text() == "mine" and os.listdir(mine.parent) == ["made.item"]
+    # Without metadata only the interactions are written, and the summary says what stays.
+    summary = prepare(shop(tmp_path, [("u", "a", 1)]), tmp_path, "made", options)
+    assert mine.read_text() == "mine" and "the .item file that was there stays" in str(summary)
+    # Of two processes that began while there was nothing, the second must not replace what the first has written.
+    with pytest.raises(PreparationError, match="twice.inter exists"), dataset_folder(tmp_path, "twice") as second:
+        with dataset_folder(tmp_path, "twice") as first:
+            (first / "twice.inter").write_text("first")
+        (second / "twice.inter").write_text("second")
+    assert (tmp_path / "twice" / "twice.inter").read_text() == "first"
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interruption_leaves_nothing_behind(tmp_path, error):
     with pytest.raises(error), dataset_folder(tmp_path, "made") as folder:

@@ -159,6 +159,10 @@ def test_unknown_column_and_unknown_ending(tmp_path):
     path.write_text("user,item\n1,2\n")
     with pytest.raises(PreparationError, match="no column time; its columns are user, item"):
         list(read_records(path, ["user", "time"], BadRows(), QUIET))
+    path.write_text("user,item,time,time\n1,2,3,4\n")
+    assert list(read_records(path, ["user"], BadRows(), QUIET)) == [(2, ("1",))]
+    with pytest.raises(PreparationError, match="a.csv has more than one column time: rename"):
+        list(read_records(path, ["user", "time"], BadRows(), QUIET))
     with pytest.raises(PreparationError, match="'.xlsx' does not say what the file holds"):
         file_format("a.xlsx")
     assert file_format("a.json.gz") == "json"

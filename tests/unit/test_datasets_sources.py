@@ -438,6 +438,27 @@ def test_times_from_parquet_and_lists_that_a_table_holds_as_text(tmp_path):
     assert inter[1:] == ["7\t3\t1704067200"] and item[1:] == ["3\tHome Desk_lamps"]
 
 
+def test_lists_as_numpy_writes_them_and_texts_in_brackets(tmp_path):
+    """Python would join texts without a comma between them; what is no list is a text."""
+    (tmp_path / "o.csv").write_text("u,i\nu,1\nu,2\nu,3\n")
+    rows = ["1,[New] Lamps|LED", "2,\"['a' 'b', \"\"it's ' ' c\"\"]\"", "3,\"[\"\"it's ' ' c\"\", 'd', '']\""]
+    source = TableSource(
+        [tmp_path / "o.csv"],
+        InteractionColumns("u", "i", None),
+        [tmp_path / "i.csv"],
+        ItemColumns("i", categories="c"),
+        text=QUIET,
+    )
+    (tmp_path / "i.csv").write_text("i,c\n" + "\n".join(rows) + "\n")
+    with pytest.raises(PreparationError, match=r"i.csv, line 3: a list without commas between its texts: '\[.+'"):
+        prepared(source, tmp_path)
+    _, item, _ = prepared(source, tmp_path, bad_rows="skip", missing_items="drop")
+    assert item[1:] == ["1\t[New]_Lamps LED", "3\tit's_'_'_c d"]
+    (tmp_path / "i.csv").write_text("i,c\n1,\"['a'\n 'b']\"\n2,x\n3,y\n")
+    with pytest.raises(PreparationError, match=r"i.csv, line 2: a list without commas"):
+        prepared(source, tmp_path, overwrite=True)
+
+
 def test_several_files_and_patterns_in_order(tmp_path):
     for name, user in (("part-1.csv", "b"), ("part-0.csv", "a"), ("extra.csv", "c")):
         (tmp_path / name).write_text(f"u,i\n{user},x\n")

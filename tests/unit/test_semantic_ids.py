@@ -290,6 +290,10 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
     table.to_file(path)  # the same content is no conflict
     with pytest.raises(ValueError, match="ids.json exists and differs"):
         other.to_file(path)
+    path.with_name("not.json").write_bytes(b"\xff")
+    for elsewhere in (path.with_name("not.json"), tmp_path):
+        with pytest.raises(ValueError, match="semantic_id_file=.* exists and differs"):
+            table.to_file(elsewhere)
     other.to_file(path, overwrite=True)
     assert json.loads(path.read_text()) == {"i0": [1, 0], "i1": [0, 0]}
 

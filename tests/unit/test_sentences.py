@@ -261,6 +261,11 @@ def test_templates_drop_what_is_empty(table, template, full, no_brand, no_title)
     assert sentences(frame, ["1", "2", "3"], template=template) == [full, no_brand, no_title]
 
 
+def test_a_template_leaves_the_text_of_an_item_alone(table):
+    frame = table("item_id:token\ttitle:token\tbrand:token\n1\t-273 °C >\t\n2\t\t/b/\n")
+    assert sentences(frame, ["1", "2"], template="- {title} | {brand},") == ["-273 °C >", "/b/"]
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [

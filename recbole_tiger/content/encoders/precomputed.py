@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recbole_tiger.cache import content_key
+from recbole_tiger.cache import content_key, read_member
 from recbole_tiger.content.encoders.base import Encoder, examples
-
-_MOST_DEFLATED = 1033  # bytes that one byte of a zip can stand for
 
 
 class Precomputed(Encoder):
@@ -140,7 +137,7 @@ def _read_numpy(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]
         else:
             with zipfile.ZipFile(path) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
-                arrays = {name: _member(archive, name) for name in ("item_id", "embedding") if name in names}
+                arrays = {name: read_member(archive, name) for name in ("item_id", "embedding") if name in names}
     except ValueError as error:  # among them object arrays, which only pickle could read
         raise ValueError(
             f"{wrong} cannot be read ({error}): it must hold plain arrays, the ids as np.array(ids, dtype=str)"
@@ -148,23 +145,6 @@ def _read_numpy(path: Path, wrong: str) -> tuple[list[str] | None, NDArray[Any]]
     if not {"item_id", "embedding"} <= arrays.keys():
         raise ValueError(f"{wrong} must hold the arrays item_id and embedding, but holds {', '.join(names) or 'none'}")
     return _ids_as_text(arrays["item_id"], wrong), arrays["embedding"]
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """An array of an `.npz`, read only if the file is as long as its header says."""
-    info = archive.getinfo(f"{name}.npy")
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(stream)
-        size = math.prod(shape) * dtype.itemsize
-        if not dtype.hasobject and (
-            size != info.file_size - stream.tell() or size > _MOST_DEFLATED * info.compress_size
-        ):
-            raise ValueError(f"{name} says {list(shape)} of {dtype}, which is not what the file holds")
-        stream.seek(0)
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-        return array
 
 
 def _read_parquet(path: Path, wrong: str) -> tuple[list[str], NDArray[Any]]:
