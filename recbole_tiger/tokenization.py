@@ -316,6 +316,8 @@ def _ids_from_content(
     quantizer = quantizer_of(config)
     arguments = {argument: value for argument, value in quantizer.get_params().items() if argument != "device"}
     learned_from = [CACHE_VERSION, content.key, items, scaler.mode, scaler.n_components, quantizer.name, arguments]
+    if not config["content_cooccurrence"] and (config["collaborative_file"] or not quantizer.aligns_items):
+        interactions = None  # nothing reads them
     cooccurrence = [] if interactions is None else [config["content_cooccurrence"], *interactions]
     if config["collaborative_file"]:
         cooccurrence.append(Path(config["collaborative_file"]))

@@ -57,15 +57,13 @@ def build_sentences(
             not in the file, or twice.
     """
     rows = rows_of(table, item_ids, item_id_field)
-    if template is not None:
-        pieces = _parse_template(template, table, item_id_field)
-        names = list(dict.fromkeys(piece.field for piece in pieces))
-        per_item = _texts(table, rows, item_ids, item_id_field, names, "content_template", seq_separator)
-        return [_fill(pieces, dict(zip(names, values, strict=True))) for values in per_item]
-    names = _chosen_fields(table, item_id_field, fields)
-    per_item = _texts(table, rows, item_ids, item_id_field, names, "content_fields", seq_separator)
-    labels = [DEFAULT_FIELDS.get(field) or field.replace("_", " ").capitalize() for field in names]
-    return [_join(labels, values) for values in per_item]
+    pieces = [] if template is None else _parse_template(template, table, item_id_field)
+    names = [piece.field for piece in pieces] or _chosen_fields(table, item_id_field, fields)
+    texts = {field: column_text(table, rows, field, seq_separator) for field in names}
+    key = "content_template" if pieces else "content_fields"
+    _check_texts(texts, item_ids, key, text_columns(table, item_id_field))
+    per_item = (dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True))
+    return [_fill(pieces, values) if pieces else _join(values) for values in per_item]
 
 
 def item_titles(
@@ -126,36 +124,25 @@ def _chosen_fields(table: pd.DataFrame, item_id_field: str, fields: Sequence[str
     return fields
 
 
-def _texts(
-    table: pd.DataFrame,
-    rows: list[int],
-    item_ids: Sequence[str],
-    item_id_field: str,
-    fields: list[str],
-    key: str,
-    seq_separator: str,
-) -> list[tuple[str, ...]]:
-    """The texts of these columns, for each item; ValueError for a column or an item that has none."""
-    texts = {field: column_text(table, rows, field, seq_separator) for field in fields}
+def _check_texts(texts: dict[str, list[str]], item_ids: Sequence[str], key: str, columns: str) -> None:
+    """Raise a ValueError for a column or an item that has no text."""
     for field, column in texts.items():
-        if rows and not any(column):
+        if column and not any(column):
             raise ValueError(
-                f"{key}: column {field!r} of the item file is empty for all {len(rows)} items: leave it "
-                f"out (there are {text_columns(table, item_id_field)})"
+                f"{key}: column {field!r} of the item file is empty for all {len(item_ids)} items: leave it out "
+                f"(there are {columns})"
             )
-    per_item = list(zip(*texts.values(), strict=True))
-    empty = [str(item) for item, values in zip(item_ids, per_item, strict=True) if not any(values)]
+    empty = [str(item) for item, *values in zip(item_ids, *texts.values(), strict=True) if not any(values)]
     if empty:
         raise ValueError(
-            f"{key}: {len(empty)} of {len(rows)} items have no text in {', '.join(fields)} (such as "
-            f"{', '.join(empty[:3])}): name further columns of {text_columns(table, item_id_field)}, or remove these "
-            "items"
+            f"{key}: {len(empty)} of {len(item_ids)} items have no text in {', '.join(texts)} (such as "
+            f"{', '.join(empty[:3])}): name further columns of {columns}, or remove these items"
         )
-    return per_item
 
 
-def _join(labels: list[str], values: Sequence[str]) -> str:
-    parts = [f"{label}: {value}" for label, value in zip(labels, values, strict=True) if value]
+def _join(values: dict[str, str]) -> str:
+    labels = {field: DEFAULT_FIELDS.get(field) or field.replace("_", " ").capitalize() for field in values}
+    parts = [f"{labels[field]}: {value}" for field, value in values.items() if value]
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts)
 
 

@@ -18,7 +18,6 @@ from recbole_tiger.data.split import PHASES, Split, make_split, positions
 from recbole_tiger.distributed.topology import check_processes
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import model_spec
-from recbole_tiger.quantization import QUANTIZERS
 from recbole_tiger.settings.validate import check_settings
 from recbole_tiger.tokenization import prepare_semantic_ids
 
@@ -235,8 +234,5 @@ class TIGERDataset(PrefixDataset):
                 f"({len(items)} here, {given.table.n_items} there, or in another order); use the data of that run"
             )
         if given is None:
-            aligns = getattr(QUANTIZERS.get(config["semantic_id"]), "aligns_items", False)
-            is_read = (aligns and not config["collaborative_file"]) or config["content_cooccurrence"]
-            interactions = self.sequences.training_interactions() if is_read else None
-            given = prepare_semantic_ids(config, items, interactions)
+            given = prepare_semantic_ids(config, items, self.sequences.training_interactions())
         self.semantic_ids = given

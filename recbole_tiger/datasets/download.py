@@ -39,10 +39,6 @@ RANGE_NOT_SATISFIABLE = 416
 ATOMIC_SUFFIXES = (".inter", ".item", ".user", ".kg", ".link", ".net")
 
 
-class _Rejected(Exception):
-    """The server's answer is final: asking again would not help."""
-
-
 def recbole_urls() -> dict[str, str]:
     """RecBole's dataset zips by dataset name, read from the installed package without importing it."""
     import yaml
@@ -120,7 +116,7 @@ def ensure_dataset(
                 install(archive, url, dataset, data_path)
             finally:
                 archive.unlink(missing_ok=True)  # used, or found to be wrong: never to be continued
-        except (OSError, _Rejected, zipfile.BadZipFile) as error:
+        except (OSError, zipfile.BadZipFile) as error:
             if not any(work.iterdir()):
                 work.rmdir()
             reason = str(error) or type(error).__name__
@@ -137,9 +133,8 @@ def fetch(url: str, target: Path, timeout: float, progress: bool = True) -> None
     """Download an address to a file, continuing what `<target>.part` holds of the same version.
 
     Raises:
-        OSError: no new byte for `timeout` seconds (for the first, `FIRST_BYTE` at most), or a connection that keeps
-            breaking.
-        _Rejected: an answer that will not change, such as 404.
+        OSError: no new byte for `timeout` seconds (for the first, `FIRST_BYTE` at most), a connection that keeps
+            breaking, or an answer that will not change, such as 404.
     """
     part, note = target.with_name(target.name + ".part"), target.with_name(target.name + ".part.json")
     clock = _Clock(timeout)
@@ -154,7 +149,7 @@ def fetch(url: str, target: Path, timeout: float, progress: bool = True) -> None
             except urllib.error.HTTPError as error:
                 problem: OSError = OSError(f"the server answers {error.code} {error.reason}")
                 if error.code not in (*RETRIED_STATUS, RANGE_NOT_SATISFIABLE):
-                    raise _Rejected(str(problem)) from None
+                    raise problem from None
                 if error.code == RANGE_NOT_SATISFIABLE:  # what we have is not a beginning of what they have
                     part.unlink(missing_ok=True)
             except (OSError, http.client.HTTPException) as error:

@@ -73,13 +73,14 @@ def category_tokens(value: object, separator: str = "|", paths: str = "all") -> 
     """A category path, coarse to fine, as tokens without blanks: `["Hair", "Dry Oil"]` -> `["Hair", "Dry_Oil"]`.
 
     Args:
-        value: a list of names, a list of such paths (Amazon 2014), or text in which `separator` divides the names.
+        value: a list of names, a list of such paths (Amazon 2014), text in which `separator` divides the names, or a
+            number, which is one name.
         separator: only for text; empty takes the text as one name.
         paths: `all` gives the first path and then, of the others, the names that have not yet been given; `first` gives
             the first path only. Either way the position of a token of the first path is its depth.
     """
-    if isinstance(value, str):
-        value = value.split(separator) if separator else [value]
+    if isinstance(value, (str, int, float)):
+        value = value.split(separator) if separator and isinstance(value, str) else [value]
     if not isinstance(value, (list, tuple)):
         return []
     nested = [path for path in value if isinstance(path, (list, tuple))] or [value]

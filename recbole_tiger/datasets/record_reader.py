@@ -125,6 +125,34 @@ def parse_literal(text: str) -> object:
         raise RowError("neither JSON nor a Python literal", shorten(text)) from None
 
 
+def read_json_object(path: str | Path, name: str, wrong_form: str) -> dict[str, Any]:
+    """A JSON file that is one object by items, the blanks around its keys removed.
+
+    Raises:
+        PreparationError: no such file, no JSON, no object (`name` and `wrong_form` say so), or a key there twice.
+    """
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = {key.strip(): value for key, value in pairs}
+        if len(found) < len(pairs):
+            counts = Counter(key.strip() for key, _ in pairs)
+            twice.extend(key for key, count in counts.items() if count > 1)
+        return found
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except OSError as error:
+        raise PreparationError(f"{name} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise PreparationError(f"{name} is not JSON: {error}.") from error
+    if twice:
+        raise PreparationError(f"{name}: the item {twice[0]} appears twice; keep one of them.")
+    if not isinstance(content, dict):
+        raise PreparationError(f"{name} {wrong_form}.")
+    return content
+
+
 def _not_a_literal(name: str) -> object:
     raise ValueError(f"{name} is not a Python literal")
 

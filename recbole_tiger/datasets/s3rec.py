@@ -6,20 +6,21 @@ metadata of the original catalogue fits.
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.datasets.normalize import category_tokens, check_identifier, sequence_cell
-from recbole_tiger.datasets.record_reader import Record, TextFormat
+from recbole_tiger.datasets.record_reader import Record, TextFormat, read_json_object
 from recbole_tiger.datasets.sources import InteractionChunk, ItemRow, Source, interaction_chunks
 from recbole_tiger.datasets.table_source import InteractionColumns, ItemColumns, TableSource
 from recbole_tiger.datasets.text_reader import read_lines
 from recbole_tiger.errors import PreparationError, RowError
+
+NO_OBJECT = "is not one JSON object {item: …}"
 
 
 @dataclass
@@ -75,7 +76,7 @@ class S3RecSource(Source):
             yield from self._table.items(bad, wanted)
             return
         path = Path(self.attributes)  # type: ignore[arg-type]
-        for row, (item, attributes) in enumerate(_read_object(path).items(), start=1):
+        for row, (item, attributes) in enumerate(read_json_object(path, str(path), NO_OBJECT).items(), start=1):
             try:
                 item = check_identifier(item)
                 if not isinstance(attributes, list):
@@ -87,22 +88,11 @@ class S3RecSource(Source):
                 yield ItemRow(item, {"attributes": sequence_cell(category_tokens(attributes))}, path, row)
 
 
-def _read_object(path: str | Path) -> dict[str, Any]:
-    """A JSON file that is one object."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PreparationError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise PreparationError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise PreparationError(f"{path} is not one JSON object {{item: …}}.")
-    return content
-
-
 def _read_item_map(path: str | Path) -> dict[str, str]:
-    content = _read_object(path)
+    content = read_json_object(path, str(path), NO_OBJECT)
     mapping = content.get("id2item", content)
     if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
         raise PreparationError(f"{path} does not map item numbers to ids (an object of texts, or one under 'id2item').")
+    if twice := [name for name, count in Counter(mapping.values()).items() if count > 1]:
+        raise PreparationError(f"{path} maps two item numbers to {twice[0]!r}, which would make one item of two.")
     return mapping

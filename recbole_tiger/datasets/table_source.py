@@ -9,8 +9,10 @@ from __future__ import annotations
 import glob
 import io
 import operator
+import os
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -178,11 +180,13 @@ def _parse_list(text: str) -> object:
 
 
 def expand(patterns: Sequence[str | Path]) -> list[Path]:
-    """The files of a list of paths and glob patterns; an error when a pattern has none."""
+    """The files of a list of paths and glob patterns; an error when a pattern has none, or two have the same."""
     paths: list[Path] = []
     for pattern in patterns:
         found = [Path(pattern)] if Path(pattern).is_file() else sorted(map(Path, glob.glob(str(pattern))))
         if not found:
             raise PreparationError(f"{pattern} is not a file: check the path.")
         paths += found
+    if twice := [path for path, count in Counter(map(os.path.realpath, paths)).items() if count > 1]:
+        raise PreparationError(f"{twice[0]} is named more than once, so that its rows would count twice: name it once.")
     return paths

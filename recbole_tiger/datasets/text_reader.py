@@ -10,28 +10,29 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from recbole_tiger.datasets.bad_rows import BadRows, shorten
-from recbole_tiger.errors import PreparationError, RowError
+from recbole_tiger.errors import PreparationError, RowError, reason_of
 
-BLOCK_BYTES = 1 << 20
+LINES_PER_UPDATE = 1 << 10  # of the progress bar
 MAX_LINE_BYTES = 1 << 26  # a longer "line" means that the file is not text; memory stays bounded
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def first_bytes(path: Path, count: int = 16) -> bytes:
+def first_bytes(path: Path) -> bytes:
     """The first bytes of a file; a clear error when there is no such file."""
     if not path.is_file():
         raise PreparationError(f"{path} is not a file: check the path.")
-    with path.open("rb") as stream:
-        return stream.read(count)
+    try:
+        with path.open("rb") as stream:
+            return stream.read(16)
+    except OSError as error:
+        raise PreparationError(f"{path} cannot be read: {reason_of(error)}.") from None
 
 
 def check_is_text(path: Path) -> bool:
@@ -83,10 +84,15 @@ def read_lines(
         tqdm(total=size, unit="B", unit_scale=True, desc=path.name, leave=False, disable=hidden) as bar,
     ):
         try:
-            for number, line in enumerate(_split(_blocks(raw, gzipped, bar), path), start=1):
-                if number == 1:
-                    line = line.removeprefix(BYTE_ORDER_MARK)
-                line = line.rstrip(b"\r")
+            stream = gzip.GzipFile(fileobj=raw) if gzipped else raw
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    most = f"{MAX_LINE_BYTES >> 20} MB"
+                    raise PreparationError(f"{path} has a line of more than {most}: is it a text of lines?")
+                if number % LINES_PER_UPDATE == 0:
+                    bar.update(raw.tell() - bar.n)
+                line = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n")
                 if not line or line.isspace():
                     notes["empty lines"] += 1
                     continue
@@ -104,22 +110,3 @@ def read_lines(
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "the file ends inside the stream; download it again" if isinstance(error, EOFError) else str(error)
             bad.report(path, number + 1, RowError("damaged gzip stream, the rest cannot be read", what))
-
-
-def _blocks(raw: BufferedReader, gzipped: bool, bar: tqdm[Any]) -> Iterator[bytes]:
-    """Blocks of at most BLOCK_BYTES, unzipped; an error of the gzip module where the stream is damaged."""
-    stream = gzip.GzipFile(fileobj=raw) if gzipped else raw
-    while block := stream.read1(BLOCK_BYTES):
-        bar.update(raw.tell() - bar.n)
-        yield block
-
-
-def _split(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-        if len(rest) > MAX_LINE_BYTES:
-            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it a text of lines?")
-    if rest:
-        yield rest

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recbole_tiger.datasets.bad_rows import shorten
+from recbole_tiger.datasets.record_reader import read_json_object
 from recbole_tiger.io import atomic_write_text, make_folder
 
 #: A level has fewer codes, however few items there are: each has a row of the model's embeddings.
@@ -25,7 +24,7 @@ def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
         ValueError: no such file, not JSON, an item missing or there twice, rows of different lengths, or codes that
             are not whole numbers from 0 to below `MOST_CODES` (or twice the number of items).
     """
-    content = _content(Path(path))
+    content = read_json_object(path, f"semantic_id_file={path}", "must hold one object {item_id: [codes]}")
     missing = [item for item in items if item not in content]
     if missing:
         raise ValueError(
@@ -52,29 +51,6 @@ def read_codes(path: str | Path, items: Sequence[str]) -> NDArray[np.int64]:
                 f"for {len(items):,} items; number the codes of a level from 0 without gaps."
             )
     return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    twice: list[str] = []
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = {item.strip(): codes for item, codes in pairs}
-        if len(found) < len(pairs):
-            counts = Counter(item.strip() for item, _ in pairs)
-            twice.extend(item for item, count in counts.items() if count > 1)
-        return found
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
-    except OSError as error:
-        raise ValueError(f"semantic_id_file={path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"semantic_id_file={path} is not JSON: {error}.") from error
-    if twice:
-        raise ValueError(f"semantic_id_file={path}: the item {twice[0]} appears twice; keep one of them.")
-    if not isinstance(content, dict):
-        raise ValueError(f"semantic_id_file={path} must hold one object {{item_id: [codes]}}.")
-    return content
 
 
 def write_codes(path: str | Path, items: Sequence[str], codes: NDArray[np.int64], overwrite: bool = False) -> None:

@@ -16,9 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recbole_tiger.semantic_ids.collisions import LevelCosts, any_shared, cost_function, prefix_groups, ranks, reassign
+from recbole_tiger.semantic_ids.collisions import (
+    LevelCosts,
+    any_shared,
+    collision_counts,
+    cost_function,
+    level_usage,
+    prefix_groups,
+    ranks,
+    reassign,
+)
 from recbole_tiger.semantic_ids.files import read_codes, write_codes
-from recbole_tiger.semantic_ids.statistics import collision_counts, level_usage
 
 COLLISIONS = ("append", "reassign", "none")
 PADDING_ITEM = "[PAD]"
@@ -106,45 +114,34 @@ class SemanticIDTable:
         names = _checked_items(items, len(codes))
         if collision not in COLLISIONS:
             raise ValueError(f"collision={collision!r} is unknown: choose one of {', '.join(COLLISIONS)}.")
-        n_reassigned = n_unresolved = 0
+        moved = unresolved = 0
         if collision == "reassign":
             movable = np.ones(len(codes), dtype=bool)
             costs = cost_function(level_costs, len(codes), int(codebook_sizes[-1]))
-            codes, n_reassigned, n_unresolved = reassign(codes, codebook_sizes, costs, movable)
-        return cls._assembled(
-            codes,
-            names,
-            codebook_sizes,
-            collision,
-            with_column=collision == "append" or n_unresolved > 0,
-            n_reassigned=n_reassigned,
-            n_unresolved=n_unresolved,
-        )
+            codes, moved, unresolved = reassign(codes, codebook_sizes, costs, movable)
+        with_column = collision == "append" or unresolved > 0
+        return cls._assembled(codes, names, codebook_sizes, collision, with_column, moved, unresolved)
 
     @classmethod
     def _assembled(
         cls,
         codes: NDArray[np.int64],
         names: NDArray[np.str_],
-        codebook_sizes: Sequence[int],
+        sizes: Sequence[int],
         collision: str,
-        *,
         with_column: bool,
+        *counts: int,
         least_column_size: int = 0,
-        n_reassigned: int = 0,
-        n_unresolved: int = 0,
     ) -> SemanticIDTable:
-        """Puts padding on top and, if wanted, the collision column on the right."""
-        sizes = [int(size) for size in codebook_sizes]
+        """Puts padding on top and, if wanted, the collision column on the right; `counts` as among the attributes."""
         id_length = len(sizes)
         if with_column:
             column = ranks(codes, sizes)
             codes = np.column_stack([codes, column])
-            sizes.append(max(sizes[-1], least_column_size, int(column.max(initial=0)) + 1))
-        table = np.full((len(codes) + 1, codes.shape[1]), PADDING_CODE, dtype=np.int64)
-        table[1:] = codes
+            sizes = [*sizes, max(sizes[-1], least_column_size, int(column.max(initial=0)) + 1)]
+        table = np.pad(codes, ((1, 0), (0, 0)), constant_values=PADDING_CODE)
         items = np.concatenate([np.array([PADDING_ITEM]), names])
-        return cls(table, items, tuple(sizes), id_length, collision, n_reassigned, n_unresolved)
+        return cls(table, items, tuple(sizes), id_length, collision, *counts)
 
     def add_items(
         self, codes: NDArray[np.int64], items: Sequence[str], *, level_costs: LevelCosts | NDArray[Any] | None = None
@@ -169,19 +166,10 @@ class SemanticIDTable:
             costs = cost_function(level_costs, len(codes), sizes[-1])
             together, moved, unresolved = reassign(together, sizes, lambda rows: costs(rows - self.n_items), movable)
             n_reassigned, n_unresolved = n_reassigned + moved, n_unresolved + unresolved
-        with_column = self.has_collision_column
-        if not with_column and self.collision != "none":
-            with_column = any_shared(together, sizes)
-        return self._assembled(
-            together,
-            names,
-            sizes,
-            self.collision,
-            with_column=with_column,
-            least_column_size=self.level_sizes[-1] if self.has_collision_column else 0,
-            n_reassigned=n_reassigned,
-            n_unresolved=n_unresolved,
-        )
+        has_column = self.has_collision_column
+        with_column = has_column or (self.collision != "none" and any_shared(together, sizes))
+        counts, least = (n_reassigned, n_unresolved), self.level_sizes[-1] if has_column else 0
+        return self._assembled(together, names, sizes, self.collision, with_column, *counts, least_column_size=least)
 
     @classmethod
     def from_file(
@@ -206,9 +194,8 @@ class SemanticIDTable:
         codes = read_codes(path, names)
         sizes = list(codebook_sizes) if codebook_sizes is not None else (codes.max(0, initial=0) + 1).tolist()
         if collision == "append":
-            codes = _checked_codes(codes, sizes)
-            checked = _checked_items(names, len(codes))
-            return cls._assembled(codes, checked, sizes, collision, with_column=any_shared(codes, sizes))
+            codes, checked = _checked_codes(codes, sizes), _checked_items(names, len(codes))
+            return cls._assembled(codes, checked, sizes, collision, any_shared(codes, sizes))
         return cls.from_codes(codes, names, sizes, collision)
 
     def to_file(self, path: str | Path, overwrite: bool = False) -> None:

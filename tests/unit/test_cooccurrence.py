@@ -15,6 +15,7 @@ from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.quantization.scaling import Scaler
 from recbole_tiger.recommend import Recommender
+from recbole_tiger.tokenization import prepare_semantic_ids
 
 
 def sequences(seed, n_users=30, n_items=20, longest=40):
@@ -149,6 +150,11 @@ def test_cooccurrence_changes_the_ids_and_what_they_are_cached_under(toy):
     text, one, more = (prepared(toy, content_cooccurrence=weight).semantic_ids for weight in (0.0, 1.0, 4.0))
     assert not np.array_equal(text.table.codes, one.table.codes)
     assert len({ids.files["semantic IDs"] for ids in (text, one, more)}) == 3
+    config = build_config(
+        "TIGERTree", "toy", config_dict=settings_of("TIGERTree", toy, semantic_id="rkmeans", content_cooccurrence=0.0)
+    )
+    unread = prepare_semantic_ids(config, text.table.items[1:].tolist(), (np.array([0, 1]), np.array([0, 0])))
+    assert unread.files == text.files  # interactions that nothing reads change no key
     again = prepared(toy, content_cooccurrence=1.0).semantic_ids
     assert again.cached and np.array_equal(again.table.codes, one.table.codes)
     path, header, by_user, _ = rows_of(toy)

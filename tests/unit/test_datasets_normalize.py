@@ -155,7 +155,9 @@ def test_price_cells_have_two_decimals():
         ("Home|Lamps", {"separator": ""}, ["Home|Lamps"]),
         (['"Quoted" name'], {}, ["“Quoted”_name"]),
         (None, {}, []),
-        (5, {}, []),
+        (5, {}, ["5"]),  # as it is in a list
+        (math.nan, {}, []),
+        ({}, {}, []),
         ([], {}, []),
     ],
 )

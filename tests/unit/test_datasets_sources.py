@@ -350,12 +350,16 @@ def test_s3rec_mistakes(tmp_path):
     (tmp_path / "map.json").write_text('{"1": "B01"}')
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "twice.json").write_text('{"1": "A", "7": "B", "1": "C"}')
+    (tmp_path / "merged.json").write_text('{"1": "B", "7": "B"}')
     with pytest.raises(PreparationError, match="line 1: an item that the item map does not have: '7'"):
         prepared(S3RecSource(sequences, item_map=tmp_path / "map.json", item_text=QUIET), tmp_path)
     for name, message in (
         ("list.json", "not one JSON object"),
         ("broken.json", "is not JSON"),
         ("no.json", "cannot be read"),
+        ("twice.json", "twice.json: the item 1 appears twice; keep one of them"),
+        ("merged.json", "maps two item numbers to 'B'"),
     ):
         with pytest.raises(PreparationError, match=message):
             prepared(S3RecSource(sequences, item_map=tmp_path / name, item_text=QUIET), tmp_path)
@@ -467,6 +471,10 @@ def test_several_files_and_patterns_in_order(tmp_path):
     )
     inter, _, _ = prepared(source, tmp_path, order="source")
     assert inter[1:] == ["a\tx\t1", "b\tx\t1", "c\tx\t1"]
+    for twice in (["part-*.csv", "part-1.csv"], ["extra.csv", "../" + tmp_path.name + "/extra.csv"]):
+        source = TableSource([str(tmp_path / name) for name in twice], InteractionColumns("u", "i", None), text=QUIET)
+        with pytest.raises(PreparationError, match=r"(part-1|extra).csv is named more than once"):
+            prepared(source, tmp_path, overwrite=True)
     with pytest.raises(PreparationError, match="none-.* is not a file"):
         prepared(
             TableSource([str(tmp_path / "none-*.csv")], InteractionColumns("u", "i", None)),
