@@ -32,10 +32,13 @@ def check_dataset_name(dataset: str) -> None:
 
 def refuse_existing(output: str | Path, dataset: str, overwrite: bool, names: Iterable[str] = ()) -> None:
     """Raise a `PreparationError` if there is a dataset of this name, or a file of one of these names in its folder, and
-    `overwrite` is false."""
+    `overwrite` is false; or if the folder is none."""
     check_dataset_name(dataset)
+    folder = Path(output) / dataset
+    if folder.exists() and not folder.is_dir():
+        raise PreparationError(f"{folder} is not a folder: choose another dataset name or output folder.")
     for name in (f"{dataset}.inter", *names):
-        if not overwrite and (path := Path(output) / dataset / name).exists():
+        if not overwrite and (path := folder / name).exists():
             raise PreparationError(f"{path} exists: choose another dataset name or output folder, or set overwrite.")
 
 
@@ -55,13 +58,14 @@ def dataset_folder(output: str | Path, dataset: str, overwrite: bool = False) ->
         with writing(target, reads=True):
             yield temporary
         refuse_existing(output, dataset, overwrite, os.listdir(temporary))  # made meanwhile, or of the user's own
-        if target.is_dir() and any(target.iterdir()):
-            for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".inter"):
-                os.replace(path, target / path.name)
-        else:
-            if target.is_dir():
-                target.rmdir()
-            os.replace(temporary, target)
+        with writing(target):
+            if target.is_dir() and any(target.iterdir()):
+                for path in sorted(temporary.iterdir(), key=lambda path: path.suffix == ".inter"):
+                    os.replace(path, target / path.name)
+            else:
+                if target.is_dir():
+                    target.rmdir()
+                os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -181,6 +181,9 @@ def test_no_file_is_replaced_unasked_whoever_wrote_it(tmp_path):
     with pytest.raises(PreparationError, match="made.item exists: choose another dataset name"):
         prepare(source, tmp_path, "made", options)
     assert mine.read_text() == "mine" and os.listdir(mine.parent) == ["made.item"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PreparationError, match="file is not a folder: choose another dataset name"):
+        prepare(source, tmp_path, "file", PrepareOptions(**NO_CORE, overwrite=True))
     # Without metadata only the interactions are written, and the summary says what stays.
     summary = prepare(shop(tmp_path, [("u", "a", 1)]), tmp_path, "made", options)
     assert mine.read_text() == "mine" and "the .item file that was there stays" in str(summary)
