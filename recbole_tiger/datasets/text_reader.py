@@ -10,14 +10,16 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from recbole_tiger.datasets.bad_rows import BadRows, shorten
 from recbole_tiger.errors import PreparationError, RowError, reason_of
 
-LINES_PER_UPDATE = 1 << 10  # of the progress bar
+BLOCK_BYTES = 1 << 20  # lines are split many at a time, which is twice as fast as one by one
 MAX_LINE_BYTES = 1 << 26  # a longer "line" means that the file is not text; memory stays bounded
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
@@ -84,15 +86,8 @@ def read_lines(
         tqdm(total=size, unit="B", unit_scale=True, desc=path.name, leave=False, disable=hidden) as bar,
     ):
         try:
-            stream = gzip.GzipFile(fileobj=raw) if gzipped else raw
-            while line := stream.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MAX_LINE_BYTES:
-                    most = f"{MAX_LINE_BYTES >> 20} MB"
-                    raise PreparationError(f"{path} has a line of more than {most}: is it a text of lines?")
-                if number % LINES_PER_UPDATE == 0:
-                    bar.update(raw.tell() - bar.n)
-                line = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r\n")
+            for number, line in enumerate(_split(raw, gzipped, path, bar), start=1):
+                line = (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).rstrip(b"\r")
                 if not line or line.isspace():
                     notes["empty lines"] += 1
                     continue
@@ -110,3 +105,16 @@ def read_lines(
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "the file ends inside the stream; download it again" if isinstance(error, EOFError) else str(error)
             bad.report(path, number + 1, RowError("damaged gzip stream, the rest cannot be read", what))
+
+
+def _split(raw: BufferedReader, gzipped: bool, path: Path, bar: tqdm[Any]) -> Iterator[bytes]:
+    """The lines of a file, unzipped; an error of the gzip module where the stream is damaged."""
+    stream, rest = gzip.GzipFile(fileobj=raw) if gzipped else raw, b""
+    while block := stream.read1(BLOCK_BYTES):
+        bar.update(raw.tell() - bar.n)
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+        if len(rest) > MAX_LINE_BYTES:
+            raise PreparationError(f"{path} has a line of more than {MAX_LINE_BYTES >> 20} MB: is it a text of lines?")
+    if rest:
+        yield rest

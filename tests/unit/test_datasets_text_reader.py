@@ -24,14 +24,19 @@ def read(path, policy="error", **options):
         min_size=1,
         max_size=4,
     ),
+    block=st.integers(1, 64),
 )
 @settings(max_examples=60, deadline=None)
-def test_gzip_members_of_any_size_read_like_the_gzip_module(tmp_path_factory, members):
+def test_gzip_members_of_any_size_read_like_the_gzip_module(tmp_path_factory, members, block):
     path = tmp_path_factory.mktemp("lines") / "data.json.gz"
     with path.open("wb") as stream:
         for member in members:
             stream.write(gzip.compress("".join(line + "\n" for line in member).encode()))
-    found, _ = read(path)
+    original, text_reader.BLOCK_BYTES = text_reader.BLOCK_BYTES, block
+    try:
+        found, _ = read(path)
+    finally:
+        text_reader.BLOCK_BYTES = original
     with gzip.open(path, "rb") as stream:
         expected = [line.decode() for line in stream.read().split(b"\n")]
     if expected[0].startswith("\ufeff"):
@@ -122,6 +127,7 @@ def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
 
 def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(text_reader, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(text_reader, "BLOCK_BYTES", 10)
     path = tmp_path / "a.csv"
     path.write_bytes(b"x" * 1000)
     with pytest.raises(PreparationError, match="is it a text of lines"):
