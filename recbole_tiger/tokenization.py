@@ -21,10 +21,9 @@ import pandas as pd
 import torch
 
 from recbole_tiger.cache import ArrayCache, content_key
-from recbole_tiger.content.columns import DEFAULT_FIELDS
+from recbole_tiger.content.columns import DEFAULT_FIELDS, read_item_table
 from recbole_tiger.content.cooccurrence import collaborative_vectors, cooccurrence_vectors
 from recbole_tiger.content.encoders import Encoder, build_encoder
-from recbole_tiger.content.item_table import read_item_table
 from recbole_tiger.content.sentences import build_sentences, item_titles
 from recbole_tiger.content.vectors import ItemVectors
 from recbole_tiger.distributed.collectives import from_main, is_main

@@ -1,6 +1,6 @@
 """From the columns of the `.item` file to one sentence per item (paper, sections 3.1 and 4.1.3).
 
-Input: the item table (`item_table`). Output: sentences in the order of the item ids, without the parts that are empty.
+Input: the item table (`columns`). Output: sentences in the order of the item ids, without the parts that are empty.
 The paper names title, price, brand and category for Amazon; the same code serves movies and whatever else has text.
 """
 

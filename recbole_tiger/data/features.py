@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_tiger.content.item_table import unquote
+from recbole_tiger.content.columns import unquote
 from recbole_tiger.datasets.atomic_fields import Field
 from recbole_tiger.datasets.atomic_reader import AtomicTable, read_atomic, read_fields
 from recbole_tiger.errors import ConfigError

@@ -64,8 +64,7 @@ def find_url(dataset: str) -> str:
 
 def has_dataset(data_path: str | Path, dataset: str) -> bool:
     """Whether `<data_path>/<dataset>/` holds `<dataset>.inter`, or `<dataset>.<part>.inter` if split."""
-    folder = Path(data_path) / dataset
-    return (folder / f"{dataset}.inter").is_file() or any(folder.glob(f"{dataset}.*.inter"))
+    return any(path.name.startswith(f"{dataset}.") for path in (Path(data_path) / dataset).glob("*.inter"))
 
 
 def ensure_dataset(

@@ -134,7 +134,7 @@ def _keepers(slots: Integers, costs: NDArray[Any], fixed: Integers) -> NDArray[n
     """
     order = np.lexsort((costs, slots))  # stable: equals stay in the order of the rows
     keeps = np.zeros(len(slots), dtype=bool)
-    keeps[order[np.unique(slots[order], return_index=True)[1]]] = True
+    keeps[order[np.diff(slots[order], prepend=-1) != 0]] = True
     return keeps & ~np.isin(slots, fixed)
 
 
@@ -170,8 +170,7 @@ def _match(costs: NDArray[Any], groups: Integers) -> Integers:
         slots = np.concatenate([slots, groups[holding] * size + found[holding]])
         order = np.lexsort((rows, costs[rows, slots % size], slots))
         rows, slots = rows[order], slots[order]
-        wins = np.ones(len(rows), dtype=bool)
-        wins[1:] = slots[1:] != slots[:-1]
+        wins = np.diff(slots, prepend=-1) != 0
         holder[slots[wins]] = rows[wins]
         found[rows[wins]] = slots[wins] % size
         refused = rows[~wins]

@@ -368,6 +368,14 @@ def test_a_data_path_that_is_no_folder(server, tmp_path):
         ensure(server, tmp_path / "file")
 
 
+def test_a_split_dataset_of_any_name_is_found(tmp_path):
+    (tmp_path / "v[2]").mkdir()
+    (tmp_path / "v[2]" / "v.train.inter").write_bytes(INTER)
+    assert not has_dataset(tmp_path, "v[2]") and not has_dataset(tmp_path, "none")
+    (tmp_path / "v[2]" / "v[2].train.inter").write_bytes(INTER)
+    assert has_dataset(tmp_path, "v[2]")
+
+
 def test_a_folder_in_the_way(server, tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "notes.txt").write_text("mine")
