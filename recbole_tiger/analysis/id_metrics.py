@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_tiger.semantic_ids import statistics
+from recbole_tiger.semantic_ids.collisions import level_usage as usage_by_level
 from recbole_tiger.semantic_ids.collisions import prefix_groups
 
 #: Bytes that similarities of one block of queries may take.
@@ -74,7 +74,7 @@ def level_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> list[LevelU
     """The usage of each level."""
     return [
         LevelUsage(level, found["size"], found["used"], found["usage"], found["entropy"], found["perplexity"])
-        for level, found in enumerate(statistics.level_usage(codes, codebook_sizes), start=1)
+        for level, found in enumerate(usage_by_level(codes, codebook_sizes), start=1)
     ]
 
 
