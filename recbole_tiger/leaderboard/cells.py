@@ -170,6 +170,9 @@ def notes(board: Leaderboard) -> list[str]:
             f"Intervals: paired bootstrap of {board.n_resamples:,} resamples of the test users, seeds averaged for "
             f"each user{test if n else ''}."
         )
+    elif has_user_values(board.main):
+        without = [row.label for row in board.rows if not all((run.folder / "ranks.npz").is_file() for run in row.runs)]
+        lines.append(f"No intervals and tests: runs of {', '.join(without)} have no ranks.npz.")
     split = board.protocol["eval_args"]["split"]
     if split == LEAVE_ONE_OUT:
         lines.append(SHARED_FUTURE)

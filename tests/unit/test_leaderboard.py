@@ -344,7 +344,8 @@ def test_runs_without_ranks_have_no_intervals(runs):
         file.unlink()
     [board] = make_leaderboards(read_runs(runs))
     assert board.n_resamples == 0 and all(row.comparison is None for row in board.rows)
-    assert "95% interval" not in format_text(board)
+    text = format_text(board)
+    assert "95% interval" not in text and "No intervals and tests: runs of Pop have no ranks.npz." in text
 
 
 def test_runs_on_other_users_are_refused(runs):
