@@ -28,13 +28,11 @@ def run(settings: dict[str, Any]) -> tuple[str, int]:
         ConfigError: for anything that cannot work, before the first trial.
     """
     from recbole_tiger.hpo.tune import tune  # here, since help needs neither torch nor plotly
-    from recbole_tiger.settings.parse import pop_config_files, read_config_files
 
     settings = dict(settings)
     space = settings.pop("space", None)
     options = {key.name: settings.pop(key.name) for key in fields(Options) if key.name in settings}
-    settings = {**read_config_files(pop_config_files(settings)), **settings}
-    found = tune(space, settings.pop("model", None), settings.pop("dataset", "ml-100k"), settings, **options)
+    found = tune(space, config_dict=settings, **options)
     return str(found), 0 if found.finished and found.test_result is not None else 1
 
 

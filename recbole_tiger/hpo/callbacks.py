@@ -97,11 +97,8 @@ class TrialRecorder(Callback):
 
     def _trial(self, trial) -> Trial:
         """The sweep's trial that a trial of Ray runs."""
-        number, config = trial.config["number"], trial.config
-        if number not in self.sweep.trials:
-            new = Trial(number, json.loads(config["sample"]), json.loads(config["settings"]))
-            self.sweep.trials[number] = new
-        return self.sweep.trials[number]
+        number, sample, settings = (trial.config[key] for key in ("number", "sample", "settings"))
+        return self.sweep.trials.setdefault(number, Trial(number, json.loads(sample), json.loads(settings)))
 
     def on_trial_start(self, iteration, trials, trial, **info):
         own = self._trial(trial)

@@ -79,7 +79,7 @@ def map_axes(findings: Findings) -> tuple[str, str] | None:
 def _maps(findings: Findings, x: str, y: str) -> Section:
     rows, metric, usage = findings.scored, findings.metric, COSTS["usage"][0]
     costs = [name for name, _ in COSTS.values() if any(row[name] is not None for row in rows)]
-    figures = [Figure(heat_map(findings, x, y, metric, good=True), title=metric, wide=True)]
+    figures = [Figure(heat_map(findings, x, y, metric, good=findings.bigger), title=metric, wide=True)]
     figures += [Figure(heat_map(findings, x, y, name, good=name == usage), title=name) for name in costs]
     about = f"Validation {metric} and costs of every pair that was tried; empty cells were not tried."
     if stopped := sum(row["status"] == STATUS["stopped"] for row in rows):

@@ -27,6 +27,7 @@ COSTS = {
     "usage": ("codebook usage", 3),
 }
 _DIGITS = dict(COSTS.values())
+_STOPPED = ". Trials that were stopped early had fewer epochs; to compare at equal epochs, use --scheduler=none"
 #: What became of a trial that is over, in words.
 STATUS = {"finished": "finished", "stopped": "stopped early", "failed": "failed"}
 
@@ -72,7 +73,7 @@ class Findings:
 
 
 def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
-    """What a sweep has found; `tested` as :func:`recbole_tiger.hpo.outputs.evaluate_winner` returns it."""
+    """What a sweep has found; `tested` as :func:`recbole_tiger.hpo.tune.evaluate_winner` returns it."""
     ended, winner = sweep.ended(), sweep.winner() if tested else None
 
     def order(trial: Trial) -> tuple:
@@ -84,7 +85,7 @@ def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
     return Findings(
         title=f"Sweep of {sweep.model} on {sweep.dataset}",
         heading=f"{sweep.model} on {sweep.dataset}: {len(ended)} of {sweep.n_trials} trials over, {_counts(sweep)}; "
-        f"chosen on validation {sweep.metric}" + _of_stopped(ended),
+        f"chosen on validation {sweep.metric}" + (_STOPPED if any(t.status == "stopped" for t in ended) else ""),
         keys=sweep.space.keys,
         metric=sweep.metric,
         bigger=sweep.bigger,
@@ -93,13 +94,6 @@ def findings_of(sweep: Sweep, tested: Mapping | None) -> Findings:
         winner=str(winner) if winner else None,
         test=_test_table(tested) if winner and tested else [],
     )
-
-
-def _of_stopped(ended: list[Trial]) -> str:
-    """What to know where trials were stopped early."""
-    if all(trial.status != "stopped" for trial in ended):
-        return ""
-    return ". Trials that were stopped early had fewer epochs; to compare at equal epochs, use --scheduler=none"
 
 
 def _row(sweep: Sweep, trial: Trial, metrics: list[str]) -> dict[str, Any]:

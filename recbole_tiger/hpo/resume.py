@@ -10,36 +10,48 @@ versions of Ray, and on any node that reaches the folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from recbole_tiger.errors import ConfigError, reason_of
+from recbole_tiger.errors import ConfigError, WriteError
 from recbole_tiger.hpo.sweep import Sweep
 from recbole_tiger.hpo.trainable import FAILED
-from recbole_tiger.io import atomic_write_text, folder_lock
+from recbole_tiger.io import atomic_write_text, folder_lock, make_folder
 
 #: Entries of `sweep.json` that may change when a sweep is continued; `samples` only by further ones at its end.
 _MAY_CHANGE = ("samples", "n_trials", "scheduler")
 
 
-def open_folder(sweep: Sweep, search: str) -> None:
-    """Make the folder of a new sweep, or read that of one to continue; ConfigError where neither is possible."""
-    description = _description(sweep, search)
+@contextmanager
+def opened(sweep: Sweep) -> Iterator[None]:
+    """Hold the folder of a new sweep, or of one to continue, whose trials are read; ConfigError where that cannot be.
+
+    Nothing is written to a folder that another process holds.
+    """
     path, options = sweep.folder / "sweep.json", sweep.options
-    begun = any(sweep.trials_folder.glob("[0-9]*.json"))
-    if not options.resume and path.is_file() and begun:
+    if options.resume and not path.is_file():
         raise ConfigError(
-            f"the sweep '{sweep.folder}' exists: continue it with --resume, or give this one another --name"
+            f"resume: there is no sweep in '{sweep.folder}'; leave --resume out, or correct --name and --storage"
         )
-    if options.resume:
-        if not path.is_file():
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(sweep.folder))
+            _open(sweep, path)
+        except WriteError as error:
             raise ConfigError(
-                f"resume: there is no sweep in '{sweep.folder}'; leave --resume out, or correct --name and --storage"
-            )
+                f"storage='{options.storage}': '{sweep.folder}' cannot be written ({error.reason}); "
+                "free space or fix permissions, or choose another --storage"
+            ) from error
+        yield
+
+
+def _open(sweep: Sweep, path: Path) -> None:
+    description = _description(sweep)
+    if sweep.options.resume:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             sweep.read()
@@ -48,23 +60,21 @@ def open_folder(sweep: Sweep, search: str) -> None:
                 f"the sweep '{sweep.folder}' cannot be read ({error}); start one with another --name"
             ) from error
         _check_same(sweep, before, description)
-    try:
-        sweep.trials_folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, json.dumps(description, indent=1))
-    except OSError as error:
+    elif path.is_file() and any(sweep.trials_folder.glob("[0-9]*.json")):
         raise ConfigError(
-            f"storage='{options.storage}': '{sweep.folder}' cannot be written ({reason_of(error)}); "
-            "free space or fix permissions, or choose another --storage"
-        ) from error
+            f"the sweep '{sweep.folder}' exists: continue it with --resume, or give this one another --name"
+        )
+    make_folder(sweep.trials_folder)
+    atomic_write_text(path, json.dumps(description, indent=1))
 
 
-def _description(sweep: Sweep, search: str) -> dict:
+def _description(sweep: Sweep) -> dict:
     """The content of `sweep.json`: all that makes it this sweep and no other."""
-    description = {
-        key: getattr(sweep, key) for key in ("model", "dataset", "metric", "settings", "n_trials", "samples")
-    }
+    keys = ("model", "dataset", "metric", "settings", "n_trials", "samples", "contents")
+    description = {key: getattr(sweep, key) for key in keys}
     description["space"] = [asdict(parameter) for parameter in sweep.space.parameters]
-    description["search"], description["scheduler"] = search, sweep.options.scheduler or "none"
+    description["search"] = sweep.options.search or sweep.space.search
+    description["scheduler"] = sweep.options.scheduler or "none"
     description["search_seed"] = sweep.options.search_seed
     return json.loads(json.dumps(description))
 
@@ -72,7 +82,7 @@ def _description(sweep: Sweep, search: str) -> dict:
 def _check_same(sweep: Sweep, before: Mapping, now: Mapping) -> None:
     """Raise if a sweep is continued by the command of another one."""
     for key, value in now.items():
-        if key not in _MAY_CHANGE and before.get(key) != value:
+        if key not in _MAY_CHANGE and before.get(key, value) != value:  # older versions wrote fewer keys
             raise ConfigError(
                 f"resume: the sweep '{sweep.folder}' was started with different {key} "
                 f"({_difference(before.get(key), value)}); repeat the first command with --resume added, or give "

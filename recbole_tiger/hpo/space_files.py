@@ -47,7 +47,10 @@ def read_space(name: str | None) -> Space:
         except ConfigError as error:  # which names the option of a run
             raise ConfigError(str(error).replace("config_files: ", "space: ", 1)) from error
         return space_from_dict(content, str(path))
-    return space_from_text(path.read_text(encoding="utf-8"), str(path))
+    try:
+        return space_from_text(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"space='{name}' is not a text in UTF-8; name a YAML file or a hyper.test") from error
 
 
 def space_from_dict(content: Mapping, path: str = "space") -> Space:
@@ -87,10 +90,11 @@ def _first_points(points: Any, parameters: Sequence[Parameter], path: str) -> tu
     """The checked values to try first."""
     if not isinstance(points, list) or not all(isinstance(point, Mapping) for point in points):
         raise ConfigError(f"{path}: 'first' must be a list of 'key: value' groups, such as - {{id_length: 3}}")
+    points = [{key: _typed(value, key) for key, value in point.items()} for point in points]
     for key, value in (pair for point in points for pair in point.items()):
         if not any(parameter.domain.holds(value) for parameter in parameters if parameter.key == key):
             raise ConfigError(f"{path}: first: {key}={value!r} is not a value of the space")
-    return tuple(dict(point) for point in points)
+    return tuple(points)
 
 
 def _parameter(name: str, key: str, entry: Any, path: str) -> Parameter:
@@ -105,8 +109,17 @@ def _parameter(name: str, key: str, entry: Any, path: str) -> Parameter:
     when = entry.get("when") or {}
     if not isinstance(when, Mapping) or [] in when.values():
         raise ConfigError(f"{path}: {key}: when must hold 'key: value' or 'key: [values]', not {when!r}")
-    conditions = {str(other): tuple(value) if isinstance(value, list) else (value,) for other, value in when.items()}
-    return Parameter(name, key, domain(kinds[0], entry[kinds[0]], f"{path}: {key}"), conditions)
+    listed = {str(other): value if isinstance(value, list) else [value] for other, value in when.items()}
+    conditions = {other: tuple(_typed(value, other) for value in values) for other, values in listed.items()}
+    values = entry[kinds[0]]
+    if kinds[0] in ("choice", "grid") and isinstance(values, list):
+        values = [_typed(value, key) for value in values]
+    return Parameter(name, key, domain(kinds[0], values, f"{path}: {key}"), conditions)
+
+
+def _typed(value: Any, key: str) -> Any:
+    """A value that is written as text in the type of its key, as runs read it."""
+    return parse_value(value, key) if isinstance(value, str) else value
 
 
 def domain(kind: str, values: Any, where: str) -> Domain:
@@ -184,9 +197,7 @@ def space_from_text(text: str, path: str = "hyper.test") -> Space:
             listed = ast.literal_eval(values if values.startswith("[") else f"[{values}]")
         except (ValueError, SyntaxError) as error:
             raise ConfigError(f"{where}: cannot read the values; write choice [1,2] or uniform 0,1") from error
-        if kind in ("choice", "grid"):
-            listed = [parse_value(value, key) if isinstance(value, str) else value for value in listed]
-        elif kind == "loguniform" and len(listed) == 2 and all(is_number(value) for value in listed):
+        if kind == "loguniform" and len(listed) == 2 and all(is_number(value) for value in listed):
             listed = [math.exp(min(value, 700)) for value in listed]  # above 700 there is no finite number
         entries[key] = {kind: listed}
     return space_from_dict({"space": entries}, path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Sweep:
     samples: list[dict] | None
     n_trials: int
     trials: dict[int, Trial] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
 
     @property
     def trials_folder(self) -> Path:
@@ -108,8 +110,11 @@ class Sweep:
         return [(entry["epoch"], entry["valid"][self.metric]) for entry in trial.history if "valid" in entry]
 
     def best(self, trial: Trial) -> tuple[int, dict] | None:
-        """Epoch and metrics of a trial's best validation, the first of equal ones; None before the first."""
-        validated = [entry for entry in trial.history if "valid" in entry]
+        """Epoch and metrics of a trial's best validation, the first of equal ones; None before the first.
+
+        A metric that is not a number is never the best.
+        """
+        validated = [entry for entry in trial.history if "valid" in entry and not isnan(entry["valid"][self.metric])]
         if not validated:
             return None
         entry = max(validated, key=lambda entry: self.sign * entry["valid"][self.metric])

@@ -6,6 +6,7 @@ Input: settings and a folder. Output: records, one after each validated epoch, e
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -143,7 +144,8 @@ def run_in_worker(settings: dict, folder: Path, metric: str, sign: int, n_thread
 
     def report(record: dict) -> None:
         last = [entry for entry in record["history"] if "valid" in entry][-1]
-        score = sign * last["valid"][metric]
+        value = last["valid"][metric]
+        score = -math.inf if math.isnan(value) else sign * value
         ray_shim.report({"epoch": last["epoch"], "score": score, "node": node, "record": json.dumps(record)})
 
     try:

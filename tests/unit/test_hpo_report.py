@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 
 from recbole_tiger.hpo import figures, report
 from recbole_tiger.hpo.options import Options
-from recbole_tiger.hpo.outputs import evaluate_winner, write_best, write_report
 from recbole_tiger.hpo.report import findings_of
 from recbole_tiger.hpo.space_files import space_from_dict
 from recbole_tiger.hpo.sweep import Sweep, Trial
 from recbole_tiger.hpo.trainable import reason_of, reason_of_death
+from recbole_tiger.hpo.tune import evaluate_winner, write_best, write_report
 
 SPACE = {"space": {"id_length": {"choice": [2, 3]}, "codebook_size": {"choice": [16, 64, [4, 16]]}}}
 
@@ -58,6 +59,15 @@ def test_the_best_epoch_counts_unrounded_and_the_first_of_equals(sweep):
     sweep.bigger = False
     assert sweep.best(sweep.trials[0])[0] == 1
     assert sweep.winner().number == 3
+
+
+def test_what_is_not_a_number_never_wins(sweep):
+    sweep.trials = {
+        0: trial(0, [math.nan, math.nan], id_length=2, codebook_size=16),
+        1: trial(1, [math.nan, 0.1], id_length=3, codebook_size=16),
+    }
+    assert sweep.winner().number == 1 and sweep.best(sweep.trials[1])[0] == 2 and sweep.best(sweep.trials[0]) is None
+    assert [row["trial"] for row in findings_of(sweep, None).rows] == [1, 0]
 
 
 def test_rows_are_the_trials_that_are_over_the_best_first(sweep):

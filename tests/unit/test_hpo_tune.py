@@ -9,8 +9,10 @@ from recbole_tiger.commands.options import COMMANDS, key_value_arguments
 from recbole_tiger.commands.tune import main, run
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.hpo.options import Options
-from recbole_tiger.hpo.resume import alone
-from recbole_tiger.hpo.space_files import shipped_spaces
+from recbole_tiger.hpo.plan import plan
+from recbole_tiger.hpo.resume import alone, opened
+from recbole_tiger.hpo.space_files import read_space, shipped_spaces, space_from_dict
+from recbole_tiger.hpo.tune import tune
 from recbole_tiger.settings.parse import parse_command_line
 
 
@@ -29,14 +31,14 @@ class Planned(Exception):
         (["--name=2024"], {"name": "2024"}, {}),
         (["--scheduler=none", "--address=None"], {"scheduler": None, "address": None}, {}),
         (["--learning_rate", "1e-3", "--topk=[5,10]"], {}, {"learning_rate": 1e-3, "topk": [5, 10]}),
-        (["--config_files=own.yaml", "--epochs=2"], {}, {"epochs": 2, "seed": 7}),
+        (["--config_files=own.yaml", "--epochs=2"], {}, {"epochs": 2, "seed": 7, "dataset": "toy"}),
     ],
 )
 def test_arguments_are_options_or_settings_of_the_runs(workplace, monkeypatch, arguments, options, settings):
-    (workplace / "own.yaml").write_text("epochs: 9\nseed: 7\n")
+    (workplace / "own.yaml").write_text("epochs: 9\nseed: 7\ndataset: toy\n")
 
     def planned(space, model, dataset, given, how):
-        assert (model, dataset, given, how) == (None, "ml-100k", settings, Options(**options))
+        assert (model, dataset, given, how) == (None, None, settings, Options(**options))
         raise Planned
 
     monkeypatch.setattr("recbole_tiger.hpo.tune.plan", planned)
@@ -100,6 +102,95 @@ def test_a_bad_space_ends_in_one_sentence_before_any_work(workplace, capsys, spa
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and words in errors and errors.count("\n") == 1
     assert [path.name for path in workplace.iterdir()] == ["space.yaml"]
+
+
+def small_sweep(content=None, model=None, dataset=None, settings=None, **options):
+    content = {"space": {"seed": {"choice": [1, 2]}}, **(content or {})}
+    return plan(space_from_dict(content), model, dataset, settings or {}, Options(trials=2, name="s", **options))
+
+
+def test_model_and_dataset_of_the_settings_are_those_of_the_trials(toy):
+    """What is checked, named in the report and trained is the same, wherever it was named."""
+    of_space = {"settings": {"model": "SASRec", "dataset": "toy", "data_path": toy["data_path"]}}
+    for sweep in (small_sweep(of_space), small_sweep(None, None, None, of_space["settings"])):
+        assert (sweep.model, sweep.dataset) == ("SASRec", "toy") and not {"model", "dataset"} & sweep.settings.keys()
+    sweep = small_sweep(of_space, "GRU4Rec", settings={"dataset": "ml-100k"})
+    assert (sweep.model, sweep.dataset) == ("GRU4Rec", "ml-100k")
+
+
+def test_config_files_of_a_call_are_read_before_trials_work_elsewhere(toy, workplace, monkeypatch):
+    (workplace / "own.yaml").write_text("model: SASRec\ndataset: toy\nepochs: 3\n")
+    monkeypatch.setattr("recbole_tiger.hpo.tune.run_trials", lambda sweep: planned.append(sweep))
+    planned = []
+    settings = {"config_files": "own.yaml", "data_path": toy["data_path"]}
+    found = tune({"space": {"seed": {"choice": [1, 2]}}}, config_dict=settings)
+    assert not found.finished and (planned[0].model, planned[0].dataset, planned[0].max_epochs) == ("SASRec", "toy", 3)
+    assert "config_files" not in planned[0].settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"checkpoint_dir": "z"}, "use --storage"),
+        ({"run_dir": "z"}, "every trial has its own folder"),
+        ({"gpu_id": "3"}, "Ray assigns GPUs"),
+        ({"resume": "last.pth"}, "continues from its own checkpoint"),
+        ({"use_gpu": True}, "gpus_per_trial=0"),
+    ],
+)
+def test_a_setting_that_trials_would_not_read_is_refused_wherever_it_stands(settings, words):
+    for given in ({"content": {"settings": settings}}, {"settings": settings}):
+        with pytest.raises(ConfigError, match=f"{next(iter(settings))}.*{words}"):
+            small_sweep(**given)
+
+
+def test_values_of_a_space_have_the_type_of_their_key():
+    space = space_from_dict(
+        {
+            "space": {
+                "id_length": {"choice": ["3", "4"]},
+                "semantic_id": {"choice": ["PQ"], "when": {"id_length": "3"}},
+            },
+            "first": [{"id_length": "4"}],
+        }
+    )
+    assert [parameter.domain.values for parameter in space.parameters] == [(3, 4), ("pq",)]
+    assert space.parameters[1].when == {"id_length": (3,)} and space.first == ({"id_length": 4},)
+
+
+def test_a_space_that_is_no_text_is_named(workplace):
+    (workplace / "best.pth").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="space='best.pth' is not a text in UTF-8"):
+        read_space("best.pth")
+
+
+def test_a_sweep_is_not_continued_on_other_data_or_with_another_plugin(toy, workplace, registries):
+    (workplace / "own.py").write_text("import recbole_tiger\n")
+    settings = {"data_path": toy["data_path"], "plugin": "own.py"}
+
+    def begin(**options):
+        with opened(small_sweep(None, "SASRec", "toy", settings, **options)) as _:
+            pass
+
+    begin()
+    begin(resume=True)
+    for file in (workplace / "own.py", workplace / "data" / "toy" / "toy.inter"):
+        before = file.read_text()
+        file.write_text(before + ("# changed\n" if file.suffix == ".py" else before.splitlines()[-1] + "\n"))
+        with pytest.raises(ConfigError, match=f"different contents .{file.name}: "):
+            begin(resume=True)
+        file.write_text(before)
+    begin(resume=True)
+
+
+def test_a_process_that_is_kept_out_changes_nothing(toy):
+    sweep = small_sweep(None, "SASRec", "toy", {"data_path": toy["data_path"]})
+    with opened(sweep):
+        before = (sweep.folder / "sweep.json").read_text()
+        other = small_sweep(None, "SASRec", "toy", {"data_path": toy["data_path"], "epochs": 3})
+        with pytest.raises(ConfigError, match="is in use by process"), opened(other):
+            pass
+        assert (sweep.folder / "sweep.json").read_text() == before
 
 
 def test_a_second_process_is_kept_out(tmp_path):
