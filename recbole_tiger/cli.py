@@ -7,7 +7,6 @@ work, 130 and 143 stopped by Ctrl-C and SIGTERM. Nothing ends in a trace: see `_
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import secrets
 import signal
@@ -19,11 +18,12 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from time import strftime
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
-from recbole_tiger.errors import ConfigError, TrainingStopped, doing, is_explained, message_of
+from recbole_tiger.errors import ConfigError, TrainingStopped, doing, is_explained, message_of, names_like
 from recbole_tiger.models import ENTRY_POINTS
+from recbole_tiger.signals import on_sigterm
 
 
 def program_name() -> str:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     named = arguments and not arguments[0].startswith("-") and "=" not in arguments[0]
     name = arguments.pop(0) if named else None
     if name is not None and name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        close = names_like(name, COMMANDS, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}."
         return _failed(2, f"'{name}' is not a command: {hint} A setting is written --key=value")
     if name is None and arguments == ["--version"]:
@@ -80,7 +80,7 @@ def _check_options(settings: Mapping[str, Any], name: str) -> None:
     """Raise for a key that is almost an option of the command, and no setting of the model."""
     options = [key for key, _, _ in COMMANDS[name].options]
     for key, value in settings.items():
-        close = [] if key in options else difflib.get_close_matches(key, options, n=1, cutoff=0.75)
+        close = [] if key in options else names_like(key, options, n=1, cutoff=0.75)
         if not close:
             continue
         from recbole_tiger.settings.validate import known_keys, recbole_models  # imports RecBole
@@ -92,18 +92,21 @@ def _check_options(settings: Mapping[str, Any], name: str) -> None:
 
 def _load_plugins(words: Sequence[str]) -> tuple[list[str], str]:
     """Load what ``--plugin`` names, before any other word is read; the other words, and the help of what was added."""
-    rest, plugins = list(words), []
-    for place in reversed(range(len(rest))):
-        if rest[place].startswith("--plugin="):
-            plugins += rest.pop(place).partition("=")[2].split(",")
-        elif rest[place] == "--plugin" and place + 1 < len(rest):
-            plugins += rest.pop(place + 1).split(",")
-            del rest[place]
+    rest: list[str] = []
+    plugins: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--plugin" and (name := next(left, None)):
+            plugins.append(name)
+        elif word.startswith("--plugin="):
+            plugins.append(word.partition("=")[2])
+        else:
+            rest.append(word)
     if not plugins and not any(entry_points(group=f"recbole_tiger.{group}") for group in ENTRY_POINTS):
         return rest, ""
     from recbole_tiger import extension  # imports torch
 
-    extension.load(plugins)
+    extension.load(plugins and ",".join(plugins))
     return rest, extension.help_text()
 
 
@@ -114,7 +117,7 @@ def _guarded(work: Callable[[], int], what: str, debug: bool) -> int:
     library's own words, and where the trace was written.
     """
     try:
-        with doing(what):
+        with on_sigterm(_terminated), doing(what):
             return work()
     except TrainingStopped as stopped:
         print(str(stopped), file=sys.stderr)
@@ -129,6 +132,12 @@ def _guarded(work: Callable[[], int], what: str, debug: bool) -> int:
         elif not explained:
             words += f" ({_written_trace()}; --debug shows it)"
         return _failed(2 if isinstance(error, OSError) or (explained and isinstance(error, ValueError)) else 1, words)
+
+
+def _terminated() -> NoReturn:
+    """What SIGTERM does where nothing else is arranged: leave no temporary file and no lock behind."""
+    print("stopped by SIGTERM", file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)  # which no `except Exception` takes for a failure
 
 
 def _failed(status: int, words: str) -> int:

@@ -6,8 +6,9 @@ raise, a sentence that says what was being done.
 
 from __future__ import annotations
 
+import difflib
 import dis
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +92,12 @@ class RowError(RecboleTigerError, ValueError):
 
 class DownloadError(RecboleTigerError, OSError):
     """A dataset could not be fetched; the message says why and what to put where."""
+
+
+def names_like(name: object, names: Iterable[str], n: int = 2, cutoff: float = 0.6) -> list[str]:
+    """At most `n` of some names that one may have been meant for, the nearest first, in whatever case it is written."""
+    by_lower = {each.lower(): each for each in names}
+    return [by_lower[near] for near in difflib.get_close_matches(str(name).lower(), by_lower, n, cutoff)]
 
 
 # ------------------------------------------------------------------------------------------- errors of other libraries

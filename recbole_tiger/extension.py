@@ -15,7 +15,7 @@ import re
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -220,7 +220,7 @@ def load(plugins: str | Iterable[str] | None = None) -> list[str]:
     """Load the entry points of installed packages, and plugins, each once in a process.
 
     Args:
-        plugins: paths of Python files, or names of modules; of a text, separated by commas.
+        plugins: paths of Python files, or names of modules: a list of them, or a text in which commas separate them.
 
     Returns:
         all plugins of this process, files by their absolute paths: what a process that this one starts has to load.
@@ -229,9 +229,8 @@ def load(plugins: str | Iterable[str] | None = None) -> list[str]:
         ConfigError: for a plugin that cannot be found, or fails.
     """
     _load_entry_points()
-    for plugin in plugins.split(",") if isinstance(plugins, str) else plugins or ():
-        is_file = str(plugin).endswith(".py")
-        name = os.path.abspath(plugin) if is_file else str(plugin)
+    for plugin in map(str, FIELDS["plugin"].read(plugins) or ()):
+        name = os.path.abspath(plugin) if plugin.endswith(".py") else plugin
         if name not in _PLUGINS:
             _PLUGINS[name] = _guarded(f"plugin='{plugin}'", functools.partial(_import, name))
     return list(_PLUGINS)
@@ -296,20 +295,26 @@ def registered_in(settings: Mapping) -> dict[str, Any]:
     return {key: thing for key, thing in named.items() if thing is not None and settings[key] not in _SHIPPED[key]}
 
 
-def check_registered(settings: Mapping, known_models: Iterable[str]) -> None:
+def check_registered(settings: Mapping, known_models: Iterable[str], metrics: Collection[str] | None = None) -> None:
     """Raise for the settings of a stored run whose model, tokenizer or decoder is not registered in this process.
 
     A checkpoint names its plugin, but opening one runs no code: who opens it says what is to be loaded.
+
+    Args:
+        metrics: names in lower case; None where none is computed.
 
     Raises:
         ConfigError: naming what is missing.
     """
     known = {"model": [*known_models], "semantic_id": [*QUANTIZERS, "file"], "scoring": DECODERS}
-    for key, names in known.items():
-        if settings.get(key) is not None and settings[key] not in names:
+    named = [(key, settings[key], settings[key] in names) for key, names in known.items() if settings.get(key)]
+    if metrics is not None:
+        named += [("metrics", name, name.lower() in metrics) for name in settings["metrics"]]
+    for key, name, is_known in named:
+        if not is_known:
             plugin = ",".join(settings.get("plugin") or ()) or "FILE.py"
             raise ConfigError(
-                f"{key}='{settings[key]}' of this run is not registered here; import the module that registers it, or "
+                f"{key}='{name}' of this run is not registered here; import the module that registers it, or "
                 f"give --plugin={plugin}"
             )
 

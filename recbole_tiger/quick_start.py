@@ -5,17 +5,17 @@ Input: a model, a dataset and settings, or a checkpoint. Output: that of RecBole
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from typing import Any
 
+from recbole_tiger.errors import names_like
 from recbole_tiger.experiment import loading
 from recbole_tiger.experiment.configuration import build_config, merged_settings
 from recbole_tiger.experiment.run import Epoch, start_run
 from recbole_tiger.extension import load, name_of
-from recbole_tiger.settings.parse import parse_value
+from recbole_tiger.settings.parse import parse_command_line, parse_value
 from recbole_tiger.settings.validate import check_model, close_keys, keys_read, known_keys
 
 
@@ -63,19 +63,20 @@ def _settings_in_argv(model: str | None, files: Sequence[str] | None, config_dic
 
     Others are the script's own; of one that looks like a misspelt setting the log warns.
     """
-    load([word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--plugin=")])
-    words = [argument[2:].partition("=") for argument in sys.argv[1:] if argument.startswith("--")]
-    given = {key: parse_value(value, key) for key, equals, value in words if equals}
+    words = [word for word in sys.argv[1:] if word.startswith("--") and "=" in word]
+    plugins = [word.partition("=")[2] for word in words if word.startswith("--plugin=")]
+    load(plugins and ",".join(plugins))
+    given = {key: parse_value(value, key) for key, _, value in (word[2:].partition("=") for word in words)}
     settings = merged_settings(model, None, files, config_dict, given)
     load(settings.get("plugin"))
     model = name_of(settings["model"])
     check_model(model)
     known = known_keys(model)
     for key, value in given.items():
-        if key not in known and difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+        if key not in known and names_like(key, known, cutoff=0.8):
             getLogger().warning(f"--{key}={value} is not a setting of {model} and is not read{close_keys(key, known)}")
     read = keys_read(model, settings)
-    return {key: value for key, value in given.items() if key in read}
+    return parse_command_line([word for word in words if word[2:].partition("=")[0] in read])
 
 
 def load_data_and_model(model_file: str):

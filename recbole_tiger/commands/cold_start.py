@@ -18,11 +18,8 @@ from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:
-    """Train the runs, evaluate, write, and return the tables.
-
-    Raises:
-        ValueError: for settings that cannot work, and for an output that exists.
-    """
+    """Train the runs, evaluate, write, and return the tables. Raises `ValueError` for settings that cannot work, and
+    for an output that exists."""
     wanted = ColdStartSettings(
         shares=pop_numbers(settings, "cold_share", ColdStartSettings.shares, low=1e-6, high=0.9),
         k=pop_numbers(settings, "k", ColdStartSettings.k, low=1, kind=int),

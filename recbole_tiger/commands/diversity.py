@@ -15,11 +15,8 @@ from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:
-    """Measure, write, and return the tables.
-
-    Raises:
-        ValueError: for settings that cannot work, and for an output that exists.
-    """
+    """Measure, write, and return the tables. Raises `ValueError` for settings that cannot work, and for an output that
+    exists."""
     wanted = DiversitySettings(
         temperatures=pop_numbers(settings, "temperatures", DiversitySettings.temperatures, low=1e-6),
         levels=pop_numbers(settings, "levels", DiversitySettings.levels, low=0, kind=int),

@@ -12,28 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recbole_tiger.analysis.ids import MadeIDs, make_ids
-from recbole_tiger.commands.shared import new_folder
+from recbole_tiger.commands.shared import new_folder, of_semantic_ids
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.io import atomic_write_text
-from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.report.semantic_ids import format_report, semantic_ids_page
-from recbole_tiger.settings.parse import pop_config_files, read_config_files
 
 
 def run(settings: dict) -> str:
-    """Make and report on the IDs that the settings ask for; returns the report as text.
-
-    Raises:
-        ValueError: for settings that cannot work, and for an output that exists.
-    """
-    settings = {**read_config_files(pop_config_files(settings)), **settings}
-    model = settings.pop("model", "TIGER")
-    if not model_spec(model).uses_semantic_ids:
-        raise ConfigError(
-            f"model='{model}' has no Semantic IDs; choose one of {', '.join(models_with('uses_semantic_ids'))}"
-        )
-    dataset, output = settings.pop("dataset", "ml-100k"), settings.pop("output_dir", None)
+    """Make and report on the IDs that the settings ask for; returns the report as text. Raises `ValueError` for
+    settings that cannot work, and for an output that exists."""
+    settings = of_semantic_ids(settings)
+    model, dataset, output = settings.pop("model"), settings.pop("dataset"), settings.pop("output_dir", None)
     wanted, target = _pop_tokenizers(settings)
     configs = [build_config(model, dataset, None, {**settings, **each}) for each in wanted]
     folder = new_folder(output, "ids", configs[0], parent="")
@@ -55,11 +45,8 @@ def run(settings: dict) -> str:
 
 
 def _pop_tokenizers(settings: dict) -> tuple[list[dict], Path | None]:
-    """The settings that differ between the ID sets, and the file for the IDs of a single one.
-
-    Raises:
-        ConfigError: for files and tokenizers that do not belong together.
-    """
+    """The settings that differ between the ID sets, and the file for the IDs of a single one. Raises `ConfigError` for
+    files and tokenizers that do not belong together."""
     methods, given = _listed(settings.pop("semantic_id", None)), settings.pop("semantic_id_file", None)
     sources = _listed(given) if "file" in methods else []
     if "file" in methods and not sources:

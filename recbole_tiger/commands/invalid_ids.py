@@ -16,11 +16,8 @@ from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:
-    """Count, write, and return the table.
-
-    Raises:
-        ValueError: for settings that cannot work, and for an output that exists.
-    """
+    """Count, write, and return the table. Raises `ValueError` for settings that cannot work, and for an output that
+    exists."""
     k = pop_number(settings, "k", 50, low=1, kind=int)
     beams = pop_number(settings, "search_beams", None, low=1, kind=int)
     n_users = pop_number(settings, "users", None, low=1, kind=int)

@@ -16,11 +16,8 @@ from recbole_tiger.report.tables import text_table
 
 
 def run(settings: dict) -> str:
-    """Measure, write, and return the table.
-
-    Raises:
-        ValueError: for settings that cannot work, and for an output that exists.
-    """
+    """Measure, write, and return the table. Raises `ValueError` for settings that cannot work, and for an output that
+    exists."""
     lists: dict[str, Any] = {
         key: pop_numbers(settings, key, getattr(LatencySettings, key), low=low, kind=int, ordered=False)
         for key, low in (("beams", 1), ("id_lengths", 1), ("codebook_sizes", 2))

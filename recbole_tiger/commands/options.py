@@ -287,10 +287,7 @@ def _list_of_commands() -> str:
 
 def key_value_arguments(arguments: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
     """Arguments in the one form ``--key=value``; ``--key value``, a flag without a value and ``-m``, ``-d`` become it.
-
-    Raises:
-        ConfigError: for an argument of another form, or a key without a value.
-    """
+    Raises `ConfigError` for an argument of another form, or a key without a value."""
     joined, rest = [], list(arguments)
     while rest:
         word = rest.pop(0)

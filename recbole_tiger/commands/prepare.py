@@ -28,6 +28,7 @@ from recbole_tiger.datasets.table_source import CATEGORY_PATHS, InteractionColum
 from recbole_tiger.datasets.validation_text import report_text
 
 FILES = "files or patterns, comma-separated"
+PATHS = "which of several category paths of an item to use"
 SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 Parser: TypeAlias = argparse.ArgumentParser
 
@@ -60,12 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, description: str, execute: Callable[[argparse.Namespace], None], *parents: Parser) -> Parser:
         source = sources.add_parser(
-            name,
-            help=description,
-            description=description,
-            parents=parents,
-            allow_abbrev=False,
-            formatter_class=_Help,
+            name, help=description, description=description, parents=parents, allow_abbrev=False, formatter_class=_Help
         )
         source.set_defaults(execute=execute)
         source.add_argument("--dataset", required=True, help="name of the dataset")
@@ -85,12 +81,7 @@ def _add_published(add: Callable[..., Parser]) -> None:
     amazon.add_argument("--reviews", type=_names, required=True, help=FILES)
     amazon.add_argument("--metadata", type=_names, default=(), help=FILES)
     amazon.add_argument("--description", type=_truth, default=False, help="write the items' descriptions too")
-    amazon.add_argument(
-        "--category_paths",
-        choices=CATEGORY_PATHS,
-        default="all",
-        help="which of several category paths of an item to use",
-    )
+    amazon.add_argument("--category_paths", choices=CATEGORY_PATHS, default="all", help=PATHS)
     movielens = add("movielens", "MovieLens 100k, 1M, 10M, 20M, 25M or 32M -> .inter and .item", _movielens, _filters())
     movielens.add_argument("--folder", required=True, help="the unpacked release")
     steam = add("steam", "Steam reviews and games -> .inter and .item", _steam, _encoding(), _filters())
@@ -176,12 +167,7 @@ def _item_columns() -> Parser:
     parser.add_argument("--price", default=None, help="price column")
     parser.add_argument("--text", type=_names, default=(), help="further text columns, kept under their names")
     parser.add_argument("--category_separator", default="|", help="separator of the names of a category path")
-    parser.add_argument(
-        "--category_paths",
-        choices=CATEGORY_PATHS,
-        default="all",
-        help="which of several category paths of an item to use",
-    )
+    parser.add_argument("--category_paths", choices=CATEGORY_PATHS, default="all", help=PATHS)
     return parser
 
 

@@ -67,11 +67,7 @@ def run(settings: dict) -> str:
 
 
 def analysis_sections(path: Path) -> list[pages.Section]:
-    """The sections of an analysis, from its JSON file alone.
-
-    Raises:
-        ValueError: for a damaged file, naming it.
-    """
+    """The sections of an analysis, from its JSON file alone. Raises `ValueError` for a damaged file, naming it."""
     title, measured, draw = ANALYSES[path.name]
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -16,11 +16,8 @@ _WIDTH = 110
 
 
 def run(settings: dict) -> str:
-    """The keys that the property files of a run describe, RecBole's own first.
-
-    Raises:
-        ConfigError: for a model, recipe or key that there is not.
-    """
+    """The keys that the property files of a run describe, RecBole's own first. Raises `ConfigError` for a model, recipe
+    or key that there is not."""
     rest = dict(settings)
     model, dataset = rest.pop("model", "TIGER"), rest.pop("dataset", "ml-100k")
     wanted = rest.pop("key", None)

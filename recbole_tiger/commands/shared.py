@@ -14,6 +14,7 @@ from typing import Any
 
 from recbole.utils import get_local_time
 
+from recbole_tiger import extension
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.io import atomic_write_text, make_folder
@@ -33,11 +34,8 @@ def pop_numbers(
     kind: Callable = float,
     ordered: bool = True,
 ) -> list:
-    """Numbers from `low` to `high` out of the settings, each once.
-
-    Raises:
-        ConfigError: for any other value, naming the key.
-    """
+    """Numbers from `low` to `high` out of the settings, each once. Raises `ConfigError` for any other value, naming the
+    key."""
     value = settings.pop(key, None)
     values = default if value is None else value if isinstance(value, (list, tuple)) else [value]
     whole = kind is int
@@ -63,6 +61,19 @@ def pop_number(settings: dict, key: str, default, *, low: float, high: float = f
     return numbers[0] if numbers else default
 
 
+def of_semantic_ids(settings: dict) -> dict:
+    """Settings above those of their `config_files`, with a dataset and a model that has Semantic IDs, their plugins
+    loaded; a `ConfigError` for another model."""
+    settings = {"dataset": "ml-100k", "model": "TIGER", **read_config_files(pop_config_files(settings)), **settings}
+    extension.load(settings.get("plugin"))
+    if not model_spec(settings["model"]).uses_semantic_ids:
+        raise ConfigError(
+            f"model='{settings['model']}' has no Semantic IDs; choose one of "
+            f"{', '.join(models_with('uses_semantic_ids'))}"
+        )
+    return settings
+
+
 def pop_run(settings: dict) -> tuple[Any, str | None]:
     """The checked `Config` that the rest of the settings ask for, and the checkpoint that it comes from.
 
@@ -75,13 +86,7 @@ def pop_run(settings: dict) -> tuple[Any, str | None]:
     """
     checkpoint = settings.pop("checkpoint", None)
     if checkpoint is None:
-        settings = {**read_config_files(pop_config_files(settings)), **settings}
-        model, dataset = settings.pop("model", "TIGER"), settings.pop("dataset", "ml-100k")
-        if not model_spec(model).uses_semantic_ids:
-            raise ConfigError(
-                f"model='{model}' has no Semantic IDs; choose one of {', '.join(models_with('uses_semantic_ids'))}"
-            )
-        return build_config(model, dataset, None, settings), None
+        return build_config(None, None, None, of_semantic_ids(settings)), None
     if settings:
         raise ConfigError(
             f"--{next(iter(settings))} cannot be combined with --checkpoint, which has the settings of its run; leave "
@@ -97,11 +102,8 @@ def refuse_existing(output) -> None:
 
 
 def new_folder(output, command: str, config, parent: str = "analysis") -> Path:
-    """Make the folder of a command's outputs: `output`, or one of its own in `checkpoint_dir`/`parent`.
-
-    Raises:
-        ConfigError: if it exists.
-    """
+    """Make the folder of a command's outputs: `output`, or one of its own in `checkpoint_dir`/`parent`. Raises
+    `ConfigError` if it exists."""
     refuse_existing(output)
     name = f"{command}-{config['dataset']}-{get_local_time()}-{secrets.token_hex(3)}"
     folder = Path(str(output)) if output else Path(config["checkpoint_dir"]) / parent / name

@@ -12,11 +12,8 @@ from recbole_tiger.report.run_text import report
 
 
 def run(settings: dict) -> str | tuple[str, int]:
-    """Train and test what the settings name; returns what to print, of a leaderboard with the exit status.
-
-    Raises:
-        ConfigError: for settings that cannot work, before any training.
-    """
+    """Train and test what the settings name; returns what to print, of a leaderboard with the exit status. Raises
+    `ConfigError` for settings that cannot work, before any training."""
     if is_leaderboard(settings):
         return leaderboard.make(settings)
     return report(run_recbole_tiger(command_line=settings))

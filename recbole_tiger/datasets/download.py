@@ -6,7 +6,6 @@ own downloader leaves half-written folders behind and crashes after the download
 
 from __future__ import annotations
 
-import difflib
 import http.client
 import importlib.util
 import json
@@ -27,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_tiger.datasets.atomic_writer import check_dataset_name, dataset_folder
-from recbole_tiger.errors import DownloadError, PreparationError
+from recbole_tiger.errors import DownloadError, PreparationError, names_like
 from recbole_tiger.io import file_checksum, file_lock, make_folder, writing
 
 BLOCK_BYTES = 1 << 16
@@ -54,7 +53,7 @@ def find_url(dataset: str) -> str:
     """The address of a dataset's zip; a `PreparationError` with similar names where RecBole has none of this name."""
     urls = recbole_urls()
     if dataset not in urls:
-        similar = difflib.get_close_matches(dataset, urls, n=3) or sorted(urls)[:3]
+        similar = names_like(dataset, urls, n=3) or sorted(urls)[:3]
         raise PreparationError(
             f"dataset={dataset!r} is not among RecBole's {len(urls)} downloads (similar: "
             f"{', '.join(similar)}): check the name, prepare your own data with dataset_prep, or give a url."

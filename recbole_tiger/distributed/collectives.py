@@ -48,11 +48,8 @@ _group: _Group | None = None
 
 @contextmanager
 def joined(rank: int, count: int, store: dist.Store) -> Iterator[None]:
-    """A `with` block in which this process is number `rank` of `count`; all of them reach the same `store`.
-
-    Raises:
-        ProcessLost: if they do not come together.
-    """
+    """A `with` block in which this process is number `rank` of `count`; all of them reach the same `store`. Raises
+    `ProcessLost` if they do not come together."""
     global _group
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _others_needed():
@@ -190,11 +187,8 @@ def differences(facts: Mapping[str, object]) -> list[str]:
 
 
 def check_weights(parameters: Sequence[nn.Parameter]) -> None:
-    """Raise unless the weights are the same, bit for bit, in all processes: each updates its own copy.
-
-    Raises:
-        RuntimeError: they differ, so that what is measured would be of no one model.
-    """
+    """Raise unless the weights are the same, bit for bit, in all processes: each updates its own copy. Raises
+    `RuntimeError`: they differ, so that what is measured would be of no one model."""
     if _group is None:
         return
     bytes_of = (parameter.detach().reshape(-1).view(torch.uint8) for parameter in parameters)

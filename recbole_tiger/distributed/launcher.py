@@ -71,6 +71,8 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
                 process.start()
                 sender.close()
                 running[receiver] = process
+            if stopping.is_set():  # SIGTERM came before all of them were there to get it
+                stop()
             if topology.everywhere > topology.here:
                 print(
                     f"{topology.here} of {topology.everywhere} processes run on this machine; waiting for the others "

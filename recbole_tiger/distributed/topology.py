@@ -37,11 +37,8 @@ class Topology:
 
     @classmethod
     def of(cls, config: Config) -> Topology:
-        """What a checked configuration asks for.
-
-        Raises:
-            ConfigError: for numbers that do not fit together, or several machines without an address.
-        """
+        """What a checked configuration asks for. Raises `ConfigError` for numbers that do not fit together, or several
+        machines without an address."""
         here, offset, port = config["nproc"] or 1, config["group_offset"] or 0, int(config["port"] or 0)
         everywhere = config["world_size"] or -1
         if everywhere <= 0:  # RecBole's way of saying that there is no other machine

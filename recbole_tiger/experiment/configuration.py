@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recbole.config import Config
+from recbole.evaluator.register import metric_information
 
 from recbole_tiger import extension
 from recbole_tiger.datasets.download import ensure_dataset, recbole_urls
@@ -58,10 +59,7 @@ def merged_settings(
     command_line: Mapping | None,
 ) -> dict:
     """The user's settings, `model` and `dataset` among them: command line > these two arguments > dictionary > files.
-
-    Raises:
-        ConfigError: for a file that cannot be read, or a dictionary that is none.
-    """
+    Raises `ConfigError` for a file that cannot be read, or a dictionary that is none."""
     if not isinstance(config_dict or {}, Mapping):
         raise ConfigError(f"config_dict={config_dict!r} is not a dictionary of settings")
     own, typed = dict(config_dict or {}), dict(command_line or {})
@@ -168,13 +166,10 @@ def check_dataset(dataset: str, settings: Mapping) -> None:
 
 
 def config_from_plain(settings: Mapping) -> Config:
-    """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated.
-
-    Raises:
-        ConfigError: for a model, tokenizer or decoder that is not registered in this process.
-    """
+    """The ``Config`` of :func:`plain_settings`; nothing in it is evaluated. Raises `ConfigError` for a model, tokenizer
+    or decoder that is not registered in this process."""
     extension.load()
-    extension.check_registered(settings, recbole_models())
+    extension.check_registered(settings, recbole_models(), metric_information)
     rest = {key: value for key, value in renamed_settings(settings).items() if key not in ("model", "dataset")}
     with blank_argv():
         return Config(model=settings["model"], dataset=settings["dataset"], config_dict=rest)

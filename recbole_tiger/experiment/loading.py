@@ -109,11 +109,8 @@ def _end_log(handler: FileHandler, record: LogRecord) -> None:
 
 
 def prepare_data(config: Config) -> PreparedData:
-    """Load, order and split a dataset; the same rows in the same order for every model.
-
-    Raises:
-        ConfigError: if nothing is left of it, or not enough for a phase.
-    """
+    """Load, order and split a dataset; the same rows in the same order for every model. Raises `ConfigError` if nothing
+    is left of it, or not enough for a phase."""
     needs_features = model_spec(config["model"]).feature_key is not None
     try:
         dataset = FeatureDataset(config) if needs_features else create_dataset(config)

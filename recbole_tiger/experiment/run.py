@@ -120,12 +120,7 @@ def _run_share(settings: dict, saved: bool, screen: bool) -> dict:
 
 
 def run_config(
-    config: Config,
-    saved: bool = True,
-    *,
-    screen: bool = True,
-    test: bool = True,
-    on_epoch: OnEpoch | None = None,
+    config: Config, saved: bool = True, *, screen: bool = True, test: bool = True, on_epoch: OnEpoch | None = None
 ) -> dict:
     """Train and test under a checked ``Config``, in this process or as one of several (:func:`start_run`).
 
@@ -152,17 +147,19 @@ def run_config(
 
 
 def _named_folder(config: Config) -> Path | None:
-    """The run folder that the settings name; None where the run makes a new one.
-
-    Raises:
-        CheckpointError: there is no checkpoint to resume.
-    """
+    """The run folder that the settings name; None where the run makes a new one. Raises `CheckpointError`: there is no
+    checkpoint to resume."""
     if not config["resume"]:
         return Path(config["run_dir"]) if config["run_dir"] else None
     file = Path(config["resume"])
     if not collectives.from_main(file.is_file):
         raise CheckpointError(f"no checkpoint at '{file}': give the path of a .pth file that a run wrote")
-    return file.resolve().parent
+    folder = file.resolve().parent
+    if config["run_dir"] and Path(config["run_dir"]).resolve() != folder:
+        raise ConfigError(
+            f"run_dir='{config['run_dir']}' with resume='{file}': a run continues in its own folder; leave run_dir out"
+        )
+    return folder
 
 
 def _hold(folder: Path, stack: ExitStack) -> None:
@@ -172,12 +169,7 @@ def _hold(folder: Path, stack: ExitStack) -> None:
 
 
 def _run(
-    config: Config,
-    saved: bool,
-    screen: bool,
-    test: bool,
-    on_epoch: OnEpoch | None,
-    lock: ExitStack | None,
+    config: Config, saved: bool, screen: bool, test: bool, on_epoch: OnEpoch | None, lock: ExitStack | None
 ) -> dict:
     """:func:`run_config` once a named folder is held; where none is named, `lock` holds the one that the run makes."""
     started = perf_counter()
@@ -202,18 +194,20 @@ def _run(
         with doing(f"resuming '{config['resume']}'"):
             trainer.resume_checkpoint(config["resume"])
     with doing(f"training and testing {config['model']} in '{trainer.run_dir}'"):
-        outcome = _train_and_test(trainer, data, saved, test, on_epoch)
+        try:
+            outcome = _train_and_test(trainer, data, saved, test, on_epoch)
+        except KeyboardInterrupt:
+            if screen and saved:
+                getLogger().warning(f"stopped; continue with --resume={trainer.last_model_file}")
+            raise
     seconds.update(outcome.seconds, all=perf_counter() - started)
     # The first process records; the others return what it has recorded.
     return collectives.from_main(lambda: _record(trainer, data, outcome, table2, seconds, log_file, saved).to_dict())
 
 
 def _check_data(config: Config, data: PreparedData) -> dict | None:
-    """Log what the data is; its comparison with the paper's, None for a dataset that the paper does not use.
-
-    Raises:
-        ConfigError: for several machines with different data.
-    """
+    """Log what the data is; its comparison with the paper's, None for a dataset that the paper does not use. Raises
+    `ConfigError` for several machines with different data."""
     if collectives.differences({"data": data.checksum}):
         raise ConfigError(
             f"data_path='{config['data_path']}': the machines of this run hold different data under that name; copy "
@@ -377,11 +371,7 @@ def _speed(trainer: SequentialTrainer, data: PreparedData, outcome: _Outcome, se
     own_stage = (trainer.run_dir / "pretrained.pth").is_file()
     passes = len(trainer.history) + (trainer.config["pretrain_epochs"] if own_stage else 0)
     trained = trainer.examples_seen or len(data.train._dataset) * passes
-    speed = {"training": _rate(trained, seconds["training"]), "test": None}
-    if "test" in outcome.ranks:
-        speed["test"] = _rate(len(outcome.ranks["test"].users), seconds["test"])
-    return speed
-
-
-def _rate(count: int, seconds: float) -> float | None:
-    return round(count / seconds, 1) if seconds > 0 else None
+    counts = {"training": trained, "test": len(outcome.ranks["test"].users) if "test" in outcome.ranks else None}
+    return {
+        stage: None if n is None or seconds[stage] <= 0 else round(n / seconds[stage], 1) for stage, n in counts.items()
+    }

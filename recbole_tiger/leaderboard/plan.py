@@ -151,8 +151,10 @@ def make_plan(
 
     Precedence of settings: brackets > ``settings`` > a row's or model's block in the files > the files > what we ship.
     """
-    settings = dict(settings or {})
-    plugins = extension.load(settings.pop("plugin", None))
+    settings, config_files = dict(settings or {}), list(config_files)
+    for file in config_files:
+        extension.load(read_yaml(file).get("plugin"))
+    plugins = extension.load(settings.pop("plugin", None))  # all of them, those of the files too
     names = [row for row in model if isinstance(row, RowName)] or parse_rows(model)  # type: ignore[arg-type]
     _check_rows_and_seeds(names, seeds)
     shared, blocks = _read_files(config_files, names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pkgutil
 import sys
 import threading
 from collections.abc import Callable
@@ -35,17 +36,18 @@ class _Instead:
         return getattr(self._original, name)
 
 
-def _around(owner: type, name: str) -> Callable[[Callable], None]:
-    """Decorator: puts a function in the place of a method; it gets the original before the method's arguments."""
+def _around(owner: str, name: str) -> Callable[[Callable], None]:
+    """Decorator: puts a function in the place of a method of ``module:Class``; it gets the original first."""
+    cls = pkgutil.resolve_name(owner)
 
     def replace(function: Callable) -> None:
-        original = getattr(owner, name)
+        original = getattr(cls, name)
 
         @functools.wraps(original)
         def method(*args, **kwargs):
             return function(original, *args, **kwargs)
 
-        setattr(owner, name, method)
+        setattr(cls, name, method)
 
     return replace
 
@@ -129,15 +131,14 @@ def read_atomic_files_strictly() -> None:
     RecBole's own reader takes quotes for the marks of a cell that may run over lines, words such as NA for missing
     cells, and a time that is missing for the mean of all; and when it drops rows without an id it drops others as well.
     """
-    from recbole.data.dataset import Dataset
 
-    @_around(Dataset, "_load_feat")
+    @_around("recbole.data.dataset:Dataset", "_load_feat")
     def _load_feat(original, self, filepath, source):
         from recbole_tiger.data.features import load_features
 
         return load_features(self, filepath, source)
 
-    @_around(Dataset, "_remap")
+    @_around("recbole.data.dataset:Dataset", "_remap")
     def _remap(original, self, remap_list):
         from recbole_tiger.data.features import number_ids
 
@@ -177,11 +178,9 @@ def respect_cuda_visible_devices() -> None:
     RecBole overwrites it with ``gpu_id`` ('0' by default), which moves every Ray trial onto the first card. Several
     processes (`nproc`) take the first cards where neither is set.
     """
-    from recbole.config import Config
-
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # now: the first Config writes its own value there
 
-    @_around(Config, "_init_device")
+    @_around("recbole.config:Config", "_init_device")
     def _init_device(original, self):
         n_processes = self.final_config_dict.get("nproc")
         if "gpu_id" not in self.external_config_dict and visible:
@@ -256,9 +255,8 @@ def keep_row_numbers_as_ranges() -> None:
 
 def extend_argument_lists() -> None:
     """Keep RecBole's module-level argument list from growing with every ``Config`` (it is appended to in place)."""
-    from recbole.config import Config
 
-    @_around(Config, "_init_parameters_category")
+    @_around("recbole.config:Config", "_init_parameters_category")
     def _init_parameters_category(original, self):
         original(self)
         self.parameters = {category: list(names) for category, names in self.parameters.items()}
@@ -324,9 +322,8 @@ def load_own_checkpoints() -> None:
 
 def read_our_property_files() -> None:
     """Let RecBole's own ``Config`` read our property files below the user's, for our models only."""
-    from recbole.config import Config
 
-    @_around(Config, "_load_internal_config_dict")
+    @_around("recbole.config:Config", "_load_internal_config_dict")
     def _load_internal_config_dict(original, self, model, model_class, dataset):
         from recbole_tiger.settings.chain import shipped_settings
 
@@ -340,9 +337,8 @@ def say_what_no_model_reads() -> None:
 
     RecBole answers ``None`` for a misspelt key, and a checkpoint with a relative path is of use in one folder only.
     """
-    from recbole.config import Config
 
-    @_around(Config, "__init__")
+    @_around("recbole.config:Config", "__init__")
     def __init__(original, self, model=None, dataset=None, config_file_list=None, config_dict=None):
         from recbole_tiger.settings.schema import keys_with
         from recbole_tiger.settings.validate import close_keys, known_keys
@@ -360,9 +356,8 @@ def say_what_no_model_reads() -> None:
 
 def register_derived_classes() -> None:
     """Let ``Config(model=CLASS)`` find dataset, trainer and settings of a class that derives from a model of ours."""
-    from recbole.config import Config
 
-    @_around(Config, "_get_model_and_dataset")
+    @_around("recbole.config:Config", "_get_model_and_dataset")
     def _get_model_and_dataset(original, self, model, dataset):
         from recbole_tiger.extension import register_derived
 
@@ -377,15 +372,14 @@ def extend_split() -> None:
     For that it keeps the times as they were read: with `normalize_all`, RecBole's default on ml-100k, they become
     fractions before anything else sees them.
     """
-    from recbole.data.dataset import SequentialDataset
 
-    @_around(SequentialDataset, "build")
+    @_around("recbole.data.dataset:SequentialDataset", "build")
     def build(original, self):
         from recbole_tiger.data.dataset import build_phases
 
         return build_phases(self, original)
 
-    @_around(SequentialDataset, "_normalize")
+    @_around("recbole.data.dataset:SequentialDataset", "_normalize")
     def _normalize(original, self):
         if self.time_field in self.inter_feat:
             self.times = self.inter_feat[self.time_field].to_numpy(dtype="float64", copy=True)

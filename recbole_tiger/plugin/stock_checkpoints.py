@@ -34,10 +34,7 @@ def save_stock(state: Any, path: str, *args: Any, **kwargs: Any) -> None:
 
 def load_stock(path: str, *args: Any, _load: Callable = torch.load, **kwargs: Any) -> Any:
     """`torch.load` of plain values, or of a pickle if RecBole wrote it in this process and it has not changed since.
-
-    Raises:
-        CheckpointError: for any other pickle, which could run code.
-    """
+    Raises `CheckpointError` for any other pickle, which could run code."""
     from recbole_tiger.training.checkpoint import refused_pickle
 
     try:

@@ -68,7 +68,7 @@ def is_clipping(setting: Mapping) -> bool:
 
 def are_columns(setting: Mapping) -> bool:
     """Whether RecBole can load by it: names of columns, or `*` for all, by the ending of a file."""
-    return all(
+    return set(setting) <= {"inter", "item", "user", "kg", "link", "net"} and all(
         value == "*" or (isinstance(value, (list, tuple)) and all(isinstance(name, str) and name for name in value))
         for value in setting.values()
     )
@@ -117,10 +117,14 @@ class Field:
 
     def parse(self, value: Any) -> Any:
         """The value in the type of the key where it can be one, else by its looks; nothing is checked."""
+        if hasattr(value, "tolist"):  # numpy's numbers and arrays
+            value = value.tolist()
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if isinstance(value, str):
             value = self._parse_text(value)
         if isinstance(value, (list, tuple)) and "list" in self.type:
-            return [self._as_typed(item) for item in value]
+            return [self._as_typed(item.tolist() if hasattr(item, "tolist") else item) for item in value]
         return self._as_typed(value)
 
     def _parse_text(self, text: str) -> Any:
@@ -130,7 +134,8 @@ class Field:
             if str(choice).lower() == lowered:
                 return choice
         if self.is_text:
-            return None if self.optional and lowered in _NULLS else text
+            is_home = text.startswith("~/") and self.scopes & {"place", "path", "command"}  # no shell expands YAML
+            return None if self.optional and lowered in _NULLS else os.path.expanduser(text) if is_home else text
         value = literal(text)
         if (
             isinstance(value, str)
@@ -147,15 +152,11 @@ class Field:
             return int(value)
         if self.is_text and isinstance(value, tuple):
             return ",".join(map(str, value))
-        is_scalar = isinstance(value, (int, float, os.PathLike)) and not isinstance(value, bool)
+        is_scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
         return str(value) if self.is_text and (is_scalar or (self.form and isinstance(value, list))) else value
 
     def read(self, value: Any) -> Any:
-        """The value in the type of the key.
-
-        Raises:
-            ConfigError: for a value that cannot work.
-        """
+        """The value in the type of the key. Raises `ConfigError` for a value that cannot work."""
         parsed = self.parse(value)
         if isinstance(value, str) and value.strip().lower() in self.renamed:
             warnings.warn(f"{self.name}={value} is now called {self.name}={parsed}", FutureWarning, stacklevel=2)

@@ -9,6 +9,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,19 @@ from recbole_tiger.settings.schema import FIELDS
 def parse_value(text: str, key: str) -> Any:
     """One value of the command line, in the type of its key; by its looks for a key without a `Field`.
 
-    Nothing is evaluated, while RecBole's own reading runs ``eval`` on it, and nothing is checked.
+    A dictionary may be written as in YAML. Nothing is evaluated, while RecBole's own reading runs ``eval`` on it, and
+    nothing is checked.
     """
-    return FIELDS[key].parse(text) if key in FIELDS else literal(text)
+    value = FIELDS[key].parse(text) if key in FIELDS else literal(text)
+    if isinstance(value, str) and key in FIELDS and FIELDS[key].type == "dict":
+        with suppress(yaml.YAMLError, ValueError, TypeError):
+            value = yaml.load(value, Loader=_Loader)
+    return value
 
 
 def parse_command_line(arguments: Sequence[str]) -> dict:
-    """``--key=value`` arguments as a dictionary; everything else is an error.
-
-    Raises:
-        ConfigError: for an argument of another form, or a key given twice with different values.
-    """
+    """``--key=value`` arguments as a dictionary; everything else is an error. Raises `ConfigError` for an argument of
+    another form, or a key given twice with different values."""
     settings: dict = {}
     for argument in arguments:
         key, equals, value = argument[2:].partition("=")
@@ -49,11 +52,8 @@ def parse_command_line(arguments: Sequence[str]) -> dict:
 
 
 def read_yaml(path: str | Path) -> dict:
-    """A property file as a dictionary.
-
-    Raises:
-        ConfigError: if the file is missing, is not YAML, or is not a mapping.
-    """
+    """A property file as a dictionary. Raises `ConfigError` if the file is missing, is not YAML, or is not a
+    mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -75,11 +75,8 @@ def read_yaml(path: str | Path) -> dict:
 
 
 def read_config_files(paths: str | Path | Iterable[str | Path] | None) -> dict:
-    """The settings of one or several property files; of a key in two of them the last one counts.
-
-    Raises:
-        ConfigError: as :func:`read_yaml`.
-    """
+    """The settings of one or several property files; of a key in two of them the last one counts. Raises `ConfigError`
+    as :func:`read_yaml`."""
     settings: dict = {}
     for path in [paths] if isinstance(paths, (str, Path)) else paths or ():
         content = read_yaml(path)
@@ -111,6 +108,7 @@ def pop_config_files(settings: dict) -> list[str]:
         raise ConfigError(f"config_files={given!r} cannot be read ({error}); close the quote") from error
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 # What a plain value can be taken for, but for null.
 _LOOKS_LIKE = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp", "merge", "value")}
 
@@ -118,8 +116,8 @@ _LOOKS_LIKE = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", 
 class _Loader(yaml.SafeLoader):
     """RecBole's YAML loader, which also reads 1e-3 as a number, without what YAML would read as something else.
 
-    Text keys keep plain values as they are written. Keys that are no text or stand twice, and numbers that are not
-    finite, are errors.
+    Text keys keep plain values as they are written. Keys that are no text or stand twice, numbers that are not finite,
+    and those that YAML takes for others (8 for 010, 90 for 1:30) are errors.
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
@@ -140,11 +138,15 @@ class _Loader(yaml.SafeLoader):
                 value.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
-    def construct_finite(self, node: Any) -> float:
-        """A number."""
-        value = self.construct_yaml_float(node)
+    def construct_number(self, node: Any) -> float:
+        """A number that is what it looks like."""
+        is_float = node.tag == _FLOAT
+        value = self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
         if not math.isfinite(value):
             raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+        if ":" in node.value or (not is_float and re.fullmatch(r"[-+]?0[\d_]+", node.value)):
+            problem = f"{node.value} is the number {value:g} in YAML; write that, or quotes for text"
+            raise ConstructorError(None, None, problem, node.start_mark)
         return value
 
 
@@ -152,9 +154,10 @@ def _shown(key: yaml.Node) -> str:
     return key.value if isinstance(key, yaml.ScalarNode) else "in brackets"
 
 
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_finite)
+for _tag in (_INT, _FLOAT):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    _FLOAT,
     re.compile(
         r"""^(?:
          [-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?

@@ -41,6 +41,10 @@ _COLUMNS: dict[str, Any] = {
     "form": are_columns,
     "words": "a dictionary of columns by file such as {inter: [user_id, item_id, timestamp]}",
 }
+_SAMPLING: dict[str, Any] = {
+    "form": {"distribution", "sample_num", "alpha", "dynamic", "candidate_num"}.issuperset,
+    "words": "a dictionary such as {distribution: uniform, sample_num: 1}, with alpha, dynamic and candidate_num",
+}
 _OF_SENTENCES: dict[str, Any] = {"only_with": ("content_encoder", ("sentence_transformers",))}
 _REDUCED = ("content_standardize", ("pca", "whiten"))
 _FILE = "machine path content"
@@ -112,7 +116,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("train_batch_size", "int", range="[1,inf)"),
     *_keys("pretrain_epochs", "int", range="[0,inf)"),
     *_keys("eval_batch_size decode_batch_size", "int", "resume reevaluate", range="[1,inf)"),
-    *_keys("train_neg_sample_args", "dict", optional=True),
+    *_keys("train_neg_sample_args", "dict", optional=True, **_SAMPLING),
     *_keys("clip_grad_norm", "dict", optional=True, **_CLIPPING),
     *_keys("learner", "str", choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam", "adafactor")),
     *_keys("learning_rate weight_decay item_loss_weight content_cooccurrence", "float", range="[0,inf)"),

@@ -20,11 +20,8 @@ TARGETS = ("last", "first")
 
 
 def split_setting(settings: Mapping[str, Any]) -> dict:
-    """The `split` entry of `eval_args` that `split`, `temporal_cutoffs` and `temporal_target` stand for.
-
-    Raises:
-        ConfigError: for a value that cannot work.
-    """
+    """The `split` entry of `eval_args` that `split`, `temporal_cutoffs` and `temporal_target` stand for. Raises
+    `ConfigError` for a value that cannot work."""
     if settings["split"] == "leave_one_out":
         return dict(LEAVE_ONE_OUT)
     if settings["split"] != "temporal":
@@ -33,11 +30,8 @@ def split_setting(settings: Mapping[str, Any]) -> dict:
 
 
 def checked_split(split: Any) -> dict:
-    """A `split` entry of `eval_args` in the one form that results carry.
-
-    Raises:
-        ConfigError: for a split of another kind, or a value that cannot work.
-    """
+    """A `split` entry of `eval_args` in the one form that results carry. Raises `ConfigError` for a split of another
+    kind, or a value that cannot work."""
     if split == LEAVE_ONE_OUT:
         return dict(LEAVE_ONE_OUT)
     inside = split.get("temporal") if isinstance(split, Mapping) and len(split) == 1 else None

@@ -5,7 +5,6 @@ Input: the user's settings, or the whole of them as RecBole's ``Config`` holds t
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import os
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from recbole.evaluator.register import metric_information
 
-from recbole_tiger.errors import ConfigError
+from recbole_tiger.errors import ConfigError, names_like
 from recbole_tiger.models import model_spec, models_with
 from recbole_tiger.settings.chain import PROPERTIES, TEXT_PROPERTIES, default_recipe, reads_item_text, recbole_file
 from recbole_tiger.settings.field import is_interval
@@ -52,7 +51,7 @@ def check_model(model) -> None:
     """Raise if the model is not a sequential model of RecBole or ours."""
     known = recbole_models()
     if model not in known:
-        close = difflib.get_close_matches(str(model), known, n=3, cutoff=0.5)
+        close = names_like(model, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
         raise ConfigError(f"model='{model}' is not a sequential model of RecBole or of recbole_tiger; {hint}")
 
@@ -114,7 +113,7 @@ def check_keys(user: Mapping, model: str) -> None:
 
 def close_keys(key: object, known: Collection[str]) -> str:
     """The end of a message about an unknown key: the nearest ones, or where all of them are listed."""
-    close = difflib.get_close_matches(str(key), known, n=2, cutoff=0.6)
+    close = names_like(key, known)
     return f"; did you mean {' or '.join(close)}?" if close else "; recbole-tiger settings --model=… lists the keys"
 
 
@@ -154,11 +153,7 @@ def say_what_is_not_read(user: Mapping, settings: Mapping) -> None:
 
 
 def read_settings(settings: Mapping) -> dict:
-    """Settings in the types of their keys.
-
-    Raises:
-        ConfigError: for a value that cannot work.
-    """
+    """Settings in the types of their keys. Raises `ConfigError` for a value that cannot work."""
     return {key: FIELDS[key].read(value) if key in FIELDS else value for key, value in settings.items()}
 
 
@@ -176,11 +171,7 @@ def check_settings(config: Config) -> None:
             "out, and set --gpu_id= for the CPU or --gpu_id=0 for a GPU"
         )
     _check_evaluation(config)
-    if model_spec(config["model"]).feature_key and not config["item_feature"]:
-        raise ConfigError(
-            f"model={config['model']} needs an item column: set --item_feature=COLUMN (one of the columns of "
-            f"{config['dataset']}.item, of type token or token_seq)"
-        )
+    _check_feature(config, model_spec(config["model"]).feature_key)
     if model_spec(config["model"]).generative:
         _check_generative(config)
     if model_spec(config["model"]).uses_semantic_ids:
@@ -191,6 +182,16 @@ def check_settings(config: Config) -> None:
         _check_p5(config)
     if model_spec(config["model"]).family in ("TIGERTree", "RPG"):
         _check_sizes(config)
+
+
+def _check_feature(config: Config, key: str | None) -> None:
+    if key and not config["item_feature"]:
+        raise ConfigError(
+            f"model={config['model']} needs an item column: set --item_feature=COLUMN (one of the columns of "
+            f"{config['dataset']}.item, of type token or token_seq)"
+        )
+    if key and config[key] not in (config["item_feature"], [config["item_feature"]]):  # whose column is not loaded
+        raise ConfigError(f"{key}={config[key]!r}: set --item_feature=COLUMN instead, which all feature models read")
 
 
 def _check_names(config: Config) -> None:

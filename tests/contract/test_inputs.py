@@ -189,6 +189,9 @@ BASELINES = [
     ("S3Rec", "reg_weight=x", "unknown key 'reg_weight'"),
     ("P5", "p5_checkpoint=empty", "p5_checkpoint='empty' is not a folder with a config.json"),
     ("FDSA", "item_feature=flavour", "item_feature='flavour' is not a column of toy.item"),
+    ("FDSA", "selected_features=['flavour']", "selected_features=.'flavour'.: set --item_feature=COLUMN instead"),
+    ("SASRec", "train_neg_sample_args={Distribution: popularity}", "train_neg_sample_args={'Distri.* must be a dict"),
+    ("SASRec", "load_col={inter: [user_id], itme: [item_id]}", "load_col=.*'itme'.* must be a dictionary of columns"),
 ]
 
 
@@ -460,6 +463,9 @@ def test_a_script_of_ones_own_reads_config_files_and_warns_of_misspelt_settings(
     with pytest.raises(ConfigError, match="topk='x' must be"):
         run_recbole_tiger("SASRec", "toy")
     [warning] = [record.message for record in caplog.records]
+    monkeypatch.setattr("sys.argv", ["own.py", "--tag=a", "--tag=b", "--epochs=1", "--epochs=2"])
+    with pytest.raises(ConfigError, match="--epochs is given twice, as 1 and as 2"):
+        run_recbole_tiger("SASRec", "toy")
     assert warning.startswith("--lerning_rate=1 is not a setting of SASRec and is not read; did you mean learning_rate")
 
 

@@ -14,6 +14,7 @@ from catalogue import settings_of, write_catalogue
 
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.errors import CheckpointError, ConfigError, TrainingStopped
+from recbole_tiger.experiment.run import _named_folder
 from recbole_tiger.model.tiger import TIGER
 from recbole_tiger.training.generative import TIGERTrainer
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -261,6 +262,26 @@ def test_a_checkpoint_without_its_best_epoch_is_named(toy, workplace):
     with pytest.raises(ConfigError, match="best.pth, beside it"):
         run_recbole_tiger("SASRec", "toy", config_dict={**settings, "resume": str(alone / "last.pth")})
     assert [path.name for path in alone.iterdir()] == ["last.pth"]
+
+
+def test_ctrl_c_names_the_checkpoint(toy, monkeypatch, caplog):
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SequentialTrainer, "_fit_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_recbole_tiger("SASRec", "toy", config_dict=settings_of("SASRec", toy))
+    [words] = [record.message for record in caplog.records if record.message.startswith("stopped")]
+    assert Path(words.partition("--resume=")[2]).is_file()
+
+
+def test_a_run_continues_in_its_own_folder(workplace):
+    (workplace / "a").mkdir()
+    last = workplace / "a" / "last.pth"
+    last.touch()
+    assert _named_folder({"resume": "a/last.pth", "run_dir": str(workplace / "a")}) == workplace / "a"
+    with pytest.raises(ConfigError, match="run_dir='b' with resume='.*last.pth': .* leave run_dir out"):
+        _named_folder({"resume": str(last), "run_dir": "b"})
 
 
 @pytest.mark.parametrize("model", ["TIGER", "SASRec"])

@@ -1,6 +1,7 @@
 """The command line before any work: forms of arguments, help, exit status, the last line of defence."""
 
 import re
+import signal
 import sys
 import types
 
@@ -9,6 +10,7 @@ import pytest
 from recbole_tiger import cli
 from recbole_tiger.commands.options import COMMANDS, TRAIN, help_text, key_value_arguments
 from recbole_tiger.errors import ConfigError, ProcessLost, TrainingStopped
+from recbole_tiger.io import atomic_file
 from recbole_tiger.quantization.registry import QUANTIZERS
 
 
@@ -124,6 +126,37 @@ def test_the_trace_of_an_unforeseen_error_is_kept_and_debug_shows_it(capsys, mon
     assert "RuntimeError: odd" in (workplace / file).read_text() and "Traceback" in (workplace / file).read_text()
     assert cli.main(["report", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_sigterm_leaves_no_temporary_file(capsys, monkeypatch, workplace):
+    """Wherever it comes: here within the write of a file, in code that goes on after any failure."""
+
+    def run(settings):
+        try:
+            with atomic_file("cache.npz") as file:
+                file.write(b"half")
+                signal.raise_signal(signal.SIGTERM)
+        except Exception:
+            return "it went on"
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "command_module", lambda name: types.SimpleNamespace(run=run))
+    with pytest.raises(SystemExit, match="143"):
+        cli.main(["report"])
+    assert capsys.readouterr().err == "stopped by SIGTERM\n" and not list(workplace.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_key_in_another_case_is_recognised(capsys):
+    for words, says in (
+        (["--EPOCHS=3"], "did you mean epochs"),
+        (["--TopK=3"], "did you mean topk"),
+        (["--model=tiger"], "did you mean TIGER"),
+        (["Latency"], "did you mean latency?"),
+        (["latency", "--Beams=3"], "did you mean beams?"),
+    ):
+        assert cli.main(words) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_a_command_may_return_its_status(capsys, monkeypatch):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from catalogue import TINY, write_catalogue
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.evaluator.register import metric_information
 from recbole.model.sequential_recommender import GRU4Rec
 from recbole.utils import get_model, get_trainer, init_seed
 
@@ -25,9 +26,10 @@ from recbole_tiger import (
     load_data_and_model,
     run_recbole_tiger,
 )
+from recbole_tiger.commands.shared import of_semantic_ids
 from recbole_tiger.decoding import DECODERS, BeamResult, beam_search
 from recbole_tiger.errors import ConfigError
-from recbole_tiger.experiment.configuration import blank_argv
+from recbole_tiger.experiment.configuration import blank_argv, build_config
 from recbole_tiger.leaderboard.plan import make_plan
 from recbole_tiger.leaderboard.table import read_runs
 from recbole_tiger.models import MODELS, model_spec
@@ -302,6 +304,10 @@ def test_a_metric_of_ones_own(toy, plugin):
     result = run_recbole_tiger("SASRec", "toy", config_dict={"data_path": toy["data_path"], **{
         key: own[key] for key in ("epochs", "metrics", "state")}})  # fmt: skip
     assert 0 <= result["test_result"]["firsthit@5"] == result["test_result"]["firsthit@10"] <= 1
+    with pytest.MonkeyPatch.context() as patch:  # as in a process that has not loaded the plugin
+        patch.delitem(metric_information, "firsthit")
+        with pytest.raises(ConfigError, match="metrics='FirstHit' of this run is not registered here.*--plugin="):
+            load_data_and_model(result["files"]["checkpoint"])
     with pytest.raises(ConfigError, match="is not a subclass of recbole.evaluator.base_metric.AbstractMetric"):
         extension.register_metric(dict)
 
@@ -342,6 +348,31 @@ def test_a_plugin_on_the_command_line_is_known_to_every_process(tmp_path):
 def test_a_script_names_its_plugin_in_the_settings(registries, monkeypatch):
     monkeypatch.setattr("sys.argv", ["script.py", "--loss_factor=3"])
     assert _settings_in_argv("Doubled", None, {"plugin": str(PLUGIN)}) == {"loss_factor": 3}
+
+
+def test_a_plugin_is_named_in_every_form(registries, workplace, monkeypatch):
+    """Text, path, list, several in one text; a value of another kind is an error that names the key."""
+    for name in "abcd":
+        Path(f"{name}.py").write_text("")
+    files = [str(workplace / f"{name}.py") for name in "abcd"]
+    for given, names in (("a.py, b.py", "ab"), (Path("c.py"), "abc"), (["d.py"], "abcd")):
+        assert extension.load(given)[-len(names) :] == files[: len(names)]
+    with pytest.raises(ConfigError, match="plugin=5 must be a list"):
+        build_config("SASRec", "ml-100k", config_dict={"plugin": 5})
+    extension._PLUGINS.clear()
+    monkeypatch.setattr("sys.argv", ["script.py", "--plugin=a.py,b.py", "--epochs=3"])
+    _settings_in_argv("SASRec", None, None)
+    assert list(extension._PLUGINS) == files[:2]
+
+
+def test_every_command_knows_the_model_of_a_plugin_that_a_config_file_names(registries, workplace):
+    Path("own.yaml").write_text(f"plugin: {PLUGIN}\nmodel: Doubled\nepochs: 3\n")
+    found = of_semantic_ids({"config_files": "own.yaml", "epochs": 2})
+    assert found == {"plugin": str(PLUGIN), "model": "Doubled", "epochs": 2, "dataset": "ml-100k"}
+    plan = make_plan("Doubled", "ml-100k", [1], ["own.yaml"])
+    assert plan.tasks[0].settings["plugin"] == [str(PLUGIN)]
+    with pytest.raises(ConfigError, match="model='SASRec' has no Semantic IDs; choose one of TIGER"):
+        of_semantic_ids({"config_files": "own.yaml", "model": "SASRec"})
 
 
 def test_keys_of_a_class_that_is_defined_again_are_known_at_once():

@@ -1,5 +1,6 @@
 """What several processes agree on and add up to; the single process is the oracle."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -247,6 +248,25 @@ def test_sigterm_before_training_ends_all():
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 0.7)
         launcher.run_in_processes(wait_for_main, (), Topology(2, 2, "localhost", 0, 0))
+
+
+def test_sigterm_while_processes_are_started_ends_those_that_follow(monkeypatch):
+    """It comes after the start of the first: the second would wait for that one until everybody's patience ends."""
+    started, start = [], multiprocessing.context.ForkProcess.start
+
+    def start_and_stop(process):
+        start(process)
+        started.append(process)
+        if len(started) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", start_and_stop)
+    asked = []
+    monkeypatch.setattr(launcher, "STOPPING_GRACE", 3.0)
+    monkeypatch.setattr(launcher, "end", lambda running: asked.extend(p.exitcode for p in running))
+    with pytest.raises(TrainingStopped, match="before training began"), forked():
+        launcher.run_in_processes(wait_for_main, (), Topology(2, 2, "localhost", 0, 0))
+    assert len(started) == 2 and None not in asked  # both had ended before they were made to
 
 
 def test_a_taken_port_is_named():

@@ -3,7 +3,9 @@
 import inspect
 import math
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import recbole.config
 import yaml
@@ -123,6 +125,8 @@ def test_recipes_are_described_by_the_first_line_of_their_file():
         ("content_fields", "['title', 'brand']", ["title", "brand"]),
         ("clip_grad_norm", "{'max_norm': 1.0}", {"max_norm": 1.0}),
         ("clip_grad_norm", "None", None),
+        ("clip_grad_norm", "{max_norm: 1e-1}", {"max_norm": 0.1}),
+        ("load_col", "{inter: [user_id, item_id]}", {"inter": ["user_id", "item_id"]}),
     ],
 )
 def test_a_value_of_the_command_line_has_the_type_of_its_key(key, text, value):
@@ -144,6 +148,14 @@ def test_a_value_of_the_command_line_has_the_type_of_its_key(key, text, value):
         ("user_inter_num_interval", [5, 10], "[5, 10]"),
         ("item_inter_num_interval", "(0,4.5];[8,inf)", "(0,4.5];[8,inf)"),
         ("topk", (5, 10), [5, 10]),
+        ("topk", np.array([5, 10]), [5, 10]),
+        ("topk", [np.int64(5), 10], [5, 10]),
+        ("epochs", np.int64(3), 3),
+        ("learning_rate", np.float32(0.5), 0.5),
+        ("mask_seen_items", np.bool_(True), True),
+        ("run_dir", Path("a/b"), "a/b"),
+        ("checkpoint_dir", "~/runs", str(Path.home() / "runs")),
+        ("content_template", "~/runs", "~/runs"),
     ],
 )
 def test_a_value_of_python_has_the_type_of_its_key(key, value, read):
@@ -262,6 +274,10 @@ def test_yaml_keeps_text_keys_as_text(tmp_path):
         ("eval_args: {on: 1}\n", "key on is not text"),
         ("- seed\n", "must hold 'key: value' lines"),
         ("seed: [1\n", "is not valid YAML"),
+        ("seed: 010\n", "010 is the number 8 in YAML"),
+        ("codebook_size: [064, 64]\n", "064 is the number 52 in YAML"),
+        ("stopping_step: 1:30\n", "1:30 is the number 90 in YAML"),
+        ("max_seconds: 1:30.5\n", "1:30.5 is the number 90.5 in YAML"),
     ],
 )
 def test_what_yaml_would_pass_over_is_an_error_with_the_file(tmp_path, text, words):
@@ -272,7 +288,7 @@ def test_what_yaml_would_pass_over_is_an_error_with_the_file(tmp_path, text, wor
 
 
 @pytest.mark.parametrize(
-    "text", "1e-3 1.5 .5 1e5 1_0.5 1:30.5 3 0x1f yes 2014-01-01 1e-12 0.00 ~ +1e3 .5e-3 [5,1e-4]".split()
+    "text", "1e-3 1.5 .5 1e5 1_0.5 010.5 0 3 0x1f yes 2014-01-01 1e-12 0.00 ~ +1e3 .5e-3 [5,1e-4]".split()
 )
 def test_numbers_are_those_of_recboles_loader(tmp_path, text):
     (tmp_path / "a.yaml").write_text(f"any_key: {text}\n")
