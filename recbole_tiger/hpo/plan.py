@@ -29,6 +29,7 @@ _REFUSED = {
     "nproc": "a trial is one process",
     "checkpoint_dir": "use --storage",
     "resume": "an unfinished trial continues from its own checkpoint",
+    "config_files": "name them on the command line, where the sweep starts",
 }
 
 

@@ -68,7 +68,7 @@ def is_clipping(setting: Mapping) -> bool:
 
 def are_columns(setting: Mapping) -> bool:
     """Whether RecBole can load by it: names of columns, or `*` for all, by the ending of a file."""
-    return set(setting) <= {"inter", "item", "user", "kg", "link", "net"} and all(
+    return all(
         value == "*" or (isinstance(value, (list, tuple)) and all(isinstance(name, str) and name for name in value))
         for value in setting.values()
     )

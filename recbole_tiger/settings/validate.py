@@ -195,7 +195,12 @@ def _check_feature(config: Config, key: str | None) -> None:
 
 
 def _check_names(config: Config) -> None:
-    """Raise unless all columns, also those that RecBole makes, have names of their own."""
+    """Raise unless all columns, also those that RecBole makes, have names of their own, in files that are read."""
+    files = ("inter", "item", "user", "kg", "link", "net", *(config["additional_feat_suffix"] or ()))
+    for key in ("load_col", "unload_col", "unused_col"):
+        for file in config[key] or ():
+            if file not in files:
+                raise ConfigError(f"{key}: nothing reads a file '.{file}'; the endings are {', '.join(files)}")
     names = {key: config[key] for key in _FIELDS if config[key] is not None}
     item = config["ITEM_ID_FIELD"]
     names |= {"LIST_SUFFIX": f"{item}{config['LIST_SUFFIX']}", "NEG_PREFIX": f"{config['NEG_PREFIX']}{item}"}

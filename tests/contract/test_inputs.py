@@ -191,7 +191,7 @@ BASELINES = [
     ("FDSA", "item_feature=flavour", "item_feature='flavour' is not a column of toy.item"),
     ("FDSA", "selected_features=['flavour']", "selected_features=.'flavour'.: set --item_feature=COLUMN instead"),
     ("SASRec", "train_neg_sample_args={Distribution: popularity}", "train_neg_sample_args={'Distri.* must be a dict"),
-    ("SASRec", "load_col={inter: [user_id], itme: [item_id]}", "load_col=.*'itme'.* must be a dictionary of columns"),
+    ("SASRec", "load_col={inter: [user_id], itme: [item_id]}", "load_col: nothing reads a file '.itme'; the endings"),
 ]
 
 

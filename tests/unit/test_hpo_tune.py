@@ -136,6 +136,7 @@ def test_config_files_of_a_call_are_read_before_trials_work_elsewhere(toy, workp
         ({"gpu_id": "3"}, "Ray assigns GPUs"),
         ({"resume": "last.pth"}, "continues from its own checkpoint"),
         ({"use_gpu": True}, "gpus_per_trial=0"),
+        ({"config_files": "own.yaml"}, "name them on the command line"),
     ],
 )
 def test_a_setting_that_trials_would_not_read_is_refused_wherever_it_stands(settings, words):
