@@ -66,13 +66,15 @@ def run_in_processes(work: Callable, arguments: tuple, topology: Topology) -> An
     try:
         with on_sigterm(stop):
             for local in range(topology.here):
+                if stopping.is_set():
+                    break
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_process, args=(sender, local, topology, port, work, arguments))
                 process.start()
                 sender.close()
                 running[receiver] = process
-            if stopping.is_set():  # SIGTERM came before all of them were there to get it
-                stop()
+            if stopping.is_set():  # SIGTERM came before all of them were there to get it; nobody has anything to save
+                raise TrainingStopped("stopped by SIGTERM before training began")
             if topology.everywhere > topology.here:
                 print(
                     f"{topology.here} of {topology.everywhere} processes run on this machine; waiting for the others "
