@@ -3,7 +3,7 @@
 Input: a step decoder, which may be any model's, and a trie. Output: ranked items or IDs. No network is imported here.
 """
 
-from recbole_tiger.decoding.beam_search import beam_search
+from recbole_tiger.decoding.beam_search import beam_search, free_beam_search
 from recbole_tiger.decoding.exact import exact_scores, exact_topk
 from recbole_tiger.decoding.huggingface import TrieLogitsProcessor, prefix_allowed_tokens_fn
 from recbole_tiger.decoding.parallel import IDGraph, ParallelStepDecoder, graph_search
@@ -12,7 +12,6 @@ from recbole_tiger.decoding.registry import DECODERS, Search
 from recbole_tiger.decoding.step_function import StepFunction
 from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ChildStepDecoder, ForkableStepDecoder, FreeBeamResult, StepDecoder
-from recbole_tiger.decoding.unconstrained import free_beam_search
 
 __all__ = [
     "DECODERS",

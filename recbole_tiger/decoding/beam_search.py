@@ -11,21 +11,24 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_tiger.decoding.children import Beams, Draw, FixedChildren, RaggedChildren, RootChildren
 from recbole_tiger.decoding.ranking import (
+    check_excluded,
     check_logits,
     check_normalise,
     checked_k,
     checked_temperatures,
+    items_on,
     log_sum_exp,
-    rank_items,
     scaled,
     sort_keys,
+    widened,
 )
 from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
-from recbole_tiger.decoding.types import BeamResult, ChildStepDecoder, Normalise, StepDecoder
+from recbole_tiger.decoding.types import BeamResult, ChildStepDecoder, FreeBeamResult, Normalise, StepDecoder
 
 
 def beam_search(
@@ -74,8 +77,6 @@ def beam_search(
     check_normalise(normalise)
     if windows not in ("auto", "ragged", "fixed"):
         raise ValueError(f"windows must be 'auto', 'ragged' or 'fixed', but it is {windows!r}")
-    if excluded is not None and excluded.dim() != 2:
-        raise ValueError(f"excluded must be [users, items], but its shape is {list(excluded.shape)}")
     ragged = trie.device.type == "cpu" if windows == "auto" else windows == "ragged"
     search = _Search(decoder, trie, beam_size, temperatures, normalise == "children", ragged, sample, generator)
     return search.run(k, excluded)
@@ -97,18 +98,18 @@ class _Search:
 
     def run(self, k: int, excluded: Tensor | None) -> BeamResult:
         """The `k` best items of each user without those that are excluded."""
-        if excluded is not None:
-            self.exhausted = self.trie.exhausted(excluded)
         logits = self.decoder.begin()
         n_users = len(logits)
         check_logits(logits, 0, n_users, 1, self.trie.level_sizes[0])
-        if excluded is not None and len(excluded) != n_users:
-            raise ValueError(f"excluded names {len(excluded)} users, but the decoder has {n_users}")
+        check_excluded(excluded, n_users)
+        if excluded is not None:
+            self.exhausted = self.trie.exhausted(excluded)
         beams = Beams.root(n_users, logits.device, sample=self.sample)
         beams = self._expand(0, beams, RootChildren(self.trie, n_users), logits)
         for level in range(1, self.trie.depth):
             beams = self._expand(level, beams, *self._advance(level, beams))
-        return self._items_below(beams, k)
+        draw = None if beams.draw is None else beams.draw.gumbel
+        return items_on(self.trie, beams.node, beams.score, k, self.exhausted, draw)
 
     def _advance(self, level: int, beams: Beams) -> tuple[FixedChildren | RaggedChildren, Tensor]:
         """Children of the beams at `level`, and the logits that they are chosen by."""
@@ -158,30 +159,48 @@ class _Search:
         v = parent - gumbel + torch.log1p(-torch.exp(gumbel - highest))
         return Draw(log_probability, parent - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs())))
 
-    def _items_below(self, beams: Beams, k: int) -> BeamResult:
-        """The items on the leaves of the last beams; equal scores by item number."""
-        trie, exhausted = self.trie, self.exhausted
-        users = torch.arange(len(beams.node), device=trie.device)[:, None]
-        first, count = trie.children(trie.depth - 1, beams.node)
-        # Excluded items may stand before the wanted ones of the same ID.
-        n_excluded = 0 if exhausted is None else len(exhausted.keys[trie.depth]) // len(users)
-        width = min(trie.max_degree[trie.depth], k + n_excluded)
-        window = torch.arange(width, device=trie.device)
-        exists = window < count[:, :, None]
-        position = torch.where(exists, first[:, :, None] + window, 0)  # [B, K, W]
-        if exhausted is not None:
-            exists &= ~exhausted.has(trie.depth, users[:, :, None], position)
-        items = trie.items[position].long().flatten(1)
-        score = torch.where(exists, beams.score[:, :, None], -torch.inf).flatten(1)
-        if beams.draw is not None and beams.node.shape[1] > k:
-            # The first k drawn, not the k most probable of a larger draw.
-            gumbel = torch.where(exists, beams.draw.gumbel[:, :, None], -torch.inf).flatten(1)
-            drawn = sort_keys(gumbel, items).topk(min(k, items.shape[1]), dim=1).indices
-            items, score = items.gather(1, drawn), score.gather(1, drawn)
-        result = rank_items(items, score, k)
-        if not trie.has_duplicates:
-            return result
-        if exhausted is not None:
-            count = count - exhausted.count(trie.depth, users, first, count)
-        alive = beams.score > -torch.inf
-        return BeamResult(result.items, result.scores, torch.where(alive, beams.node, -1), torch.where(alive, count, 0))
+
+def free_beam_search(
+    decoder: StepDecoder,
+    level_sizes: Sequence[int],
+    trie: PrefixTrie,
+    *,
+    beam_size: int,
+    k: int | None = None,
+    temperature: float | Sequence[float] = 1.0,
+) -> FreeBeamResult:
+    """The `k` best semantic IDs of each user, items or not.
+
+    The paper counts the IDs that no item has among them (section 4.5, Figure 6). Arguments as in `beam_search`;
+    `level_sizes` must be the trie's, on which the IDs are looked up. Ties are broken by the ID, in ascending order.
+
+    Raises:
+        ValueError: an impossible `beam_size`, `k` or `temperature`, or level sizes that are not the trie's.
+    """
+    k = checked_k(k, beam_size)
+    sizes = tuple(int(size) for size in level_sizes)
+    if sizes != trie.level_sizes:
+        raise ValueError(f"level_sizes are {sizes}, but the trie was built for {trie.level_sizes}")
+    temperatures = checked_temperatures(temperature, len(sizes))
+    logits = decoder.begin()
+    score = torch.zeros(logits.shape[:2], device=logits.device)
+    ids = torch.empty((*logits.shape[:2], 0), dtype=torch.long, device=logits.device)
+    for level, size in enumerate(sizes):
+        logits = scaled(logits, temperatures[level])
+        check_logits(logits, level, *score.shape, size)
+        n_candidates = logits.shape[1] * size
+        total = (score[:, :, None] + (logits - log_sum_exp(logits)[:, :, None])[..., :size]).flatten(1)
+        # Beams are kept in lexicographic order of their codes, so the flat index breaks ties by the ID.
+        index = torch.arange(n_candidates, device=logits.device)
+        best = sort_keys(total, index).topk(min(beam_size, n_candidates), dim=1).indices
+        last = level + 1 == len(sizes)
+        if not last:
+            best = best.sort(dim=1).values
+        score, parent = total.gather(1, best), best // size
+        ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, level)), (best % size)[:, :, None]], 2)
+        if not last:
+            logits = decoder.advance(level + 1, parent, ids[:, :, -1])
+    ids, leaf = ids[:, :k], trie.find(ids[:, :k])
+    items = torch.where(leaf >= 0, trie.first_item(leaf.clamp(min=0)), 0)
+    found = widened(items, score[:, :k], k)  # where fewer than k IDs exist at all
+    return FreeBeamResult(F.pad(ids, (0, 0, 0, k - ids.shape[1])), found.scores, found.items)

@@ -73,7 +73,7 @@ class FixedChildren:
 
     def take(self, logits: Tensor) -> Tensor:
         """The candidates' logits out of `[B, K, V]`."""
-        taken = logits if self.token is None else logits.gather(2, self.token)
+        taken = logits[..., : self.child.shape[2]] if self.token is None else logits.gather(2, self.token)
         return torch.where(self.exists, taken, -torch.inf)
 
     def of_beams(self, values: Tensor) -> Tensor:
@@ -85,13 +85,12 @@ class FixedChildren:
         return values.amax(-1)
 
     def log_sum(self, values: Tensor) -> Tensor:
-        """`logsumexp` over each beam's candidates, `[B, K]`."""
-        return torch.logsumexp(values, -1)
+        """`logsumexp` over each beam's candidates, `[B, K]`; finite, as in `log_sum_exp`."""
+        return torch.logsumexp(values, -1).clamp_(min=torch.finfo(values.dtype).min)
 
     def best(self, rank: Tensor, tie: Tensor, n: int) -> Tensor:
         """Handles `[B, n]` of each user's `n` best candidates by (rank, tie)."""
-        keys = sort_keys(rank, tie).flatten(1)
-        return keys.topk(min(n, keys.shape[1]), dim=1).indices
+        return sort_keys(rank, tie).flatten(1).topk(n, dim=1).indices
 
     def pick(self, values: Tensor, best: Tensor) -> Tensor:
         """Values at the candidates with the handles `best`."""
@@ -150,10 +149,11 @@ class RaggedChildren:
         return out.scatter_reduce_(0, self.beam, values, "amax").view(self.n_users, self.n_beams)
 
     def log_sum(self, values: Tensor) -> Tensor:
-        highest = self.highest(values)
+        lowest = torch.finfo(values.dtype).min
+        highest = self.highest(values).clamp_(min=lowest)
         total = values.new_zeros(self.n_users * self.n_beams)
         total.index_add_(0, self.beam, (values - self.of_beams(highest)).exp())
-        return total.log().view_as(highest) + highest
+        return (total.log().view_as(highest) + highest).clamp_(min=lowest)
 
     def best(self, rank: Tensor, tie: Tensor, n: int) -> Tensor:
         # By rank alone first: where nodes are wide, few candidates are left whose ties have to be broken.

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from recbole_tiger.decoding.parallel import ParallelStepDecoder
-from recbole_tiger.decoding.ranking import check_logits, check_normalise, checked_temperatures, rank_items, scaled
+from recbole_tiger.decoding.ranking import (
+    check_excluded,
+    check_logits,
+    check_normalise,
+    checked_temperatures,
+    items_on,
+    rank_items,
+    scaled,
+)
 from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ForkableStepDecoder, Normalise
 
@@ -90,13 +98,14 @@ class _Walk:
 
     def _log_sum(self, logits: Tensor, chosen: Tensor, parent: Tensor) -> Tensor:
         """What the children of each parent are relative to, `[B, K]`."""
+        lowest = torch.finfo(logits.dtype).min  # of prefixes none of whose codewords is possible
         if not self.over_children:
-            return torch.logsumexp(logits, -1)
+            return torch.logsumexp(logits, -1).clamp_(min=lowest)
         # Over the children: a codeword that leads to no item may have any logit.
-        highest = torch.full(logits.shape[:2], -torch.inf, device=logits.device)
+        highest = torch.full(logits.shape[:2], lowest, device=logits.device)
         highest.scatter_reduce_(1, parent.expand_as(chosen), chosen, "amax")
         total = torch.zeros_like(highest).index_add_(1, parent, (chosen - highest[:, parent]).exp())
-        return total.log() + highest
+        return (total.log() + highest).clamp_(min=lowest)
 
 
 def exact_topk(
@@ -113,18 +122,12 @@ def exact_topk(
     if k < 1:
         raise ValueError(f"k must be at least 1, but it is {k}")
     scores = exact_scores(decoder, trie, temperature=temperature, normalise=normalise, max_rows=max_rows)
-    leaves = torch.arange(trie.n_nodes[-1], device=trie.device)
-    by_leaf = scores[:, trie.first_item(leaves)] if trie.has_duplicates else None  # before items are excluded
+    check_excluded(excluded, len(scores))
+    if trie.has_duplicates:
+        first = trie.first_item(torch.arange(trie.n_nodes[-1], device=trie.device)).expand(len(scores), -1)
+        found = rank_items(first, scores.gather(1, first), k + (0 if excluded is None else excluded.shape[1]))
+        exhausted = None if excluded is None else trie.exhausted(excluded)
+        return items_on(trie, trie.leaf_of(found.items), found.scores, k, exhausted)
     if excluded is not None:
-        known = torch.where((excluded > 0) & (excluded < scores.shape[1]), excluded, 0)
-        scores.scatter_(1, known, -torch.inf)
-    items = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-    result = rank_items(items, scores, k)
-    if by_leaf is None:
-        return result
-    there = (scores[:, trie.items.long()] > -torch.inf).long()
-    count = torch.zeros_like(by_leaf, dtype=torch.long).index_add_(1, trie.leaf_of(trie.items.long()), there)
-    ranked = rank_items((leaves + 1).expand_as(by_leaf), torch.where(count > 0, by_leaf, -torch.inf), k)
-    ids = ranked.items - 1
-    counts = torch.where(ids >= 0, count.gather(1, ids.clamp(min=0)), 0)
-    return BeamResult(result.items, result.scores, ids, counts)
+        scores.scatter_(1, torch.where((excluded > 0) & (excluded < scores.shape[1]), excluded, 0), -torch.inf)
+    return rank_items(torch.arange(scores.shape[1], device=scores.device).expand_as(scores), scores, k)

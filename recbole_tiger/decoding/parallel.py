@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_tiger.decoding.ranking import checked_k, checked_temperatures, rank_items, scaled
+from recbole_tiger.decoding.ranking import check_excluded, checked_k, checked_temperatures, items_on, rank_items, scaled
 from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ForkableStepDecoder, Normalise
 
@@ -103,23 +103,6 @@ class IDGraph:
         return cls(codewords, torch.cat(parts))
 
 
-def parallel_topk(
-    decoder: ParallelStepDecoder,
-    trie: PrefixTrie,
-    *,
-    k: int,
-    excluded: Tensor | None = None,
-    temperature: float | Sequence[float] = 1.0,
-) -> BeamResult:
-    """The `k` best items of each user among all; what `exact_topk` finds, by one sum for each distinct ID."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, but it is {k}")
-    first = trie.first_item(torch.arange(trie.n_nodes[-1], device=trie.device))
-    scores = item_sums(decoder.log_probabilities(temperature), decoder.codewords[first])
-    width = k + (0 if excluded is None else excluded.shape[1])
-    return _items_on(trie, rank_items(first.expand_as(scores), scores, width), k, excluded)
-
-
 def graph_search(
     decoder: ForkableStepDecoder,
     trie: PrefixTrie,
@@ -153,6 +136,7 @@ def graph_search(
         raise ValueError(f"neighbours and steps must be at least 1, but they are {neighbours} and {steps}")
     k = checked_k(k, beam_size)
     values, graph = decoder.log_probabilities(temperature), decoder.graph(neighbours)
+    check_excluded(excluded, len(values))
     start = torch.randperm(len(graph.codewords), generator=torch.Generator().manual_seed(0))[:beam_size]
     beam = start.to(values.device).expand(len(values), -1)
     width = max(beam_size, k + (0 if excluded is None else excluded.shape[1]))
@@ -163,22 +147,5 @@ def graph_search(
         scores[:, 1:].masked_fill_(met[:, 1:] == met[:, :-1], -torch.inf)
         found = rank_items(trie.first_item(met), scores, min(width, met.shape[1]))
         beam = trie.leaf_of(torch.where(found.items > 0, found.items, found.items[:, :1])[:, :beam_size])
-    return _items_on(trie, found, k, excluded)
-
-
-def _items_on(trie: PrefixTrie, found: BeamResult, k: int, excluded: Tensor | None) -> BeamResult:
-    """The `k` best items without those excluded of ranked IDs, each of which `found` names by its first item."""
-    leaves = trie.leaf_of(found.items.clamp(min=1))
-    first, count = trie.children(trie.depth - 1, leaves)
-    window = torch.arange(trie.max_degree[-1], device=leaves.device)
-    there = (window < count[:, :, None]) & (found.items > 0)[:, :, None]
-    items = trie.items[torch.where(there, first[:, :, None] + window, 0)].long()  # [B, K, W]
-    if excluded is not None:
-        there &= (items[:, :, :, None] != excluded[:, None, None]).all(3)
-    scores = torch.where(there, found.scores[:, :, None], -torch.inf)
-    result, count = rank_items(items.flatten(1), scores.flatten(1), k), there.sum(2)
-    if not trie.has_duplicates:
-        return result
-    order = (count == 0).int().argsort(dim=1, stable=True)  # IDs of which all items are excluded have no rank
-    ids, count = torch.where(count > 0, leaves, -1).gather(1, order), count.gather(1, order)
-    return BeamResult(result.items, result.scores, ids, count)
+    exhausted = None if excluded is None else trie.exhausted(excluded)
+    return items_on(trie, trie.leaf_of(found.items), found.scores, k, exhausted)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recbole_tiger.decoding.beam_search import beam_search
 from recbole_tiger.decoding.exact import exact_topk
-from recbole_tiger.decoding.parallel import ParallelStepDecoder, graph_search, parallel_topk
+from recbole_tiger.decoding.parallel import graph_search
 from recbole_tiger.decoding.trie import PrefixTrie
 from recbole_tiger.decoding.types import BeamResult, ForkableStepDecoder, Normalise
 
@@ -37,12 +37,8 @@ class Search(Protocol):
         """The `k` best items of each user without those excluded; arguments as for `beam_search`."""
 
 
-def _exact(
-    decoder: ForkableStepDecoder, trie: PrefixTrie, *, beam_size: int, normalise: Normalise = "level", **options: Any
-) -> BeamResult:
-    if isinstance(decoder, ParallelStepDecoder) and normalise == "level":
-        return parallel_topk(decoder, trie, **options)
-    return exact_topk(decoder, trie, normalise=normalise, **options)
+def _exact(decoder: ForkableStepDecoder, trie: PrefixTrie, *, beam_size: int, **options: Any) -> BeamResult:
+    return exact_topk(decoder, trie, **options)
 
 
 #: By name; `recbole_tiger.register_decoder` adds more.

@@ -23,6 +23,13 @@ def compact(values: Tensor, kept: Tensor, n: int) -> Tensor:
     return values.new_empty(n + 1).scatter_(0, position.flatten(), values.flatten())[:n]
 
 
+def _repeated(ascending: Tensor) -> Tensor:
+    """bool `[B, S]`: is a number the same as the one before it in its row?"""
+    repeated = torch.zeros_like(ascending, dtype=torch.bool)
+    torch.eq(ascending[:, 1:], ascending[:, :-1], out=repeated[:, 1:])
+    return repeated
+
+
 @dataclass(frozen=True)
 class ExhaustedNodes:
     """Nodes with no item left below them when some items are taken away, for each of several rows of a batch.
@@ -31,7 +38,7 @@ class ExhaustedNodes:
 
     Attributes:
         keys: per level, and once more for the items themselves as positions in `items`: a sorted vector, equally long
-            for every row, of `row * (N + 1) + node` for the N nodes of the level; filled up with N for the node.
+            for every row, of `row * (N + 1) + node` for the N nodes of the level, each once; filled up with N.
         n_nodes: N of each.
         n_rows: rows of the batch.
     """
@@ -58,10 +65,8 @@ class ExhaustedNodes:
         for keys, n_nodes in zip(self.keys, self.n_nodes, strict=True):
             row = torch.arange(self.n_rows, device=keys.device)[:, None]
             node = keys.view(self.n_rows, len(keys) // max(self.n_rows, 1)) - row * (n_nodes + 1)
-            is_there = node < n_nodes
-            is_there[:, 1:] &= node[:, 1:] != node[:, :-1]
             nodes.append(node)
-            there.append(is_there)
+            there.append(node < n_nodes)
         return nodes, there, torch.stack([each.sum() for each in there]).tolist()
 
     def pairs(self, level: int) -> tuple[Tensor, Tensor]:
@@ -199,9 +204,7 @@ class PrefixTrie:
         if items.shape[1] == 0:
             items = items.new_zeros((len(items), 1))
         position = self.position(items).sort(1).values
-        repeated = torch.zeros_like(position, dtype=torch.bool)
-        repeated[:, 1:] = position[:, 1:] == position[:, :-1]
-        position = torch.where(repeated, self.n_items, position).sort(1).values
+        position = torch.where(_repeated(position), self.n_items, position).sort(1).values
         rows = torch.arange(len(items), device=items.device)[:, None]
         keys = [(rows * (self.n_items + 1) + position).flatten()]
         node = position
@@ -211,7 +214,8 @@ class PrefixTrie:
             inside = node < n_nodes
             n_gone = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
             low, high = self.item_range(level, torch.where(inside, node, 0))
-            empty = torch.where(inside & (n_gone == high - low), node, n_nodes).sort(1).values
+            inside &= (n_gone == high - low) & ~_repeated(node)
+            empty = torch.where(inside, node, n_nodes).sort(1).values
             keys.append((rows * (n_nodes + 1) + empty).flatten())
         return ExhaustedNodes(keys[::-1], (*self.n_nodes, self.n_items), len(items))
 

@@ -182,7 +182,7 @@ def lexicographic_order(codes: IntArray, sizes: Sequence[int]) -> Rows:
             bits = width
         else:
             keys[-1] <<= width
-            keys[-1] |= codes[:, level]
+            keys[-1] |= codes[:, level].astype(np.int64, copy=False)
             bits += width
     if len(keys) == 1 and bits + row_bits <= 63:
         # The row number in the low bits makes every key distinct: a plain sort is stable and carries the order along.

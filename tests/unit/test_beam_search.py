@@ -10,7 +10,17 @@ import pytest
 import torch
 
 import recbole_tiger.decoding
-from recbole_tiger.decoding import PrefixTrie, beam_search, exact_scores, exact_topk, free_beam_search
+from recbole_tiger.decoding import (
+    ParallelStepDecoder,
+    PrefixTrie,
+    StepFunction,
+    beam_search,
+    exact_scores,
+    exact_topk,
+    free_beam_search,
+    graph_search,
+    rank_items,
+)
 from recbole_tiger.nn import Seq2Seq, Seq2SeqStepDecoder, T5Config
 
 WINDOWS = ("ragged", "fixed")
@@ -199,6 +209,55 @@ def test_a_narrow_beam_keeps_what_a_textbook_beam_search_keeps(seed):
             )
 
 
+@pytest.mark.parametrize("normalise", ["level", "children"])
+def test_codewords_that_a_function_forbids_are_never_found(normalise):
+    """Forbidden are the codewords of some items, below one prefix those of all."""
+    codes = np.array([[a, b] for a in range(3) for b in range(3)])
+    trie = PrefixTrie.from_codes(codes[:-1], [3, 4])
+    logits = torch.tensor([[0.3, -torch.inf, 1.0, 0.7], [-torch.inf] * 4, [0.2, 0.1, 2.0, -torch.inf]])
+    if normalise == "children":
+        logits[1, 3] = 0.0  # of no item
+
+    def function(prefixes):
+        return logits[prefixes[..., -1]] if prefixes.shape[2] else torch.zeros(*prefixes.shape[:2], 3)
+
+    for excluded in (None, torch.tensor([[7], [0]])):
+        options = {"excluded": excluded, "normalise": normalise}
+        exact = exact_topk(StepFunction(function, 2), trie, k=8, **options)
+        for row, taken in enumerate([[], []] if excluded is None else excluded.tolist()):
+            allowed = {1, 3, 7, 8} - set(taken)
+            assert (
+                set(exact.items[row, : len(allowed)].tolist()) == allowed and not exact.items[row, len(allowed) :].any()
+            )
+        if excluded is None and normalise == "children":
+            torch.testing.assert_close(exact.scores.exp().sum(1), torch.full((2,), 2 / 3))
+        for windows in WINDOWS:
+            found = beam_search(StepFunction(function, 2), trie, beam_size=8, windows=windows, **options)
+            assert torch.equal(found.items, exact.items)
+            torch.testing.assert_close(found.scores, exact.scores)
+    free = free_beam_search(StepFunction(function, 1), [3, 4], trie, beam_size=12)
+    assert not free.scores.isnan().any()
+
+
+def test_logits_may_be_wider_than_the_codebook():
+    codes = np.array([[a, b] for a in range(2) for b in range(3)])
+    trie = PrefixTrie.from_codes(codes, [2, 3])
+    wide = ToyDecoder([5, 4], 2, seed=1)
+    truth = literal_scores(wide, codes, 2)
+    for windows in WINDOWS:
+        found = beam_search(wide.fork(), trie, beam_size=6, windows=windows)
+        torch.testing.assert_close(found.scores.double(), truth.sort(1, descending=True).values, atol=2e-5, rtol=0)
+    free = free_beam_search(wide.fork(), [2, 3], trie, beam_size=6)
+    assert torch.equal(free.items, found.items)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_scores_of_any_type_are_ranked(dtype):
+    scores = torch.tensor([[0.25, 2.0, -1.0, -torch.inf], [3.0, 3.0, 4.0, 0.0]], dtype=dtype)
+    found = rank_items(torch.tensor([[5, 6, 7, 8], [9, 2, 4, 1]]), scores, 3)
+    assert found.items.tolist() == [[6, 5, 7], [4, 2, 9]]
+
+
 def test_equal_scores_are_ordered_by_item_number():
     rng = np.random.default_rng(0)
     codes = np.stack([rng.integers(0, 5, 80) for _ in range(3)], 1)
@@ -306,6 +365,10 @@ def test_temperature_divides_the_logits_of_its_level(windows):
     found = beam_search(decoder.fork(), trie, beam_size=5, temperature=[0.5, 2.0, 7.0], windows=windows)
     expected = beam_search(cooled, trie, beam_size=5, windows=windows)
     assert_same_ranking(found, expected.items, expected.scores)
+    halves = [
+        beam_search(decoder.fork(), trie, beam_size=5, temperature=t, windows=windows) for t in (0.5, np.float32(0.5))
+    ]
+    assert torch.equal(halves[0].scores, halves[1].scores)
 
 
 @pytest.mark.parametrize("windows", WINDOWS)
@@ -347,6 +410,18 @@ def test_samples_have_the_frequencies_of_sampling_without_replacement(windows, t
     found = draw(2).sort(1).values - 1
     counts = torch.stack([((found[:, 0] == a) & (found[:, 1] == b)).sum() for a, b in pairs.tolist()])
     assert_close(counts, i * j * (1 / (1 - i) + 1 / (1 - j)))
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_samples_of_shared_ids_are_the_items_of_the_first_drawn(windows):
+    """Two items on each of three IDs: a list of two is an ID, with the ID's probability."""
+    trie = PrefixTrie.from_codes(np.array([[0], [1], [2], [0], [1], [2]]), 3)
+    logits = torch.tensor([0.6, 0.3, 0.1]).log()
+    decoder = StepFunction(lambda prefixes: logits.expand(len(prefixes), 1, -1), n_users=4000)
+    options = {"beam_size": 2, "windows": windows, "sample": True, "generator": torch.Generator().manual_seed(0)}
+    items = beam_search(decoder, trie, **options).items
+    assert torch.equal(items[:, 0] + 3, items[:, 1])
+    torch.testing.assert_close(torch.bincount(items[:, 0] - 1) / 4000, logits.exp(), atol=0.03, rtol=0)
 
 
 def test_sampling_is_seeded_and_scored_by_the_model():
@@ -552,6 +627,14 @@ def test_impossible_arguments_of_the_other_searches_are_refused():
         exact_scores(ToyDecoder([2, 2], 2), trie, normalise="all")
     with pytest.raises(ValueError, match="k must be"):
         exact_topk(ToyDecoder([2, 2], 2), trie, k=0)
+    parallel = ParallelStepDecoder([torch.zeros(2, 2)] * 2, torch.zeros((3, 2), dtype=torch.long), lambda n: None)
+    for shape, message in (((2,), "excluded must be"), ((3, 1), "excluded names 3 users")):
+        excluded = torch.zeros(shape, dtype=torch.long)
+        for decoder in (ToyDecoder([2, 2], 2), parallel):
+            with pytest.raises(ValueError, match=message):
+                exact_topk(decoder, trie, k=1, excluded=excluded)
+        with pytest.raises(ValueError, match=message):
+            graph_search(parallel, trie, k=1, beam_size=1, excluded=excluded)
 
 
 def test_the_searches_load_no_network_and_no_framework():

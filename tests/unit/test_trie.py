@@ -107,6 +107,32 @@ def test_one_sort_key_or_several_give_the_stablelexicographic_order(sizes):
     assert torch.equal(trie.codes(), torch.from_numpy(codes[expected]))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_exhausted_nodes_are_found_and_counted_once(seed):
+    rng = np.random.default_rng(seed)
+    codes, sizes = random_catalogue(rng, max_items=40, max_depth=3, max_codebook=4)
+    trie = PrefixTrie.from_codes(codes, sizes)
+    gone = torch.from_numpy(rng.integers(0, len(codes) + 3, (4, 25)))  # repeated, padding and unknown ones
+    exhausted = trie.exhausted(gone)
+    for level in range(trie.depth):
+        nodes = torch.arange(trie.n_nodes[level])
+        low, high = trie.item_range(level, nodes)
+        for row, taken in enumerate(map(set, gone.tolist())):
+            empty = [set(trie.items[i:j].tolist()) <= taken for i, j in zip(low, high, strict=True)]
+            assert exhausted.has(level, torch.tensor(row), nodes).tolist() == empty
+            for start in range(len(nodes)):
+                asked = (torch.tensor(number) for number in (row, start, len(nodes) - start))
+                assert exhausted.count(level, *asked) == sum(empty[start:])
+        rows, found = exhausted.pairs(level)
+        assert len(set(zip(rows.tolist(), found.tolist(), strict=True))) == len(rows)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_codes_of_any_integer_type(dtype):
+    codes = np.array([[1, 0], [0, 2], [1, 2]])
+    assert PrefixTrie.from_codes(codes.astype(dtype), [2, 3]).items.tolist() == [2, 1, 3]
+
+
 def test_the_arrays_survive_moving():
     rng = np.random.default_rng(3)
     codes, sizes = random_catalogue(rng, max_codebook=5, max_depth=4)
