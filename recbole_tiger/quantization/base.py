@@ -249,7 +249,15 @@ def check_matrix(x: NDArray[Any]) -> None:
     if x.shape[1] == 0:
         raise ValueError("embeddings must have at least one dimension.")
     for start in range(0, len(x), BATCH_ROWS):
-        check_finite(x[start : start + BATCH_ROWS], start)
+        rows = x[start : start + BATCH_ROWS]
+        check_finite(rows, start)
+        with np.errstate(over="ignore"):
+            too_large = ~np.isfinite(np.square(rows, dtype=np.float32, casting="same_kind").sum(1))
+        if too_large.any():
+            raise ValueError(
+                f"embeddings have no squared length in single precision (first in row {start + too_large.argmax()}): "
+                "scale them first, for example with Scaler."
+            )
 
 
 def check_finite(x: NDArray[Any], start: int = 0) -> None:

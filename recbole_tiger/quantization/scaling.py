@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from recbole_tiger.quantization.base import BATCH_ROWS, check_finite
+from recbole_tiger.quantization.base import BATCH_ROWS, Embeddings, as_array, check_finite
 
 SCALINGS = ("zscore", "pca", "whiten", "l2", "none")
 _ARRAYS = ("mean_", "scale_", "components_", "beside_map_")
@@ -37,15 +37,15 @@ class Scaler:
         self.mode = mode
         self.n_components = n_components
 
-    def fit(self, x: NDArray[np.floating[Any]]) -> Scaler:
-        """Learns means and scales from `[n, dim]`, computed in float64.
+    def fit(self, x: Embeddings) -> Scaler:
+        """Learns means and scales from `[n, dim]`, computed in float64; nothing is kept of an earlier fit.
 
         Raises:
             ValueError: an unknown mode, no matrix, NaN or infinity, or an impossible `n_components`.
         """
         if self.mode not in SCALINGS:
             raise ValueError(f"scaling {self.mode!r} is unknown: choose one of {', '.join(SCALINGS)}.")
-        x = np.asarray(x)
+        x = as_array(x)
         if x.ndim != 2 or len(x) == 0:
             raise ValueError(f"embeddings must be a matrix [n, dim] with at least one row, got {x.shape}.")
         dim = x.shape[1]
@@ -59,25 +59,27 @@ class Scaler:
                 f"n_components={self.n_components} (setting content_components) must lie between 1 and "
                 f"{min(x.shape)}, the smaller of items and dimensions."
             )
-        self.dim_ = int(dim)
+        for name in ("dim_", "beside_map_", "beside_scale_"):
+            vars(self).pop(name, None)
         self.mean_ = np.zeros(dim)
         self.scale_ = np.ones(dim)
         self.components_: NDArray[np.float64] | None = None
         if self.mode in ("l2", "none"):
             check_finite(x)
-            return self
-        self.mean_ = sum((batch.sum(0) for batch in self._batches(x)), start=np.zeros(dim)) / len(x)
+        else:
+            self.mean_ = sum((batch.sum(0) for batch in self._batches(x)), start=np.zeros(dim)) / len(x)
         if rotates:
             self._fit_components(x)
-        else:
+        elif self.mode == "zscore":
             squares = (np.square(batch - self.mean_).sum(0) for batch in self._batches(x))
             deviations = np.sqrt(sum(squares, start=np.zeros(dim)) / len(x))
             # 1 in place of those that are zero but for rounding
             self.scale_ = np.where(deviations > 1e-6 * np.abs(self.mean_), deviations, 1.0)
+        self.dim_ = int(dim)  # last: a fit that fails leaves no half-fitted scaler
         return self
 
     def _fit_components(self, x: NDArray[Any]) -> None:
-        covariance = np.zeros((self.dim_, self.dim_))
+        covariance = np.zeros((x.shape[1], x.shape[1]))
         # one thread: the order of summation, and with it the last bits, must not depend on their number
         with threadpool_limits(1):
             for batch in self._batches(x):
@@ -129,16 +131,16 @@ class Scaler:
         predicted *= self.beside_scale_ / np.where(length > 0, length, 1.0)
         return np.concatenate([scaled, predicted], 1, dtype=np.float32)
 
-    def transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    def transform(self, x: Embeddings) -> NDArray[np.float32]:
         """Scaled embeddings (see `scale`), and what stands beside them."""
         scaled = self.scale(x)
         return scaled if self.beside_map_ is None else self._with_beside(scaled, self.beside_map_)
 
-    def scale(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    def scale(self, x: Embeddings) -> NDArray[np.float32]:
         """Scaled embeddings, float32 `[n, dim]` (`[n, n_components]` for `pca` and `whiten`)."""
         if not hasattr(self, "dim_"):
             raise ValueError("the scaler is not fitted yet: call fit first.")
-        x = np.asarray(x)
+        x = as_array(x)
         if x.ndim != 2 or x.shape[1] != self.dim_:
             raise ValueError(f"embeddings must be [n, {self.dim_}] as in fit, got {x.shape}.")
         out = np.empty((len(x), len(self.scale_)), dtype=np.float32)
@@ -155,7 +157,7 @@ class Scaler:
             out[number * BATCH_ROWS : number * BATCH_ROWS + len(batch)] = batch
         return out
 
-    def fit_transform(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    def fit_transform(self, x: Embeddings) -> NDArray[np.float32]:
         """`fit(x)` and then `transform(x)`."""
         return self.fit(x).transform(x)
 

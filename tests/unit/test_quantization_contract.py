@@ -217,6 +217,14 @@ def test_not_finite(name, x, bad):
         make(name).fit(x).transform(broken)
 
 
+@pytest.mark.parametrize("scale", [1e39, 1e20])  # beyond float32, and with squares beyond it
+def test_too_large_for_distances(name, x, scale):
+    broken = x.astype(np.float64)
+    broken[123] *= scale
+    with pytest.raises(ValueError, match="no squared length in single precision .*row 123"):
+        make(name).fit(broken)
+
+
 def test_wrong_shapes(name, x):
     quantizer = make(name)
     for call in (quantizer.transform, lambda m: quantizer.last_level_costs(m, m)):

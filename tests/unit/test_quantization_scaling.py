@@ -74,6 +74,25 @@ def test_saved_and_loaded(x, mode):
     assert Scaler.from_state_dict(Scaler(mode).state_dict()).mode == mode
 
 
+def test_a_fit_keeps_nothing_of_an_earlier_one(x):
+    scaler = Scaler().fit(x)
+    scaler.fit_beside(scaler.transform(x), x[:, :2], 1.0)
+    assert scaler.transform(x).shape == (150, 10)
+    np.testing.assert_array_equal(scaler.fit(x + 1).transform(x), Scaler().fit(x + 1).transform(x))
+    x[40, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        scaler.fit(x)
+    with pytest.raises(ValueError, match="not fitted"):
+        scaler.transform(x[:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_tensors(x, dtype):
+    tensor = torch.tensor(x, dtype=dtype, requires_grad=True)
+    array = tensor.detach().double().numpy()
+    np.testing.assert_array_equal(Scaler().fit(tensor).transform(tensor), Scaler().fit(array).transform(array))
+
+
 @pytest.mark.parametrize("mode", scaling.SCALINGS)
 def test_clear_errors(x, mode):
     with pytest.raises(ValueError, match="not fitted"):
