@@ -168,11 +168,10 @@ class Recommender:
         return len(self.items) - 1
 
     def _index(self) -> None:
-        self._number = {item: number for number, item in enumerate(self.items) if number}
+        self._number = {item: number for number, item in enumerate(self.items[1:], 1)}
         self._titled: dict[str, list[int]] = {}
-        for number, title in enumerate(self.titles):
-            if number:
-                self._titled.setdefault(title.strip().casefold(), []).append(number)
+        for number, title in enumerate(self.titles[1:], 1):
+            self._titled.setdefault(title.strip().casefold(), []).append(number)
 
     def find(self, name) -> int:
         """The internal number of an item by its id, or by its title in any case.
@@ -185,10 +184,8 @@ class Recommender:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UnknownItemError(
-                f"'{name}' is the title of {len(found)} items ({', '.join(self.items[n] for n in found[:5])}); "
-                "give an id"
-            )
+            some = ", ".join(self.items[number] for number in found[:5])
+            raise UnknownItemError(f"'{name}' is the title of {len(found)} items ({some}); give an id")
         close = difflib.get_close_matches(name.casefold(), self._titled, n=2, cutoff=0.6)
         near = " or ".join(f"'{self.titles[self._titled[title][0]]}'" for title in close)
         hint = f"did you mean {near}?" if near else "give an item id or a title of the training data"
@@ -343,12 +340,12 @@ class Recommender:
         recent = [history[-self.config["MAX_ITEM_LIST_LENGTH"] :] for history in histories]
         lengths = torch.tensor([len(history) for history in recent], device=device)
         excluded = _padded(histories, device) if exclude_seen else None
-        n_found = k if self._new is None else options["beam_size"]
-        if self._new is not None:
-            options = {**options, "beside": self._new.beside(k, tells_apart=self.model.tells_unseen_apart)}
-        found = self.model.recommend(users, _padded(recent, device), lengths, n_found, excluded=excluded, **options)
+        arguments = (users, _padded(recent, device), lengths)
         if self._new is None:
-            return found
+            return self.model.recommend(*arguments, k, excluded=excluded, **options)
+        n_listed = k if excluded is None else k + excluded.shape[1]  # of one prefix, before any is left out
+        beside = self._new.beside(n_listed, tells_apart=self.model.tells_unseen_apart)
+        found = self.model.recommend(*arguments, options["beam_size"], excluded=excluded, beside=beside, **options)
         if excluded is not None:  # a new item that was found through its prefix
             seen = (found.items[:, :, None] == excluded[:, None, :]).any(2)
             found = BeamResult(found.items.masked_fill(seen, 0), found.scores.masked_fill(seen, -torch.inf))
@@ -386,8 +383,8 @@ class Recommender:
         return torch.arange(len(users), device=self.config["device"])
 
     def _written(self, found: BeamResult) -> list[list[Recommendation]]:
-        pairs = (zip(*row, strict=True) for row in zip(found.items.tolist(), found.scores.tolist(), strict=True))
-        return [[self._recommendation(item, score) for item, score in row if item] for row in pairs]
+        rows = zip(found.items.tolist(), found.scores.tolist(), strict=True)
+        return [[self._recommendation(*pair) for pair in zip(*row, strict=True) if pair[0]] for row in rows]
 
     def _recommendation(self, item: int, score: float) -> Recommendation:
         is_new = item > self.prepared.table.n_items

@@ -127,7 +127,8 @@ def histories_of(table: pd.DataFrame, config, name: str = "histories", rows: str
         _refuse(name, rows, field, table, empty | (text == ""), "is empty")
     if time in table.columns:
         moments = pd.to_numeric(table[time], errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
-        _refuse(name, rows, time, table, pd.Series(~np.isfinite(moments)), "is not a finite number")
+        wrong = ~np.isfinite(moments) | table[time].isna()  # a missing date is a number to `to_numeric`
+        _refuse(name, rows, time, table, wrong, "is not a finite number")
         table = table.iloc[np.argsort(moments, kind="stable")]
     return {user: items.tolist() for user, items in table.groupby(user, sort=False)[item]}
 

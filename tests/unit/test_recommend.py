@@ -137,6 +137,16 @@ def test_new_items_come_in_several_times(recommender, workplace):
         recommender.add_items(workplace / "new.item")
 
 
+def test_new_items_that_were_seen_leave_room_for_others_of_their_prefix(recommender, workplace):
+    first = recommender.recommend([["i0_3", "i0_4"]], 1)[0][0].item
+    recommender.add_items(new_items(workplace, *((f"n{i}", *like(first)) for i in range(5))))
+    history = ["n0", "n1", "n2", "i0_3", "i0_4"]
+    everything = [r.item for r in recommender.recommend([history], 40)[0]]
+    wanted = [item for item in everything if item not in history]
+    for k in (3, 4, 10):
+        assert [r.item for r in recommender.recommend([history], k, exclude_seen=True)[0]] == wanted[:k]
+
+
 def test_a_new_item_without_text(recommender, workplace):
     with pytest.raises(ValueError, match="n1.*no text"):
         recommender.add_items(new_items(workplace, ("n1", "", "", "")))
@@ -301,6 +311,14 @@ def test_parquet_histories_that_do_not_fit(recommender, workplace):
     pd.DataFrame({"user_id": ["a", None], "item_id": [1, 2]}).to_parquet("h.parquet")
     with pytest.raises(ValueError, match="row 2: 'user_id' is empty"):
         read_histories("h.parquet", recommender.config)
+
+
+def test_a_date_that_is_missing_is_no_time(recommender):
+    days = pd.to_datetime(["2020-01-02", None, "2020-01-01"])
+    table = pd.DataFrame({"user_id": ["a"] * 3, "item_id": ["i0_1", "i0_2", "i0_3"], "timestamp": days})
+    with pytest.raises(ValueError, match="row 2: 'timestamp' is not a finite number"):
+        recommender.recommend(table, 2)
+    assert recommender.recommend(table[::2], 2) == recommender.recommend([["i0_3", "i0_1"]], 2, users=["a"])
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
