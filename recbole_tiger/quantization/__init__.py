@@ -8,9 +8,8 @@ from recbole_tiger.quantization.pq import ProductQuantizer
 from recbole_tiger.quantization.random_ids import RandomIDs
 from recbole_tiger.quantization.registry import QUANTIZERS, build_quantizer, quantizer_from_state_dict
 from recbole_tiger.quantization.rkmeans import ResidualKMeans
-from recbole_tiger.quantization.rqvae import RQVAE, RQVAE_PAPER, RQVAE_TUNED
+from recbole_tiger.quantization.rqvae import RQVAE, RQVAE_PAPER, RQVAE_TUNED, VQVAE
 from recbole_tiger.quantization.scaling import Scaler
-from recbole_tiger.quantization.vqvae import VQVAE
 
 __all__ = [
     "LETTER",

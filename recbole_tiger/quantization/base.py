@@ -16,8 +16,9 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from recbole_tiger.io import to_plain
+from recbole_tiger.io import has_screen, to_plain
 
 # Rows that are on the device at a time while encoding: bounds memory, whatever the size of the catalogue.
 BATCH_ROWS = 8192
@@ -165,8 +166,14 @@ class Quantizer(ABC):
     def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Costs `[b, K_last]` of one batch, see `last_level_costs`."""
 
-    def _check_arguments(self, dim: int) -> None:  # noqa: B027, most have none of their own
+    def _check_arguments(self, dim: int) -> None:
         """Raises ValueError for an argument of the subclass that cannot be; `codebook_sizes_` is not there yet."""
+        if getattr(self, "max_iterations", 1) < 1:  # of k-means
+            raise ValueError(f"max_iterations={getattr(self, 'max_iterations', 1)} must be at least 1.")
+
+    def _bar(self, progress: bool, **options: Any) -> Any:
+        """A tqdm bar with these options, on a terminal only."""
+        return tqdm(**{"desc": self.name, **options}, disable=not (progress and has_screen()))
 
     @property
     def _device(self) -> torch.device:
@@ -174,7 +181,7 @@ class Quantizer(ABC):
 
     def _matrix(self, x: NDArray[Any]) -> torch.Tensor:
         """The whole matrix on the device, float32."""
-        return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self._device)
+        return torch.from_numpy(np.require(x, np.float32, ["C", "W"])).to(self._device)
 
     def _batches(self, x: NDArray[Any]) -> Iterator[tuple[slice, torch.Tensor]]:
         """Batches of a checked matrix, on the device, each with the rows it stands for."""

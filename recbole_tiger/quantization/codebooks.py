@@ -6,10 +6,10 @@ section 3.1.1), or a part of its own (product quantization, VQ-VAE).
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from recbole_tiger.quantization.base import Quantizer
@@ -18,26 +18,31 @@ from recbole_tiger.quantization.kmeans import nearest, squared_distances, square
 
 @dataclass(kw_only=True, eq=False)
 class CodebookQuantizer(Quantizer):
-    """Base of the quantizers whose codes are nearest codewords."""
+    """Base of the quantizers whose codes are nearest codewords, by default in the space of the embeddings.
+
+    Attributes:
+        codebooks_: `[K_d, width_d]` per level, learned by `fit`.
+    """
 
     #: True: a level quantizes what the levels before left over. False: each level has its own part of the latent.
     residual: ClassVar[bool] = True
+    codebooks_: list[torch.Tensor] = field(init=False, repr=False)
 
-    @abstractmethod
     def _width(self) -> int:
         """Width of the latent."""
+        return self.dim_
 
-    @abstractmethod
     def _codebooks(self) -> list[torch.Tensor]:
-        """Learned codebooks `[K_d, width_d]` per level, on the device; the same list until another `fit`."""
+        """Learned codebooks on the device; the same list until another `fit`."""
+        return self._kept("codebooks", self.codebooks_, lambda: [book.to(self._device) for book in self.codebooks_])
 
-    @abstractmethod
     def _to_latent(self, x: torch.Tensor) -> torch.Tensor:
         """Latents `[b, width]` of one batch."""
+        return x
 
-    @abstractmethod
     def _from_latent(self, latent: torch.Tensor) -> torch.Tensor:
         """Embeddings `[b, dim]` of one batch of latents."""
+        return latent
 
     def _missing(self, codebook: torch.Tensor) -> torch.Tensor:
         """What stands in a part of the latent whose code is not used; `[width_d]`."""
@@ -47,7 +52,8 @@ class CodebookQuantizer(Quantizer):
         """The part of the latent that each level quantizes."""
         if self.residual:
             return [slice(0, self._width())] * self.id_length
-        return even_slices(self._width(), self.id_length)
+        parts = np.array_split(np.arange(self._width()), self.id_length)  # the wider ones first: 32 in 3 is 11, 11, 10
+        return [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
 
     def _norms(self) -> list[torch.Tensor]:
         """Squared norms `[K_d]` of the codewords, per level."""
@@ -74,15 +80,6 @@ class CodebookQuantizer(Quantizer):
         for level, codebook in enumerate(codebooks[:-1]):
             residual[:, slices[level]] -= codebook[codes[:, level]]
         return squared_distances(residual[:, slices[-1]], codebooks[-1])
-
-
-def even_slices(width: int, parts: int) -> list[slice]:
-    """`width` dimensions in consecutive parts of nearly equal width, the wider ones first (32 in 3: 11, 11, 10)."""
-    narrow, wider = divmod(width, parts)
-    bounds = [0]
-    for part in range(parts):
-        bounds.append(bounds[-1] + narrow + (part < wider))
-    return [slice(start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
 def quantize(

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from recbole_tiger.io import has_screen
 from recbole_tiger.quantization.base import Quantizer
-from recbole_tiger.quantization.kmeans import ROWS, check_iterations, kmeans, nearest, squared_distances
+from recbole_tiger.quantization.kmeans import ROWS, host_sum, kmeans, nearest, squared_distances
 from recbole_tiger.quantization.random_ids import row_hashes
 
 
@@ -48,9 +46,6 @@ class HierarchicalKMeans(Quantizer):
     max_iterations: int = 20
     device: str = "cpu"
 
-    def _check_arguments(self, dim: int) -> None:
-        check_iterations(self.max_iterations)
-
     def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         rng = np.random.default_rng(self.random_state)
         matrix = self._matrix(x)
@@ -61,7 +56,7 @@ class HierarchicalKMeans(Quantizer):
         self.first_child_: list[torch.Tensor] = []
         self.history_ = {"inertia": []}
         nodes, n_nodes = np.zeros(len(x), dtype=np.int64), 1
-        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=not (progress and has_screen())):
+        for size in self._bar(progress, iterable=self.codebook_sizes_, unit="level"):
             codes, first_child, centroids = self._split(matrix, nodes, n_nodes, distinct, size, rng)
             nodes, n_nodes = first_child[nodes] + codes, int(first_child[-1])
             self.centroids_.append(centroids.cpu())
@@ -164,8 +159,5 @@ class HierarchicalKMeans(Quantizer):
 
 def _inertia(matrix: torch.Tensor, centroids: torch.Tensor, nodes: NDArray[np.int64]) -> float:
     """Sum of squared distances of the items to the centroids of their nodes."""
-    inertia = 0.0
-    for rows, positions in zip(matrix.split(ROWS), torch.from_numpy(nodes).to(matrix.device).split(ROWS), strict=True):
-        distances = (rows - centroids[positions]).square().sum(1)
-        inertia += float(np.sum(distances.cpu().numpy(), dtype=np.float64))
-    return inertia
+    parts = zip(matrix.split(ROWS), torch.from_numpy(nodes).to(matrix.device).split(ROWS), strict=True)
+    return sum(host_sum((rows - centroids[positions]).square().sum(1)) for rows, positions in parts)

@@ -39,12 +39,6 @@ class KMeansResult:
     n_iterations: int  # Lloyd iterations done
 
 
-def check_iterations(max_iterations: int) -> None:
-    """Raise ValueError unless there is at least one Lloyd iteration."""
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations={max_iterations} must be at least 1.")
-
-
 def pad_rows(x: torch.Tensor) -> torch.Tensor:
     """`x` with zero rows added up to `MIN_ROWS`, see there."""
     return x if len(x) >= MIN_ROWS else F.pad(x, (0, 0, 0, MIN_ROWS - len(x)))
@@ -103,17 +97,11 @@ def nearest(
         # |x - c|^2 = |x|^2 - 2 x.c + |c|^2; the first term does not change the argmin
         scores = torch.addmm(norms, pad_rows(rows), centroids.T, alpha=-2)[: len(rows)]
         value, code = scores.min(1)
+        squared = row_norms + value
         codes.append(code)
-        distances.append(_without_rounding(value, row_norms, norms[code]))
-    if not codes:
-        return torch.zeros(0, dtype=torch.long, device=x.device), x.new_zeros(0)
+        # zero where it is no more than the rounding of the expanded square
+        distances.append(torch.where(squared > ROUNDING * (row_norms + norms[code]), squared, 0.0))
     return torch.cat(codes), torch.cat(distances)
-
-
-def _without_rounding(score: torch.Tensor, x_norms: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    """|x|^2 + score, and zero where that is no more than the rounding of the expanded square."""
-    distances = x_norms + score
-    return torch.where(distances > ROUNDING * (x_norms + norms), distances, 0.0)
 
 
 def group_sums(x: torch.Tensor, codes: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,7 +116,7 @@ def group_sums(x: torch.Tensor, codes: torch.Tensor, k: int) -> tuple[torch.Tens
     return F.embedding_bag(order, x, bounds[:-1].contiguous(), mode="sum"), counts
 
 
-def _host_sum(values: torch.Tensor) -> float:
+def host_sum(values: torch.Tensor) -> float:
     """Sum in float64 by numpy: torch's full reduction depends on the number of threads."""
     return float(np.sum(values.cpu().numpy(), dtype=np.float64))
 
@@ -205,7 +193,7 @@ def kmeans(
         iterations += 1
         previous = inertia
         codes, distances = nearest(x, centroids, x_norms=x_norms)
-        inertia = _host_sum(distances)
+        inertia = host_sum(distances)
         if previous - inertia <= tolerance * inertia:
             break
         sums, counts = group_sums(x, codes, k)
@@ -219,5 +207,5 @@ def kmeans(
             centroids[empty] = torch.where(away, x[farthest], centroids[codes[farthest]])
     else:
         codes, distances = nearest(x, centroids, x_norms=x_norms)
-        inertia = _host_sum(distances)
+        inertia = host_sum(distances)
     return KMeansResult(centroids, codes, inertia, iterations)

@@ -47,7 +47,8 @@ class LSH(Quantizer):
         self.hyperplanes_ = [torch.from_numpy(rng.standard_normal((self.dim_, h))) for h in planes]
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([_code(self._projected(x, level) > 0) for level in range(self.id_length)], 1)
+        sides = [(self._projected(x, level) > 0).long() for level in range(self.id_length)]
+        return torch.stack([(side << torch.arange(side.shape[1])).sum(1) for side in sides], 1)  # first bit the lowest
 
     def _last_level_costs(self, x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Sum of squared projections on the hyperplanes that the item would have to change sides of."""
@@ -61,8 +62,3 @@ class LSH(Quantizer):
     def _projected(self, x: torch.Tensor, level: int) -> torch.Tensor:
         """w_i . x `[b, h]` in float64."""
         return (pad_rows(x.double()) @ self.hyperplanes_[level])[: len(x)]
-
-
-def _code(bits: torch.Tensor) -> torch.Tensor:
-    """Whole numbers `[b]` of bits `[b, h]`, the first bit the lowest."""
-    return (bits.long() << torch.arange(bits.shape[1])).sum(1)

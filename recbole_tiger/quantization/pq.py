@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from recbole_tiger.io import has_screen
 from recbole_tiger.quantization.codebooks import CodebookQuantizer
 from recbole_tiger.quantization.kmeans import (
     MIN_ROWS,
     ROWS,
     KMeansResult,
-    check_iterations,
     kmeans,
     pad_rows,
     single_threaded,
@@ -53,9 +50,9 @@ class ProductQuantizer(CodebookQuantizer):
     device: str = "cpu"
 
     def _check_arguments(self, dim: int) -> None:
+        super()._check_arguments(dim)
         if self.id_length > dim:
             raise ValueError(f"id_length={self.id_length} parts cannot be cut from embeddings of {dim} dimensions.")
-        check_iterations(self.max_iterations)
         if self.rotation_iterations < 0:
             raise ValueError(f"rotation_iterations={self.rotation_iterations} must not be negative.")
 
@@ -69,8 +66,7 @@ class ProductQuantizer(CodebookQuantizer):
             if self.rotation_iterations:
                 rotation = self._principal_rotation(centred)
             found = self._cluster(centred, rotation, rng, None, self.max_iterations)
-            turns = range(self.rotation_iterations)
-            for _ in tqdm(turns, desc=self.name, unit="turn", disable=not (progress and has_screen())):
+            for _ in self._bar(progress, iterable=range(self.rotation_iterations), unit="turn"):
                 rotation = self._procrustes(centred, found)
                 # the codebooks are near their optimum already: one iteration follows the rotation
                 found = self._cluster(centred, rotation, rng, found, 1)
@@ -122,12 +118,6 @@ class ProductQuantizer(CodebookQuantizer):
             left, _, right = torch.linalg.svd(product.cpu().double())
         rotation: torch.Tensor = left @ right
         return rotation.float().to(self._device)
-
-    def _width(self) -> int:
-        return self.dim_
-
-    def _codebooks(self) -> list[torch.Tensor]:
-        return self._kept("codebooks", self.codebooks_, lambda: [book.to(self._device) for book in self.codebooks_])
 
     def _to_latent(self, x: torch.Tensor) -> torch.Tensor:
         return (pad_rows(x - self.mean_.to(self._device)) @ self.rotation_.to(self._device))[: len(x)]

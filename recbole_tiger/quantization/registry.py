@@ -15,8 +15,7 @@ from recbole_tiger.quantization.lsh import LSH
 from recbole_tiger.quantization.pq import ProductQuantizer
 from recbole_tiger.quantization.random_ids import RandomIDs
 from recbole_tiger.quantization.rkmeans import ResidualKMeans
-from recbole_tiger.quantization.rqvae import RQVAE
-from recbole_tiger.quantization.vqvae import VQVAE
+from recbole_tiger.quantization.rqvae import RQVAE, VQVAE
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
     cls.name: cls

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from recbole_tiger.io import has_screen
 from recbole_tiger.quantization.codebooks import CodebookQuantizer
-from recbole_tiger.quantization.kmeans import check_iterations, kmeans
+from recbole_tiger.quantization.kmeans import kmeans
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,28 +36,13 @@ class ResidualKMeans(CodebookQuantizer):
     max_iterations: int = 20
     device: str = "cpu"
 
-    def _check_arguments(self, dim: int) -> None:
-        check_iterations(self.max_iterations)
-
     def _fit(self, x: NDArray[Any], *, progress: bool, checkpoint: str | Path | None) -> None:
         rng = np.random.default_rng(self.random_state)
         residual = self._matrix(x).clone()  # a copy, because the residuals are written over it
-        self.codebooks_: list[torch.Tensor] = []
+        self.codebooks_ = []
         self.history_ = {"inertia": []}
-        for size in tqdm(self.codebook_sizes_, desc=self.name, unit="level", disable=not (progress and has_screen())):
+        for size in self._bar(progress, iterable=self.codebook_sizes_, unit="level"):
             found = kmeans(residual, size, rng, max_iterations=self.max_iterations)
             residual -= found.centroids[found.codes]
             self.codebooks_.append(found.centroids.cpu())
             self.history_["inertia"].append(found.inertia)
-
-    def _width(self) -> int:
-        return self.dim_
-
-    def _codebooks(self) -> list[torch.Tensor]:
-        return self._kept("codebooks", self.codebooks_, lambda: [book.to(self._device) for book in self.codebooks_])
-
-    def _to_latent(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-    def _from_latent(self, latent: torch.Tensor) -> torch.Tensor:
-        return latent

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -112,6 +113,14 @@ def test_interrupted_fit_is_no_fit(name, x, monkeypatch):
 def test_saved_before_fit(name, x):
     loaded = quantizer_from_state_dict(make(name).state_dict())
     np.testing.assert_array_equal(loaded.fit_transform(x), make(name).fit_transform(x))
+
+
+def test_rows_that_must_not_be_written(name, x):
+    locked = x.copy()
+    locked.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of tensors that would write to them
+        np.testing.assert_array_equal(make(name).fit_transform(locked), make(name).fit_transform(x))
 
 
 def test_batches_and_float_types_do_not_change_codes(name, x, monkeypatch):

@@ -13,9 +13,15 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.experiment.loading import prepare_data
 from recbole_tiger.quantization import LETTER, quantizer_from_state_dict
-from recbole_tiger.quantization.balanced import assign_within, balanced_kmeans
 from recbole_tiger.quantization.codebooks import quantize
-from recbole_tiger.quantization.letter import LETTERTraining, alignment_loss, bounds, diversity_loss
+from recbole_tiger.quantization.letter import (
+    LETTERTraining,
+    alignment_loss,
+    assign_within,
+    balanced_kmeans,
+    bounds,
+    diversity_loss,
+)
 from recbole_tiger.training.checkpoint import load_checkpoint
 
 SMALL = {

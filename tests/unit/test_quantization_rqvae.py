@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from recbole_tiger.quantization import build_quantizer
+from recbole_tiger.quantization import VQVAE, build_quantizer
 from recbole_tiger.quantization.kmeans import kmeans
 from recbole_tiger.quantization.rqvae import RQVAE
 from recbole_tiger.quantization.rqvae import training as training_module
+from recbole_tiger.quantization.rqvae.parameters import RQVAENetwork
 from recbole_tiger.quantization.rqvae.training import Training
-from recbole_tiger.quantization.vqvae import VQVAE
 
 SMALL = {"hidden_sizes": [40, 36], "latent_dim": 33, "batch_size": 64, "epochs": 6, "random_state": 3}
 
@@ -94,7 +94,7 @@ def test_loss_gradients_and_codes_are_the_papers(x, cls, literal, beta):
 def test_shape_is_the_papers():
     model = RQVAE()
     model.codebook_sizes_, model.dim_ = model._check_sizes(), 768
-    network = model._network(torch.Generator())
+    network = RQVAENetwork(model, torch.Generator())
     layers = [tuple(layer.weight.shape) for layer in network.encoder if hasattr(layer, "weight")]
     assert layers == [(512, 768), (256, 512), (128, 256), (32, 128)]
     mirrored = [tuple(layer.weight.shape) for layer in network.decoder if hasattr(layer, "weight")]

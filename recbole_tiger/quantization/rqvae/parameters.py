@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from recbole_tiger.quantization.codebooks import CodebookQuantizer
-from recbole_tiger.quantization.rqvae.network import RQVAENetwork
 
 # The paper's words (section 4.1.3 unless said otherwise). What it leaves open stands below as we chose it.
 RQVAE_PAPER: dict[str, Any] = {
@@ -51,6 +52,36 @@ CODEBOOK_INITS = ("all", "first_batch")
 CODEBOOK_UPDATES = ("gradient", "ema")
 
 
+class RQVAENetwork(nn.Module):
+    """Encoder, codebooks and decoder for the `dim_` and `codebook_sizes_` of a model.
+
+    `generator` draws the weights, as `torch.nn.Linear` would: U(-b, b), b = 1 / sqrt(inputs); codebooks are zero.
+    """
+
+    def __init__(self, model: RQVAEParameters, generator: torch.Generator) -> None:
+        super().__init__()
+        sizes = [model.dim_, *model.hidden_sizes, model.latent_dim]
+        self.encoder = _mlp(sizes, generator)
+        self.decoder = _mlp(sizes[::-1], generator)
+        widths = [part.stop - part.start for part in model._slices()]
+        shapes = zip(model.codebook_sizes_, widths, strict=True)
+        self.codebooks = nn.ParameterList(nn.Parameter(torch.zeros(shape)) for shape in shapes)
+
+
+def _mlp(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+        # skip_init leaves the global random state alone
+        linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        bound = 1 / math.sqrt(inputs)
+        with torch.no_grad():
+            linear.weight.uniform_(-bound, bound, generator=generator)
+            linear.bias.uniform_(-bound, bound, generator=generator)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
 @dataclass(kw_only=True, eq=False)
 class RQVAEParameters(CodebookQuantizer):
     """Arguments of `RQVAE`; the defaults are `RQVAE_TUNED`.
@@ -76,9 +107,6 @@ class RQVAEParameters(CodebookQuantizer):
         device: where to train and encode.
     """
 
-    id_length: int = RQVAE_TUNED["id_length"]
-    codebook_size: int | list[int] = RQVAE_TUNED["codebook_size"]
-    random_state: int = 0
     hidden_sizes: list[int] | tuple[int, ...] = tuple(RQVAE_TUNED["hidden_sizes"])
     latent_dim: int = RQVAE_TUNED["latent_dim"]
     beta: float = RQVAE_TUNED["beta"]
@@ -113,9 +141,3 @@ class RQVAEParameters(CodebookQuantizer):
 
     def _width(self) -> int:
         return self.latent_dim
-
-    def _network(self, generator: torch.Generator) -> RQVAENetwork:
-        """A new network for `dim_` and `codebook_sizes_`."""
-        widths = [part.stop - part.start for part in self._slices()]
-        shapes = list(zip(self.codebook_sizes_, widths, strict=True))
-        return RQVAENetwork(self.dim_, list(self.hidden_sizes), self.latent_dim, shapes, generator)

@@ -1,4 +1,4 @@
-"""RQ-VAE as a quantizer: embeddings in, a trained network and its codes out."""
+"""RQ-VAE and VQ-VAE as quantizers: embeddings in, a trained network and its codes out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from recbole_tiger.io import has_screen, to_plain
+from recbole_tiger.io import to_plain
 from recbole_tiger.quantization.kmeans import MIN_ROWS, pad_rows, single_threaded
-from recbole_tiger.quantization.rqvae.network import RQVAENetwork
-from recbole_tiger.quantization.rqvae.parameters import RQVAEParameters
+from recbole_tiger.quantization.rqvae.parameters import RQVAENetwork, RQVAEParameters
 from recbole_tiger.quantization.rqvae.training import Training
 
 
@@ -40,14 +38,9 @@ class RQVAE(RQVAEParameters):
                 training.load(path, fingerprint)
             else:
                 training.initialise_codebooks()
-            bar = tqdm(
-                total=self.epochs,
-                initial=training.epoch,
-                desc=f"{self.name} training",
-                unit="epoch",
-                disable=not (progress and has_screen()),
-            )
-            with bar:
+            with self._bar(
+                progress, desc=f"{self.name} training", unit="epoch", total=self.epochs, initial=training.epoch
+            ) as bar:
                 while training.epoch < self.epochs and not training.stopped:
                     training.run_epoch()
                     bar.update()
@@ -78,7 +71,7 @@ class RQVAE(RQVAEParameters):
         """The learned network on the device."""
 
         def load() -> RQVAENetwork:
-            network = self._network(torch.Generator())
+            network = RQVAENetwork(self, torch.Generator())
             network.load_state_dict(self.network_)
             return network.to(self._device).requires_grad_(False)
 
@@ -95,3 +88,22 @@ class RQVAE(RQVAEParameters):
     def _from_latent(self, latent: torch.Tensor) -> torch.Tensor:
         embeddings: torch.Tensor = self._fitted_network().decoder(pad_rows(latent))
         return embeddings[: len(latent)]
+
+
+class VQVAE(RQVAE):
+    """Vector-quantized autoencoder (section 3.1.2); arguments as in `RQVAE`.
+
+    The latent is cut into `id_length` parts, which differ by at most one in width, and every part has a codebook of its
+    own: the codes have no order from coarse to fine, "the hierarchical nature" that the paper misses here.
+    """
+
+    name = "vqvae"
+    residual = False
+
+    def _check_arguments(self, dim: int) -> None:
+        super()._check_arguments(dim)
+        if self.latent_dim < self.id_length:
+            raise ValueError(f"latent_dim={self.latent_dim} cannot be cut into id_length={self.id_length} parts.")
+
+    def _missing(self, codebook: torch.Tensor) -> torch.Tensor:
+        return codebook.mean(0)

@@ -1,9 +1,18 @@
-"""Training of RQ-VAE: arguments and embeddings in, a trained network, its curves and checkpoints out."""
+"""Training of RQ-VAE: arguments and embeddings in, a trained network, its curves and checkpoints out.
+
+An encoder maps a content embedding x to a latent z; m codebooks quantize z level by level, each what the level
+before left over; a decoder maps the sum of the codewords back to x. All are trained together on
+
+    L(x) = |x - x'|^2 + sum_d ( |sg[r_d] - e_d|^2 + beta |r_d - sg[e_d]|^2 ),    r_{d+1} = r_d - e_d,
+
+with the paper's norms taken literally: squares are summed over dimensions, and averaged over the items of a batch.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +21,7 @@ import torch
 from recbole_tiger.io import atomic_torch_save, checked_torch_load, make_folder
 from recbole_tiger.quantization.codebooks import quantize
 from recbole_tiger.quantization.kmeans import KMeansResult, group_sums, kmeans, pad_rows
-from recbole_tiger.quantization.rqvae.losses import StepResult, backward
-from recbole_tiger.quantization.rqvae.parameters import LEARNERS, RQVAEParameters
+from recbole_tiger.quantization.rqvae.parameters import LEARNERS, RQVAENetwork, RQVAEParameters
 
 # van den Oord et al. (2017, appendix A.1) take 0.99, for runs of very many steps; an epoch of 12,000 items has 12.
 EMA_DECAY = 0.95
@@ -21,6 +29,21 @@ EMA_DECAY = 0.95
 EARLY_STOP_INTERVAL = 10
 EARLY_STOP_GAIN = 1e-3
 _COUNTERS = ("epoch", "stopped", "best", "rounds_without_gain")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step on a batch leaves beside gradients.
+
+    Attributes:
+        losses: `[2]`, reconstruction and quantization term, on the device.
+        counts: how often each code was chosen, `[K_d]` per level.
+        sums: the sums of the inputs that chose it, `[K_d, width_d]` per level; empty where codebooks learn by gradient.
+    """
+
+    losses: torch.Tensor
+    counts: list[torch.Tensor]
+    sums: list[torch.Tensor]
 
 
 class Training:
@@ -31,7 +54,7 @@ class Training:
         self.x = x
         # one generator on the host draws weights, order and restarts, whatever the device
         self.generator = torch.Generator().manual_seed(int(model.random_state))
-        self.network = model._network(self.generator).to(x.device)
+        self.network = RQVAENetwork(model, self.generator).to(x.device)
         self.slices = model._slices()
         self.learns_by_ema = model.codebook_update == "ema"
         self.network.codebooks.requires_grad_(not self.learns_by_ema)
@@ -109,18 +132,50 @@ class Training:
         return found
 
     def backward(self, x: torch.Tensor, rows: torch.Tensor | None = None) -> StepResult:
-        """Leaves the gradient of the batch's mean loss in every parameter."""
+        """Leaves the gradient of the batch's mean loss in every parameter; arguments as for `step`.
+
+        The gradients of the quantization terms have a closed form. With q_d = r_d - e_d (what level d left over),
+        both terms of a level have the value |q_d|^2; the codebook term's gradient with respect to e_d is -2 q_d,
+        the commitment term's is 2 beta q_d with respect to z, and, because r_d = z - e_0 - ... - e_{d-1} and the
+        paper puts no stop-gradient there, -2 beta q_d with respect to every earlier codeword.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        beta, residual = self.model.beta, self.model.residual
-        return backward(
-            self.network,
-            x,
-            self.slices,
-            beta,
-            residual=residual,
-            sums_only=self.learns_by_ema,
-            further=lambda quantized: self._pull(quantized, rows),
-        )
+        beta, residual, network = self.model.beta, self.model.residual, self.network
+        latent = network.encoder(x)
+        with torch.no_grad():
+            codes, remainders, rest = self._quantize(latent)
+            # without residuals the levels' remainders are the parts of the rest
+            left = torch.stack(remainders).sum(0) if residual else rest
+            distances = sum((r.square().sum(1).mean() for r in remainders), start=torch.zeros((), device=x.device))
+            gradient = left * (2 * beta / len(x))  # of the commitment terms
+            added = self._pull(latent - rest, rows)
+            gradient = gradient if added is None else gradient + added
+        # straight-through: the decoder sees the codewords, the gradient goes to the latent as it is
+        reconstruction = (x - network.decoder(latent - rest)).square().sum(1).mean()
+        torch.autograd.backward([reconstruction, latent], [None, gradient])
+
+        counts: list[torch.Tensor] = []
+        sums: list[torch.Tensor] = []
+        later = torch.zeros_like(remainders[-1])  # beta times the remainders of all later levels
+        for remainder, codebook, code in reversed(list(zip(remainders, network.codebooks, codes.T, strict=True))):
+            if self.learns_by_ema:  # no gradient, but the sums that moving averages need
+                pull = remainder + codebook[code]
+            else:
+                pull = remainder + later if residual else remainder
+            summed, count = group_sums(pull, code, len(codebook))
+            counts.insert(0, count)
+            if self.learns_by_ema:
+                sums.insert(0, summed)
+                continue
+            codebook.grad = summed * (-2 / len(x))
+            if residual:
+                later = later + beta * remainder
+        return StepResult(torch.stack([reconstruction.detach(), (1 + beta) * distances]), counts, sums)
+
+    def _quantize(self, latent: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """`quantize` with the codebooks as they are; without their duplicates' check, which waits for the device."""
+        codebooks = list(self.network.codebooks)
+        return quantize(latent, codebooks, [codebook.square().sum(1) for codebook in codebooks], self.slices)
 
     def _pull(self, quantized: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor | None:
         """Gradient of a further loss of a batch's quantized latents `[b, width]`; None where there is none."""
@@ -145,8 +200,7 @@ class Training:
         # as many distinct items as the largest codebook has codes; no mask is read back from the device
         rows = torch.randperm(len(self.x), generator=self.generator)[: max(len(c) for c in codebooks)]
         latent = self.network.encoder(pad_rows(self.x[rows.to(self.x.device)]))
-        norms = [codebook.square().sum(1) for codebook in codebooks]
-        codes, remainders, _ = quantize(latent, codebooks, norms, self.slices)
+        codes, remainders, _ = self._quantize(latent)
         for level, (codebook, mask) in enumerate(zip(codebooks, dead, strict=True)):
             inputs = remainders[level] + codebook[codes[:, level]]
             column = mask[:, None]
