@@ -9,9 +9,15 @@ from recbole_tiger.decoding.huggingface import TrieLogitsProcessor, prefix_allow
 from recbole_tiger.decoding.parallel import IDGraph, ParallelStepDecoder, graph_search
 from recbole_tiger.decoding.ranking import of_one_width, rank_items
 from recbole_tiger.decoding.registry import DECODERS, Search
-from recbole_tiger.decoding.step_function import StepFunction
 from recbole_tiger.decoding.trie import ExhaustedNodes, PrefixTrie
-from recbole_tiger.decoding.types import BeamResult, ChildStepDecoder, ForkableStepDecoder, FreeBeamResult, StepDecoder
+from recbole_tiger.decoding.types import (
+    BeamResult,
+    ChildStepDecoder,
+    ForkableStepDecoder,
+    FreeBeamResult,
+    StepDecoder,
+    StepFunction,
+)
 
 __all__ = [
     "DECODERS",

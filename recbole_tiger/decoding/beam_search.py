@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_tiger.decoding.children import Beams, Draw, FixedChildren, RaggedChildren, RootChildren
+from recbole_tiger.decoding.children import Beams, Draw, FixedChildren, RaggedChildren
 from recbole_tiger.decoding.ranking import (
     check_excluded,
     check_logits,
@@ -105,7 +105,7 @@ class _Search:
         if excluded is not None:
             self.exhausted = self.trie.exhausted(excluded)
         beams = Beams.root(n_users, logits.device, sample=self.sample)
-        beams = self._expand(0, beams, RootChildren(self.trie, n_users), logits)
+        beams = self._expand(0, beams, FixedChildren(self.trie, 0, beams), logits)
         for level in range(1, self.trie.depth):
             beams = self._expand(level, beams, *self._advance(level, beams))
         draw = None if beams.draw is None else beams.draw.gumbel

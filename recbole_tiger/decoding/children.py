@@ -46,15 +46,15 @@ class Beams:
 class FixedChildren:
     """Children of all beams in windows of one width, `[B, K, W]`: shapes depend on the trie, never on the beams."""
 
-    child: Tensor
-    exists: Tensor
-    token: Tensor | None
-
     def __init__(self, trie: PrefixTrie, level: int, beams: Beams) -> None:
-        n_above, width = trie.n_nodes[level - 1], trie.max_degree[level]
-        vocabulary = trie.level_sizes[level]
-        self.token = None
-        if n_above * vocabulary <= _DENSE_CELLS and 2 * width >= vocabulary:
+        width, vocabulary = trie.max_degree[level], trie.level_sizes[level]
+        self.token: Tensor | None = None
+        if level == 0:  # for every user the same
+            self.child = torch.arange(width, device=trie.device).expand(len(beams.node), 1, -1)
+            self.exists = torch.ones((), dtype=torch.bool, device=trie.device)
+            if width < vocabulary:
+                self.token = trie.tokens[0].long().expand_as(self.child)
+        elif trie.n_nodes[level - 1] * vocabulary <= _DENSE_CELLS and 2 * width >= vocabulary:
             # A window of the whole codebook in the logits' own order needs no codewords and no gather.
             child = trie.dense_children(level - 1)[beams.node].long()
             self.exists = child >= 0
@@ -103,17 +103,6 @@ class FixedChildren:
     def picked_parent(self, best: Tensor) -> Tensor:
         """Beam of the level before of the candidates with the handles `best`."""
         return best // self.child.shape[2]
-
-
-class RootChildren(FixedChildren):
-    """The nodes of level 0, for every user the same."""
-
-    def __init__(self, trie: PrefixTrie, n_users: int) -> None:
-        self.child = torch.arange(trie.n_nodes[0], device=trie.device).expand(n_users, 1, -1)
-        self.exists = torch.ones((), dtype=torch.bool, device=trie.device)
-        self.token = None
-        if trie.n_nodes[0] < trie.level_sizes[0]:
-            self.token = trie.tokens[0].long().expand(n_users, 1, -1)
 
 
 class RaggedChildren:

@@ -11,10 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_tiger.decoding.trie_arrays import ChildRanges, IntArray, build_arrays
+from recbole_tiger.decoding.trie_arrays import (
+    ChildRanges,
+    IntArray,
+    checked_items,
+    checked_sizes,
+    lexicographic_order,
+    token_dtype,
+)
 
 
 def compact(values: Tensor, kept: Tensor, n: int) -> Tensor:
@@ -126,8 +134,26 @@ class PrefixTrie:
         Raises:
             ValueError: an empty catalogue, an impossible shape, a code outside its codebook, a bad item number.
         """
-        arrays = build_arrays(codes, level_sizes, items)
-        return cls(arrays.level_sizes, arrays.tokens, arrays.ranges, arrays.items)
+        codes = np.asarray(codes)
+        sizes, n_items = checked_sizes(codes, level_sizes), len(codes)
+        items = np.arange(1, n_items + 1) if items is None else checked_items(items, n_items)
+        # Ties are kept in ascending order of their item numbers.
+        rows = None if (np.diff(items) > 0).all() else np.argsort(items)
+        order = lexicographic_order(codes if rows is None else codes[rows], sizes)
+        order = order if rows is None else rows[order]
+        tokens, ranges = [], []
+        new = np.zeros(n_items, dtype=bool)  # does row i of the sorted catalogue open a node of this level?
+        new[0] = True
+        starts_above = np.zeros(1, dtype=np.int64)
+        for level, size in enumerate(sizes):
+            column = codes[order, level].astype(token_dtype(size))
+            new[1:] |= column[1:] != column[:-1]
+            starts = np.flatnonzero(new)
+            ranges.append(ChildRanges.from_starts(starts_above, starts, n_items))
+            tokens.append(torch.from_numpy(column[starts]))
+            starts_above = starts
+        ranges.append(ChildRanges.from_starts(starts_above, np.arange(n_items), n_items))
+        return cls(sizes, tokens, ranges[1:], torch.from_numpy(items[order].astype(np.int32)))
 
     @property
     def depth(self) -> int:

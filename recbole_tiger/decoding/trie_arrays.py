@@ -1,6 +1,6 @@
 """Arrays of a prefix trie, and how they are built on the CPU: checks of a catalogue's codes, and one sort.
 
-Input: codes `[n_items, id_length]`, codebook sizes and item numbers. Output: the arrays of a `PrefixTrie`.
+Input: codes `[n_items, id_length]`, codebook sizes and item numbers. Output: what a `PrefixTrie` is built of.
 """
 
 from __future__ import annotations
@@ -90,47 +90,7 @@ class ChildRanges:
         return 1 + int(self.extra.diff(prepend=self.extra.new_zeros(1)).max())
 
 
-@dataclass(frozen=True)
-class TrieArrays:
-    """What a `PrefixTrie` is made of; see its attributes."""
-
-    level_sizes: list[int]
-    tokens: list[Tensor]
-    ranges: list[ChildRanges]
-    items: Tensor
-
-
-def build_arrays(codes: IntArray, level_sizes: Sequence[int] | int, items: IntArray | None) -> TrieArrays:
-    """Arrays of the trie of a catalogue; arguments and errors as for `PrefixTrie.from_codes`."""
-    codes = np.asarray(codes)
-    sizes = _checked_sizes(codes, level_sizes)
-    n_items = len(codes)
-    rows = None  # the order in which ties are kept: ascending item number
-    if items is None:
-        items = np.arange(1, n_items + 1, dtype=np.int32)
-    else:
-        items = np.asarray(items)
-        rows = _checked_item_order(items, n_items)
-    order = lexicographic_order(codes if rows is None else codes[rows], sizes)
-    order = order if rows is None else rows[order]
-
-    tokens, ranges = [], []
-    new = np.zeros(n_items, dtype=bool)  # does row i of the sorted catalogue open a node of this level?
-    new[0] = True
-    starts_above: Rows | None = None
-    for level, size in enumerate(sizes):
-        column = codes[order, level].astype(_token_dtype(size))
-        new[1:] |= column[1:] != column[:-1]
-        starts = np.flatnonzero(new)
-        if starts_above is not None:
-            ranges.append(ChildRanges.from_starts(starts_above, starts, n_items))
-        tokens.append(torch.from_numpy(column[starts]))
-        starts_above = starts
-    ranges.append(ChildRanges.from_starts(starts, np.arange(n_items), n_items))
-    return TrieArrays(sizes, tokens, ranges, torch.from_numpy(items[order].astype(np.int32)))
-
-
-def _checked_sizes(codes: IntArray, level_sizes: Sequence[int] | int) -> list[int]:
+def checked_sizes(codes: IntArray, level_sizes: Sequence[int] | int) -> list[int]:
     """Codebook size of each level, once the codes are found to fit."""
     if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
         raise ValueError(f"codes must be integers [n_items, id_length], but they are {codes.dtype} {list(codes.shape)}")
@@ -155,18 +115,16 @@ def _checked_sizes(codes: IntArray, level_sizes: Sequence[int] | int) -> list[in
     return sizes
 
 
-def _checked_item_order(items: IntArray, n_items: int) -> Rows | None:
-    """Rows in ascending order of their item numbers, None where they are in it."""
+def checked_items(items: IntArray, n_items: int) -> Rows:
+    """Item numbers of the rows, once they are found to be distinct and in range."""
+    items = np.asarray(items)
     if items.shape != (n_items,) or not np.issubdtype(items.dtype, np.integer):
         raise ValueError(f"items must be {n_items} integers, one per row of codes")
     if items.min() < 1 or items.max() > _MAX_ITEMS:
         raise ValueError(f"item numbers must lie between 1 and {_MAX_ITEMS}; 0 is padding")
-    if (np.diff(items) > 0).all():
-        return None
-    rows: Rows = np.argsort(items, kind="stable")
-    if (np.diff(items[rows]) == 0).any():
+    if len(np.unique(items)) < n_items:
         raise ValueError("items holds a number twice: one item has one semantic ID")
-    return rows
+    return items.astype(np.int64)
 
 
 def lexicographic_order(codes: IntArray, sizes: Sequence[int]) -> Rows:
@@ -196,7 +154,8 @@ def lexicographic_order(codes: IntArray, sizes: Sequence[int]) -> Rows:
     return order
 
 
-def _token_dtype(size: int) -> type[np.generic]:
+def token_dtype(size: int) -> type[np.generic]:
+    """Smallest integer type that holds the codes of a codebook and that torch has."""
     if size <= 2**8:
         return np.uint8
     return np.int16 if size <= 2**15 else np.int32

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_tiger.decoding.step_function import continued, no_codes
 from recbole_tiger.decoding.trie import ExhaustedNodes
+from recbole_tiger.decoding.types import continued, no_codes
 from recbole_tiger.nn.t5.incremental import IncrementalDecoder
 from recbole_tiger.nn.t5.seq2seq import Seq2Seq
 from recbole_tiger.nn.tree.network import Seen, TreeNetwork

@@ -131,6 +131,8 @@ def test_exhausted_nodes_are_found_and_counted_once(seed):
 def test_codes_of_any_integer_type(dtype):
     codes = np.array([[1, 0], [0, 2], [1, 2]])
     assert PrefixTrie.from_codes(codes.astype(dtype), [2, 3]).items.tolist() == [2, 1, 3]
+    descending = np.array([9, 7, 5], dtype=dtype)  # unsigned numbers have no negative differences
+    assert PrefixTrie.from_codes(codes[[0, 0, 0]], [2, 3], descending).items.tolist() == [5, 7, 9]
 
 
 def test_the_arrays_survive_moving():
