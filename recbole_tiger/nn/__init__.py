@@ -3,9 +3,8 @@
 Input: token or item tensors. Output: hidden states, logits and losses. Nothing here knows RecBole.
 """
 
-from recbole_tiger.nn.averaging import WeightAverage
 from recbole_tiger.nn.content_map import ContentMap, ContentTable
-from recbole_tiger.nn.row_adamw import RowAdamW
+from recbole_tiger.nn.optimization import RowAdamW, WeightAverage
 from recbole_tiger.nn.step_decoders import Seq2SeqStepDecoder, TreeSeq2SeqStepDecoder, TreeStepDecoder
 from recbole_tiger.nn.t5.config import T5Config
 from recbole_tiger.nn.t5.incremental import IncrementalDecoder

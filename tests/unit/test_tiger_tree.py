@@ -22,7 +22,14 @@ from recbole_tiger.experiment.loading import prepare_data, trainer_class
 from recbole_tiger.model.tiger_tree import TIGERTree
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork, TreeStepDecoder, WeightAverage
 from recbole_tiger.nn.tree import item_softmax
-from recbole_tiger.nn.tree.ragged import ChildBlocks, pair_products, ranges, segment_log_sum_exp, silence_sparse_warning
+from recbole_tiger.nn.tree.ragged import (
+    ChildBlocks,
+    block_sizes,
+    pair_products,
+    ranges,
+    segment_log_sum_exp,
+    silence_sparse_warning,
+)
 from recbole_tiger.semantic_ids import SemanticIDTable
 from recbole_tiger.tokenization import TokenizedCatalogue
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -92,6 +99,12 @@ def test_ranges(pairs):
     assert ranges(start, count).tolist() == [s + j for s, c in pairs for j in range(c)]
 
 
+def blocks_of(nodes, first, count):
+    """Blocks of all rows at `nodes`."""
+    _, *sizes = block_sizes(nodes, count[nodes], torch.ones_like(nodes, dtype=torch.bool)).tolist()
+    return ChildBlocks.of(nodes, first, count, tuple(sizes))
+
+
 @given(st.integers(0, 10_000))
 @settings(max_examples=40)
 def test_blocks_pair_every_row_with_every_child_both_ways(seed):
@@ -99,7 +112,7 @@ def test_blocks_pair_every_row_with_every_child_both_ways(seed):
     count = torch.from_numpy(rng.integers(1, 6, size=rng.integers(1, 12)))
     first = count.cumsum(0) - count + 7
     nodes = torch.from_numpy(np.sort(rng.integers(0, len(count), size=rng.integers(1, 15))))
-    blocks = ChildBlocks.of(nodes, first, count)
+    blocks = blocks_of(nodes, first, count)
     assert blocks.child.tolist() == [int(first[n]) + j for n in sorted(set(nodes.tolist())) for j in range(count[n])]
     by_row = [
         (row, int(blocks.child[blocks.column[m]]))
@@ -129,7 +142,7 @@ def test_segment_log_sum_exp_and_its_gradient():
 
 def test_products_of_16_bits_never_reach_the_kernel_that_cuda_lacks(monkeypatch):
     silence_sparse_warning()
-    blocks = ChildBlocks.of(torch.tensor([0, 0, 2]), torch.tensor([0, 2, 3]), torch.tensor([2, 1, 3]))
+    blocks = blocks_of(torch.tensor([0, 0, 2]), torch.tensor([0, 2, 3]), torch.tensor([2, 1, 3]))
     rows, children = torch.randn(3, 8).bfloat16(), torch.randn(5, 8).bfloat16()
     original, kinds = torch.sparse.sampled_addmm, set()
 

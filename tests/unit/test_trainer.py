@@ -18,7 +18,7 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment import provenance, run
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
-from recbole_tiger.nn.t5.attention import attend
+from recbole_tiger.nn.t5.stack import attend
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.validate import precision_of
 from recbole_tiger.training import generative, progress

@@ -12,6 +12,18 @@ from torch import Tensor
 
 from recbole_tiger.nn.t5.config import T5Config
 
+_HF_PARTS = {
+    "embedding": "shared",
+    "layers": "block",
+    "relative_bias": "block.0.layer.0.SelfAttention.relative_attention_bias",
+    "self_norm": "layer.0.layer_norm",
+    "self_attention": "layer.0.SelfAttention",
+    "cross_norm": "layer.1.layer_norm",
+    "cross_attention": "layer.1.EncDecAttention",
+    "ff_norm": "layer.{last}.layer_norm",
+    "feed_forward": "layer.{last}.DenseReluDense",
+    "final_norm": "final_layer_norm",
+}
 _INPUTS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # both are shared.weight
 
 
@@ -56,26 +68,9 @@ def import_weights(parameters: Mapping[str, Tensor], config: T5Config, state: Ma
 
 def _hf_names(name: str, inner: int) -> list[tuple[str, slice]]:
     """Names in Hugging Face's T5 for our parameter `name`, each with the rows of ours that it holds."""
-    everything = slice(None)
-    if name == "embedding.weight":
-        return [("shared.weight", everything)]
-    if name == "lm_head.weight":
-        return [(name, everything)]
-    stack, rest = name.split(".", 1)
-    if rest == "relative_bias.weight":
-        return [(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", everything)]
-    if rest == "final_norm.weight":
-        return [(f"{stack}.final_layer_norm.weight", everything)]
-    _, number, part, *leaf = rest.split(".")
-    ff = 2 if stack == "decoder" else 1
-    position = {"self_norm": 0, "self_attention": 0, "cross_norm": 1, "cross_attention": 1}.get(part, ff)
-    prefix = f"{stack}.block.{number}.layer.{position}"
-    if part.endswith("norm"):
-        return [(f"{prefix}.layer_norm.weight", everything)]
-    if part == "feed_forward":
-        return [(f"{prefix}.DenseReluDense.{leaf[0]}.weight", everything)]
-    kind = "SelfAttention" if part == "self_attention" else "EncDecAttention"
-    letters = leaf[0]
-    if len(letters) == 1:
-        return [(f"{prefix}.{kind}.{letters}.weight", everything)]
-    return [(f"{prefix}.{kind}.{letter}.weight", slice(i * inner, (i + 1) * inner)) for i, letter in enumerate(letters)]
+    last = 2 if name.startswith("decoder") else 1
+    *path, matrix, weight = (_HF_PARTS.get(part, part).format(last=last) for part in name.split("."))
+    if matrix not in ("qkv", "kv"):
+        return [(".".join([*path, matrix, weight]), slice(None))]
+    rows = (slice(start, start + inner) for start in range(0, len(matrix) * inner, inner))
+    return [(".".join([*path, letter, weight]), part) for letter, part in zip(matrix, rows, strict=True)]

@@ -10,9 +10,8 @@ import copy
 import torch
 from torch import Tensor
 
-from recbole_tiger.nn.t5.attention import Attention
 from recbole_tiger.nn.t5.seq2seq import Seq2Seq
-from recbole_tiger.nn.t5.stack import Layer
+from recbole_tiger.nn.t5.stack import Attention, Layer
 
 
 class IncrementalDecoder:

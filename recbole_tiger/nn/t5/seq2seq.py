@@ -7,17 +7,95 @@ one relative position bias per stack, ReLU feed-forward. TIGER uses it with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.nn.dropout import dropout
-from recbole_tiger.nn.t5.attention import Attention, CrossBias, RelativeBias, mask_to_bias
 from recbole_tiger.nn.t5.config import T5Config
 from recbole_tiger.nn.t5.huggingface import export_weights, import_weights
-from recbole_tiger.nn.t5.length_groups import LengthGroups
-from recbole_tiger.nn.t5.stack import FeedForward, RMSNorm, Stack
+from recbole_tiger.nn.t5.stack import Attention, CrossBias, FeedForward, RelativeBias, RMSNorm, Stack, mask_to_bias
+
+
+class LengthGroups:
+    """A padded batch `[B, T]` as groups of users of similar length, each cut to its longest.
+
+    Its tokens become one matrix `[M, d]`, group after group, `b x t` rows each. A group holds so few tokens that its
+    intermediate results stay in the processor's caches. On an accelerator, where data-dependent shapes would cost a
+    synchronisation, and under `torch.compile`, which they would break, there is one group: the batch as it is.
+    """
+
+    MAX_TOKENS = 4096  # of a group
+    MAX_PADDING = 128  # tokens of padding in a group that are cheaper than one more group
+
+    def __init__(self, mask: Tensor) -> None:
+        self.shape = n_users, length = mask.shape
+        self.sizes = [(n_users, length)]  # (b, t) of each group
+        self.order: Tensor | None = None  # user at each sorted position; None: as they come
+        self.masks = [mask]  # [b, t] of each group
+        if mask.device.type != "cpu" or torch.compiler.is_compiling() or n_users * length == 0:
+            return
+        columns = torch.arange(1, length + 1)
+        # The last real column + 1 (padding may stand anywhere), 1 for a user without any token.
+        last, order = (mask * columns).amax(1).clamp_(min=1).sort(descending=True, stable=True)
+        self.sizes = self._cut(*(part.tolist() for part in torch.unique_consecutive(last, return_counts=True)))
+        if len(self.sizes) == 1 and self.sizes[0][1] == length:
+            return
+        self.order = order
+        groups = list(zip(order.split([b for b, _ in self.sizes]), (t for _, t in self.sizes), strict=True))
+        self.masks = [mask[users, :t] for users, t in groups]
+        index = [(users[:, None] * length + columns[:t] - 1).flatten() for users, t in groups]
+        self.index = torch.cat(index)  # [M] position in the flattened batch
+        self.back = torch.full((n_users * length,), len(self.index))
+        self.back[self.index] = torch.arange(len(self.index))  # M, a row of zeros, for what is cut off
+
+    def _cut(self, lengths: list[int], counts: list[int]) -> list[tuple[int, int]]:
+        """Sizes of the groups for `counts[i]` users of `lengths[i]` tokens, lengths descending."""
+        sizes: list[tuple[int, int]] = []
+        longest, n_users, padding = lengths[0], 0, 0
+        for length, count in zip(lengths, counts, strict=True):
+            if padding + count * (longest - length) > self.MAX_PADDING:
+                sizes.append((n_users, longest))
+                longest, n_users, padding = length, 0, 0
+            n_users += count
+            padding += count * (longest - length)
+        sizes.append((n_users, longest))
+        cut = []
+        for n_users, length in sizes:
+            n_parts = -(-n_users * length // self.MAX_TOKENS)
+            bounds = [n_users * part // n_parts for part in range(n_parts + 1)]
+            cut += [(high - low, length) for low, high in zip(bounds[:-1], bounds[1:], strict=True) if high > low]
+        return cut
+
+    def pack(self, padded: Tensor) -> list[Tensor]:
+        """`[B, T, d]` to one `[b, t, d]` per group."""
+        if self.order is None:
+            return [padded]
+        packed = F.embedding(self.index, padded.flatten(0, 1))
+        parts = packed.split([b * t for b, t in self.sizes])
+        return [part.view(b, t, part.shape[1]) for part, (b, t) in zip(parts, self.sizes, strict=True)]
+
+    def unpack(self, parts: list[Tensor]) -> Tensor:
+        """One `[b, t, d]` per group to `[B, T, d]`, zeros where nothing was computed."""
+        if self.order is None:
+            return parts[0]
+        d_model = parts[0].shape[2]
+        rows = torch.cat([*(part.flatten(0, 1) for part in parts), parts[0].new_zeros(1, d_model)])
+        return F.embedding(self.back, rows).view(*self.shape, d_model)
+
+    def pack_users(self, rows: Tensor) -> Tensor:
+        """`[B, …]` in the order of the groups."""
+        return rows if self.order is None else rows[self.order]
+
+    def unpack_users(self, rows: Tensor) -> Tensor:
+        """`[B, …]` from the order of the groups in the batch's."""
+        return rows if self.order is None else rows[self.order.argsort()]
+
+    def split_users(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """`[B, …]` in the order of the groups to one `[b, …]` per group."""
+        return torch.split(rows, [b for b, _ in self.sizes])
 
 
 class Seq2Seq(nn.Module):
@@ -90,7 +168,9 @@ class Seq2Seq(nn.Module):
         Raises:
             ValueError: both token ids and embeddings, or neither.
         """
-        embeds = self._embeds(input_ids, inputs_embeds)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either token ids or inputs_embeds, not both and not neither")
+        embeds = self.embed(input_ids) if input_ids is not None else cast(Tensor, inputs_embeds)
         if mask is None:
             mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         groups = LengthGroups(mask)
@@ -119,20 +199,8 @@ class Seq2Seq(nn.Module):
                 keys = keys & allowed[..., :t, :t]
             yield relative[:, :t, :t] + mask_to_bias(keys[:, None], relative.dtype)
 
-    def decode(
-        self,
-        decoder_input_ids: Tensor | None,
-        memory: Tensor,
-        mask: Tensor | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        """Hidden states `[B, U, d_model]` under teacher forcing; every position sees itself and earlier ones.
-
-        Raises:
-            ValueError: both token ids and embeddings, or neither.
-        """
-        embeds = self._embeds(decoder_input_ids, inputs_embeds)
+    def decode(self, decoder_input_ids: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Hidden states `[B, U, d_model]` under teacher forcing; every position sees itself and earlier ones."""
         if mask is None:
             mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         groups = LengthGroups(mask)
@@ -147,7 +215,7 @@ class Seq2Seq(nn.Module):
                 attended.append(attention.attend(attention.heads(query, 1)[0], key, value, bias))
             return torch.cat(attended)
 
-        return groups.unpack_users(self._decode(groups.pack_users(embeds), attend))
+        return groups.unpack_users(self._decode(groups.pack_users(self.embed(decoder_input_ids)), attend))
 
     def decode_many(self, decoder_input_ids: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
         """Teacher forcing of several targets per user, each of which sees a part of the user's memory of its own.
@@ -216,13 +284,6 @@ class Seq2Seq(nn.Module):
     def forward(self, input_ids: Tensor, mask: Tensor | None, decoder_input_ids: Tensor) -> Tensor:
         """Teacher-forced logits `[B, U, V]`."""
         return self.logits(self.decode(decoder_input_ids, self.encode(input_ids, mask), mask))
-
-    def _embeds(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        if input_ids is not None and inputs_embeds is None:
-            return self.embed(input_ids)
-        if inputs_embeds is not None and input_ids is None:
-            return inputs_embeds
-        raise ValueError("give either token ids or inputs_embeds, not both and not neither")
 
     def to_hf_state_dict(self) -> dict[str, Tensor]:
         """Copies of the weights under the names of Hugging Face's `T5ForConditionalGeneration`.

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
 from recbole_tiger.nn.content_map import ContentMap
-from recbole_tiger.nn.tree.choices import Choices, choices_of
 from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.tree.ragged import (
+    Choices,
+    choices_of,
     pair_products,
     ranges,
     sampled_products,
@@ -306,16 +307,14 @@ class TreeModule(nn.Module):
         if seen is None:
             return
         trie = self.tree.trie
-        if codes is None:
-            user, node = seen.pairs(0)
-            logits[user, 0, trie.tokens[0][node].long()] += self.repeat_logit(0)
-            return
-        found = self.repeated_of_beams(level, seen, trie.find(codes))
+        found = self.repeated_of_beams(level, seen, None if codes is None else trie.find(codes))
         logits[found.user, found.beam, trie.tokens[level][found.node].long()] += self.repeat_logit(level)
 
     @torch.no_grad()
-    def repeated_of_beams(self, level: int, seen: ExhaustedNodes, above: Tensor) -> RepeatedChildren:
-        """Children of `seen` at `level`, from 1 on, of beams' nodes `above` `[B, K]` (-1: none)."""
+    def repeated_of_beams(self, level: int, seen: ExhaustedNodes, above: Tensor | None) -> RepeatedChildren:
+        """Children of `seen` at `level` of beams' nodes `above` `[B, K]` (-1: none); at level 0 None, of one beam."""
         user, node = seen.pairs(level)
+        if above is None:
+            return RepeatedChildren(user, torch.zeros_like(user), node)
         match, beam = (above[user] == self.tree.trie.parent(level, node)[:, None]).nonzero(as_tuple=True)
         return RepeatedChildren(user[match], beam, node[match])

@@ -1,12 +1,15 @@
 """Products and softmaxes over lists of different lengths: the children of trie nodes, mostly few and sometimes many.
 
 Input: rows that each have a list of children. Output: an inner product of every row with each of its children, and
-`logsumexp` of each list, with derivatives; nothing is padded.
+`logsumexp` of each list, with derivatives; nothing is padded. What the rows of a batch choose among at each level of a
+tree is laid out before anything is computed: a device is asked for all sizes that depend on the data at once, since it
+finishes what it has to do before it answers, and waits for work afterwards.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_tiger.decoding.trie import compact
+from recbole_tiger.decoding.trie import ExhaustedNodes, compact
+from recbole_tiger.nn.tree.item_tree import ItemTree
 
 
 def ranges(start: Tensor, count: Tensor, n: int | None = None) -> Tensor:
@@ -43,15 +47,11 @@ class ChildBlocks:
     child_pair: Tensor  # [M] number of that pair, row by row
 
     @classmethod
-    def of(cls, nodes: Tensor, first: Tensor, count: Tensor, sizes: tuple[int, int, int] | None = None) -> ChildBlocks:
+    def of(cls, nodes: Tensor, first: Tensor, count: Tensor, sizes: tuple[int, int, int]) -> ChildBlocks:
         """Blocks of rows at `nodes` `[N]`, ascending; `first` and `count` give the children of every node.
 
-        `sizes` are the last three of `block_sizes`; without them the device is asked.
+        `sizes` are the last three of `block_sizes`.
         """
-        if sizes is None:
-            n_children = count[nodes]
-            _, *asked = block_sizes(nodes, n_children, torch.ones_like(nodes, dtype=torch.bool)).tolist()
-            sizes = (asked[0], asked[1], asked[2])
         n_blocks, n_child, n_pairs = sizes
         opens = _opens(nodes)
         block = opens.cumsum(0) - 1
@@ -92,6 +92,91 @@ def block_sizes(nodes: Tensor, n_children: Tensor, kept: Tensor) -> Tensor:
     """
     opens = _opens(nodes) & kept
     return torch.stack([kept.sum(), opens.sum(), (n_children * opens).sum(), (n_children * kept).sum()])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of a level.
+
+    Attributes:
+        rows: `[n]` rows of the batch that have a choice, in ascending order of the node that they choose below; None:
+            all rows, as they come.
+        blocks: the children of these nodes; None where the rows are as they come.
+        repeated: positions among the rows and nodes, each `[m]`, of nodes beside the rows' paths all of whose items
+            have been seen; None without `seen`.
+    """
+
+    rows: Tensor | None
+    blocks: ChildBlocks | None
+    repeated: tuple[Tensor, Tensor] | None
+
+
+def choices_of(
+    tree: ItemTree, paths: Tensor, seen: ExhaustedNodes | None, *, branching: bool, by_node: bool
+) -> list[Choices | None]:
+    """The choices of all levels, None where no row has any.
+
+    Args:
+        paths: `[N, L]` nodes of the rows' items at each level.
+        seen: nodes all of whose items each row has seen, or None.
+        branching: only rows below whose node there is more than one child have a choice.
+        by_node: rows are laid out by their node at levels from 1 on.
+    """
+    levels = [_of_level(tree, level, paths, seen, branching, by_node) for level in range(tree.trie.depth)]
+    counts = [next(level) for level in levels]
+    asked = [count for of_level in counts for count in of_level]
+    sizes = iter(torch.stack(asked).tolist() if asked else [])
+    found: list[Choices | None] = []
+    for level, of_level in zip(levels, counts, strict=True):
+        try:
+            level.send([next(sizes) for _ in of_level])
+        except StopIteration as done:
+            found.append(done.value)
+    return found
+
+
+def _of_level(
+    tree: ItemTree, level: int, paths: Tensor, seen: ExhaustedNodes | None, branching: bool, by_node: bool
+) -> Generator[list[Tensor], list[int], Choices | None]:
+    """The choices of a level: yields what counts their sizes, is sent these and returns the choices."""
+    if level and branching and tree.trie.max_degree[level] == 1:
+        yield []
+        return None
+    row = node = beside = None
+    if seen is not None:
+        row, node = seen.pairs(level)
+        if level:
+            beside = tree.trie.parent(level, node) == paths[row, level - 1]
+    if not (level and by_node):
+        size = yield [] if beside is None else [beside.sum()]
+        return Choices(None, None, _chosen(row, node, beside, size))
+    above = paths[:, level - 1]
+    order = above.argsort(stable=True)
+    nodes = above.index_select(0, order)
+    n_children = tree.count[level].index_select(0, nodes)
+    kept = n_children > 1 if branching else torch.ones_like(n_children, dtype=torch.bool)
+    counts = [*block_sizes(nodes, n_children, kept).unbind()]
+    if row is not None and beside is not None:
+        position = torch.empty_like(order).scatter_(0, order, torch.where(kept, kept.cumsum(0) - 1, -1))
+        row = position.index_select(0, row)
+        beside &= row >= 0
+        counts.append(beside.sum())
+    n_rows, n_blocks, n_child, n_pairs, *n_repeated = yield counts
+    if not n_rows:
+        return None
+    sizes = n_blocks, n_child, n_pairs
+    blocks = ChildBlocks.of(compact(nodes, kept, n_rows), tree.first[level], tree.count[level], sizes)
+    return Choices(compact(order, kept, n_rows), blocks, _chosen(row, node, beside, n_repeated))
+
+
+def _chosen(
+    row: Tensor | None, node: Tensor | None, beside: Tensor | None, size: list[int]
+) -> tuple[Tensor, Tensor] | None:
+    if row is None or node is None:
+        return None
+    if beside is None:
+        return row, node
+    return compact(row, beside, size[0]), compact(node, beside, size[0])
 
 
 def sampled_products(rows: Tensor, columns: Tensor, row_start: Tensor, column: Tensor) -> Tensor:
