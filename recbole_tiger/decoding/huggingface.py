@@ -91,19 +91,14 @@ class TrieLogitsProcessor:
 
     def _exists(self, level: int, input_ids: Tensor) -> Tensor:
         """bool `[N, V_level]`: may the codeword follow?"""
-        size, trie = self.trie.level_sizes[level], self.trie.to(input_ids.device)
-        exists = torch.zeros((len(input_ids), size), dtype=torch.bool, device=input_ids.device)
-        if level == 0:
-            exists[:, trie.tokens[0].long()] = True
-            return exists
-        first_tokens = torch.tensor(self.first_tokens[:level], device=input_ids.device)
+        trie = self.trie = self.trie.to(input_ids.device)
+        exists = torch.zeros((len(input_ids), trie.level_sizes[level]), dtype=torch.bool, device=input_ids.device)
+        first_tokens = torch.tensor(self.first_tokens[:level], dtype=torch.long, device=input_ids.device)
         node = trie.find(input_ids[:, self.prompt_length :] - first_tokens)
         first, count = trie.children(level - 1, node.clamp(min=0))
         window = torch.arange(trie.max_degree[level], device=input_ids.device)
-        there = (window < count[:, None]) & (node >= 0)[:, None]
-        child = torch.where(there, first[:, None] + window, 0)
-        row = torch.arange(len(node), device=node.device)[:, None].expand_as(child)
-        exists[row[there], trie.tokens[level][child].long()[there]] = True
+        row, number = ((window < count[:, None]) & (node >= 0)[:, None]).nonzero(as_tuple=True)
+        exists[row, trie.tokens[level][first[row] + number].long()] = True
         return exists
 
 

@@ -6,8 +6,8 @@ Input: scores and numbers that break ties. Output: the best items, in an order t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -114,7 +114,7 @@ def checked_k(k: int | None, beam_size: int) -> int:
 
 def checked_temperatures(temperature: float | Sequence[float], depth: int) -> list[float]:
     """The positive temperature of each of `depth` levels; ValueError where they are not."""
-    values = [temperature] * depth if isinstance(temperature, Real) else list(temperature)
+    values = [temperature] * depth if isinstance(temperature, (int, float, np.number)) else list(temperature)
     if len(values) != depth:
         raise ValueError(f"temperature names {len(values)} levels, but a semantic ID has {depth}")
     if not all(value > 0 for value in values):

@@ -194,8 +194,10 @@ class PrefixTrie:
     def children(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """First child and number of children of `nodes` (any shape, int64) of `level`, both int64.
 
-        At the last level the children are items, as positions in `items`.
+        At the last level the children are items, as positions in `items`; level -1 is that of the root, node 0.
         """
+        if level < 0:
+            return torch.zeros_like(nodes), torch.full_like(nodes, self.n_nodes[0])
         ranges = self.ranges[level]
         first = ranges.first(nodes)
         return first, ranges.first(nodes + 1) - first
@@ -269,13 +271,10 @@ class PrefixTrie:
         A shorter last dimension finds prefixes instead, as nodes of its level.
         """
         shape = codes.shape[:-1]
-        low = torch.zeros(shape, dtype=torch.long, device=codes.device)
-        count = torch.full_like(low, self.n_nodes[0])
-        node = low
+        node = torch.zeros(shape, dtype=torch.long, device=codes.device)
         found = torch.ones(shape, dtype=torch.bool, device=codes.device)
         for level in range(codes.shape[-1]):
-            if level:
-                low, count = self.children(level - 1, node)
+            low, count = self.children(level - 1, node)
             wanted = codes[..., level]
             tokens, last = self.tokens[level], self.n_nodes[level] - 1
             # Binary search inside [low, low + count): the smallest child whose codeword is not below the wanted one.
@@ -291,11 +290,9 @@ class PrefixTrie:
 
     def next_codes(self, prefix: Sequence[int]) -> Tensor:
         """Codewords that may follow `prefix` (shorter than an ID), ascending int64; empty for an unknown prefix."""
-        if not prefix:
-            return self.tokens[0].long()
         if len(prefix) >= self.depth:
             raise ValueError(f"no codeword follows a whole semantic ID of {self.depth}")
-        node = self.find(torch.tensor(list(prefix), device=self.device))
+        node = self.find(torch.tensor(list(prefix), dtype=torch.long, device=self.device))
         if node < 0:
             return torch.empty(0, dtype=torch.long, device=self.device)
         first, count = self.children(len(prefix) - 1, node)
