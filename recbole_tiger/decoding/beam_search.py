@@ -187,7 +187,7 @@ def free_beam_search(
     ids = torch.empty((*logits.shape[:2], 0), dtype=torch.long, device=logits.device)
     for level, size in enumerate(sizes):
         logits = scaled(logits, temperatures[level])
-        check_logits(logits, level, *score.shape, size)
+        check_logits(logits, level, score.shape[0], score.shape[1], size)
         n_candidates = logits.shape[1] * size
         total = (score[:, :, None] + (logits - log_sum_exp(logits)[:, :, None])[..., :size]).flatten(1)
         # Beams are kept in lexicographic order of their codes, so the flat index breaks ties by the ID.
