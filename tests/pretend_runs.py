@@ -8,6 +8,7 @@ from pretend_gpu import DEVICE, reads, uploads
 
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.recommend import Recommender
+from recbole_tiger.training import progress
 from recbole_tiger.training.adafactor import Adafactor
 from recbole_tiger.training.generative import TIGERTrainer
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -107,6 +108,7 @@ def _counted_steps():
         self.n_checked = 0
         return TRAIN_EPOCH(self, *args, **kwargs)
 
+    progress.FIRST_ESTIMATE_AFTER = float("inf")  # on a slow machine the estimate's validation would count as a step's
     TIGERTrainer._before_step = _before_step
     SequentialTrainer._check_nan = _check_nan
     SequentialTrainer._train_epoch = _train_epoch
