@@ -61,6 +61,11 @@ def add(run: Path, label: str, to: Path) -> Path:
     return target
 
 
+def label_of(run: Path) -> str:
+    """What the tables call a stored run: the name of its row."""
+    return str(json.loads((run / "run.json").read_text(encoding="utf-8"))["label"])
+
+
 def stored(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and result of every stored run, by name."""
     for path in sorted((folder / "runs").glob("*/result.json")):
@@ -129,7 +134,7 @@ def minutes_of_a_pass(result: dict[str, Any]) -> float:
 
 
 def figures(folder: Path) -> list[Path]:
-    """Draw all stored runs that were trained; returns the files written."""
+    """Draw all stored runs that were trained, seeds of a row in one colour; returns the files written."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -139,11 +144,13 @@ def figures(folder: Path) -> list[Path]:
 
     from recbole_tiger.report.figures import color
 
-    runs = [(name, result) for name, result in stored(folder) if result["history"]]
+    runs = [(label_of(folder / "runs" / name), result) for name, result in stored(folder) if result["history"]]
+    labels = list(dict.fromkeys(label for label, _ in runs))
     sheet, (quality, loss) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     timed, against = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for number, (name, result) in enumerate(runs):
-        look: dict[str, Any] = {"color": color(number), "label": name, "marker": "os^Dv"[number % 5], "markersize": 4}
+    for label, result in runs:
+        number = labels.index(label)
+        look: dict[str, Any] = {"color": color(number), "label": label, "marker": "os^Dv"[number % 5], "markersize": 4}
         passes, scores = curve(result)
         quality.plot(passes, scores, **look)
         losses = [(entry["epoch"] + 1, entry["train_loss"]) for entry in result["history"]]
@@ -157,9 +164,10 @@ def figures(folder: Path) -> list[Path]:
         axes.set_xlabel(x)
         axes.set_ylabel(y)
     against.set_xscale("log")
-    handles, labels = quality.get_legend_handles_labels()
-    sheet.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    timed.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    handles, names = quality.get_legend_handles_labels()
+    handles = [handles[names.index(label)] for label in labels]
+    sheet.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    timed.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     written = [folder / "curves.svg", folder / "quality_and_time.svg"]
     for drawing, path in zip((sheet, timed), written, strict=True):
         drawing.savefig(path, metadata={"Date": None})

@@ -35,6 +35,10 @@ def test_figures_are_drawn_from_the_runs(benchmark_script):
     script = benchmark_script("stored_runs")
     runs = dict(script.stored(ROOT / "results" / "amazon-beauty"))
     assert {run.name for run in RUNS if run.parent.name == "runs"} == set(runs)
+    for name in ("curves", "quality_and_time"):  # a line of the legend for each row, whatever its seeds
+        drawn = (ROOT / "results" / "amazon-beauty" / f"{name}.svg").read_text(encoding="utf-8")
+        for label in {script.label_of(run) for run in RUNS}:
+            assert drawn.count(f">{label}</text>") == 1, label
     passes, scores = script.curve(runs["TIGER-quick-2024"])
     assert passes == [5, 10] and [round(score, 4) for score in scores] == [0.0549, 0.0607]
     assert 0.8 < script.minutes_of_a_pass(runs["TIGER-quick-2024"]) < 1.0
