@@ -242,7 +242,8 @@ def _pretrained_s3rec(config: Config, data: PreparedData, saved: bool) -> Sequen
     """S3Rec after its self-supervised stage, ready for the second."""
     resume, stage = config["resume"], None
     if resume:
-        stage = collectives.from_main(lambda: load_checkpoint(resume))["config"]["train_stage"]
+        # None for a checkpoint of another model, which `resume_checkpoint` refuses
+        stage = collectives.from_main(lambda: load_checkpoint(resume)["config"].get("train_stage"))
     if config["pre_model_path"] and stage == "pretrain":
         raise ConfigError(f"resume='{resume}' is a checkpoint of S3Rec's first stage; leave pre_model_path out")
     if config["pre_model_path"] or stage == "finetune":

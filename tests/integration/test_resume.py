@@ -353,6 +353,10 @@ def test_s3rec_resumes_its_first_stage(toy, workplace, monkeypatch):
     last = killed_in_the_first_stage(1, settings, monkeypatch)
     with pytest.raises(ConfigError, match="first stage; leave pre_model_path out"):
         run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last, "pre_model_path": last})
+    foreign = run_recbole_tiger("GRU4Rec", "toy", config_dict=settings_of("GRU4Rec", toy, epochs=1))
+    foreign = foreign["files"]["last checkpoint"]
+    with pytest.raises(ConfigError, match="is a checkpoint of model=GRU4Rec, not of model=S3Rec"):
+        run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": foreign})
     resumed = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last})
     assert [r["train_loss"] for r in resumed["history"]] == [r["train_loss"] for r in whole["history"]]
     assert resumed["test_result"] == whole["test_result"]
