@@ -410,7 +410,7 @@ def test_a_lost_node_costs_no_finished_trial(tmp_path):
     settings = {key: value for key, value in TINY.items() if key != "epochs"}
     write_space(
         here,
-        space={"learning_rate": {"grid": [0.01, 0.005, 0.002, 0.001]}},
+        space={"learning_rate": {"grid": [0.01, 0.005]}},
         settings={**settings, "eval_step": 1, "stopping_step": 99, "lr_scheduler": "constant"},
     )
     health = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
@@ -446,11 +446,11 @@ def test_a_lost_node_costs_no_finished_trial(tmp_path):
         cluster.shutdown()
     assert len(nodes) == 2 and before
     records = records_in(folder)
-    assert [record["status"] for record in records.values()] == ["finished"] * 4
+    assert [record["status"] for record in records.values()] == ["finished"] * 2
     for number, record in before.items():
         assert records[number] == record and record["starts"] == 1
     moved = [record for record in records.values() if record["starts"] > 1]
     assert moved and all(len(record["nodes"]) == 2 for record in moved)
     for record in records.values():  # one that moved resumes where it was
         assert [entry["epoch"] for entry in record["history"]] == list(range(1, 41))
-    assert "4 of 4 trials over, 4 finished" in (here / "output").read_text()
+    assert "2 of 2 trials over, 2 finished" in (here / "output").read_text()
