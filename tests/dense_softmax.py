@@ -14,7 +14,7 @@ def node_rows(table, level):
     return {prefix: row for row, prefix in enumerate(branching, start=1)}
 
 
-def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=None, repeat=0.0):
+def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=None, repeat=0.0, content=None):
     """Logits `[N, V]` of all codewords of a level after prefixes (lists of codes), and which of them lead to an item.
 
     Args:
@@ -23,6 +23,7 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=N
         nodes: node tables by level, as text; or none.
         known: the table that the node tables were made for.
         seen, repeat: what is added where all items of a node are among a row's items, a list of numbers for each row.
+        content: `[n_items + 1, d]` mapped content of items, the mean of which a node has too; or None.
     """
     logits = hidden @ codewords.t()
     legal = torch.zeros_like(logits, dtype=torch.bool)
@@ -35,6 +36,11 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=N
                 node = row_of.get(tuple(other[: level + 1]))
                 if node is not None and nodes:
                     added[row, other[level]] = hidden[row] @ nodes[str(level)][node]
+    if content is not None:
+        for row, prefix in enumerate(prefixes):
+            for code in legal[row].nonzero().flatten().tolist():
+                below = (table.codes[1:, : level + 1] == [*prefix, code]).all(1).nonzero()[0] + 1
+                added[row, code] = added[row, code] + hidden[row] @ content[below].mean(0)
     if seen is not None:
         for row, prefix in enumerate(prefixes):
             for code in legal[row].nonzero().flatten().tolist():
@@ -44,7 +50,9 @@ def dense_logits(hidden, codewords, nodes, level, prefixes, table, known, seen=N
     return logits + added, legal
 
 
-def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, known=None, seen=None, repeat=None):
+def dense_losses(
+    hidden, codewords, nodes, table, items, over, smoothing=0.0, known=None, seen=None, repeat=None, content=None
+):
     """Cross-entropy of the Semantic ID of each of `items` `[N]`.
 
     At each level a softmax over all codewords of the level, those that lead to no item masked (`over="children"`) or
@@ -55,7 +63,7 @@ def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, kn
         codewords: per level `[V, d]`.
         nodes, known: see `dense_logits`.
         smoothing: label smoothing.
-        seen: see `dense_logits`; `repeat` has a value for each level.
+        seen, content: see `dense_logits`; `repeat` has a value for each level.
     """
     total = 0.0
     repeat = [0.0] * table.length if repeat is None else repeat
@@ -72,6 +80,7 @@ def dense_losses(hidden, codewords, nodes, table, items, over, smoothing=0.0, kn
             table if known is None else known,
             seen,
             repeat[level],
+            content,
         )
         if over == "children":
             # Summing -inf times 0 in label smoothing would give NaN, so the masked ones are left out by hand.

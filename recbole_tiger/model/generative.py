@@ -90,7 +90,7 @@ class GenerativeRecommender(SequentialRecommender):
             network.use(table.codes, table.level_sizes, torch.from_numpy(rows))
         if network.content is not None:
             assert prepared.content_rows is not None, "IDs of a model with content come with vectors"
-            network.content.vectors = prepared.content_rows.to(network.content.weight.device)
+            network.use_content(prepared.content_rows)
         self.trie = network.tree.trie
 
     def step_decoder(

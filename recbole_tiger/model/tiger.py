@@ -68,7 +68,7 @@ class TIGER(GenerativeRecommender):
                 repeat_bias=self.repeat_bias,
                 item_head=self.item_loss_weight > 0,
                 vectors=self.trained_ids.content_rows,
-                start_nodes_at_content=bool(config["use_content_nodes"]),
+                content_nodes=config["use_content_nodes"],
             )
         else:
             self.seq2seq = Seq2Seq(t5)

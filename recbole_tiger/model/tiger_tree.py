@@ -44,7 +44,7 @@ class TIGERTree(GenerativeRecommender):
             label_smoothing=config["label_smoothing"],
             item_loss_weight=config["item_loss_weight"],
             sparse_gradients=config["update_rows"] == "touched",
-            start_nodes_at_content=bool(config["use_content_nodes"]),
+            content_nodes=config["use_content_nodes"],
         )
 
         # load dataset info

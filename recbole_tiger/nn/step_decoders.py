@@ -91,7 +91,7 @@ class TreeSeq2SeqStepDecoder(Seq2SeqStepDecoder):
     def begin(self) -> Tensor:
         hidden = self.start()
         self._first = hidden[:, 0]
-        logits = self.model.logits(hidden, self.level_token_slices[0])
+        logits = self.model.with_first_content(self.model.logits(hidden, self.level_token_slices[0]), hidden)
         self.model.add_repeat_logits_(0, logits, self.seen)
         return logits
 
@@ -135,7 +135,8 @@ class TreeStepDecoder:
         network, x = self.network, self.states
         if network.head_attention is not None:
             x = network.head_attention(x[:, None], self.seen)[:, 0]
-        logits = (network.hidden(0, x) @ network.level_codewords(0).t())[:, None]
+        hidden = network.hidden(0, x)
+        logits = network.with_first_content(hidden @ network.level_codewords(0).t(), hidden)[:, None]
         network.add_repeat_logits_(0, logits, self._nodes)
         return logits
 
@@ -161,8 +162,7 @@ class TreeStepDecoder:
         tokens = tree.trie.tokens[level].index_select(0, child).long()
         products = sampled_products(hidden, network.level_codewords(level), start, tokens)
         if network.node_tables:
-            node_rows = tree.node_rows[level].index_select(0, child)
-            products += sampled_products(hidden, network.node_tables[str(level)], start, node_rows)
+            products += network.node_products(level, hidden, child, start)
         logits.index_copy_(0, pairs, products)
         if self._nodes is not None and len(everything):
             begin = count.cumsum(0) - count

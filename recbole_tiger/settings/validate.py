@@ -320,9 +320,9 @@ def _check_semantic_ids(config: Config) -> None:
         raise ConfigError(f"codebook_size={sizes!r} names {len(sizes)} levels, but id_length={length}; make them agree")
     if config["use_content_nodes"] and not (config["use_content"] and config["use_node_embeddings"]):
         raise ConfigError(
-            f"use_content_nodes=True with use_content={config['use_content']} and use_node_embeddings="
-            f"{config['use_node_embeddings']}: it initialises node embeddings from content; set both to True, or leave "
-            "it out"
+            f"use_content_nodes={config['use_content_nodes']} with use_content={config['use_content']} and "
+            f"use_node_embeddings={config['use_node_embeddings']}: it lets node embeddings have content; set both to "
+            "True, or leave it out"
         )
     _check_content_file(config)
     if method == "file":

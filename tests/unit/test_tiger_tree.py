@@ -46,10 +46,19 @@ def catalogue(seed, n_items=60, sizes=(5, 6, 4), spread=1.0):
     return SemanticIDTable.from_codes(codes, [f"i{n}" for n in range(n_items)], sizes)
 
 
+def vectors_of(table):
+    """Content of each item, 7 numbers; the same for an item of a table to which items were added."""
+    vectors = torch.from_numpy(np.random.default_rng(4).normal(size=(len(table.codes), 7)))
+    vectors[0] = 0
+    return vectors
+
+
 def network_of(table, **changes):
     """A network in double precision whose tables are all random, those that start at zero too."""
     torch.manual_seed(0)
-    network = TreeNetwork(dataclasses.replace(SMALL, **changes), ItemTree(table.codes, table.level_sizes)).double()
+    vectors = vectors_of(table) if "content_nodes" in changes else None
+    tree = ItemTree(table.codes, table.level_sizes)
+    network = TreeNetwork(dataclasses.replace(SMALL, **changes), tree, vectors).double()
     for name, parameter in network.named_parameters():
         torch.nn.init.normal_(parameter, std=0.5)
         if name.startswith("node_tables") or name == "item_table":
@@ -73,9 +82,9 @@ def dense_losses_of(network, table, states, items, smoothing=0.0, known=None, hi
         x = x + F.pad(network.codewords[level], more)[codes[:, level]]
     nodes = network.node_tables if network.config.node_embeddings else {}
     repeat = None if seen is None else 20 * network.repeat_weight
-    return dense_losses(
-        hidden, codewords, nodes, table, items, network.config.loss_over, smoothing, known, seen, repeat
-    )
+    content = network.content.all_items() if network.node_vectors is not None else None
+    over = network.config.loss_over
+    return dense_losses(hidden, codewords, nodes, table, items, over, smoothing, known, seen, repeat, content)
 
 
 def attended(network, x, histories):
@@ -173,6 +182,8 @@ SWITCHES = [
     {"loss_over": "level"},
     {"loss_over": "level", "label_smoothing": 0.1},
     {"loss_over": "level", "node_embeddings": False},
+    {"content_nodes": "map"},
+    {"content_nodes": "map", "loss_over": "level"},
 ]
 TABLES = [catalogue(0), catalogue(1, spread=0.5), catalogue(2, n_items=1), catalogue(3, n_items=90, sizes=(2, 40))]
 
@@ -202,8 +213,9 @@ def test_loss_and_gradients_are_those_of_a_dense_masked_softmax(table, switches)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=["random", "sparse", "one item", "wide"])
-def test_probabilities_of_all_items_sum_to_1(table):
-    network = network_of(table)
+@pytest.mark.parametrize("switches", [{}, {"content_nodes": "map"}], ids=str)
+def test_probabilities_of_all_items_sum_to_1(table, switches):
+    network = network_of(table, **switches)
     states = torch.randn(3, 8, dtype=torch.double)
     every = torch.arange(1, table.n_items + 1)
     likelihoods = network.log_likelihood(states.repeat_interleave(len(every), 0), every.repeat(3))
@@ -211,7 +223,11 @@ def test_probabilities_of_all_items_sum_to_1(table):
 
 
 @pytest.mark.parametrize("table", TABLES[:2], ids=["random", "sparse"])
-@pytest.mark.parametrize("switches", [{}, {"node_embeddings": False}, {"loss_over": "level"}, {"tied": True}], ids=str)
+@pytest.mark.parametrize(
+    "switches",
+    [{}, {"node_embeddings": False}, {"loss_over": "level"}, {"tied": True}, *SWITCHES[-2:]],
+    ids=str,
+)
 def test_search_gives_the_likelihoods_of_training(table, switches):
     network = network_of(table, **switches).float()
     normalise = network.config.loss_over
@@ -434,17 +450,20 @@ def test_tied_item_embedding_is_the_sum_over_its_path():
 # ------------------------------------------------------------------------------------------------------------ new items
 
 
-def test_new_items_count_by_their_codewords_alone():
+@pytest.mark.parametrize("switches", [{}, {"content_nodes": "map"}], ids=str)
+def test_new_items_count_by_their_codewords_and_content_alone(switches):
     table = catalogue(0, n_items=40)
     rng = np.random.default_rng(5)
     new = np.stack([rng.integers(0, size, 30) for size in (5, 6, 4)], 1)
     new[:8] = table.codes[1, :3]  # one group of collisions outgrows the collision column
     bigger = table.add_items(new, [f"new{n}" for n in range(30)])
     assert bigger.level_sizes[-1] > table.level_sizes[-1]
-    network = network_of(table)
+    network = network_of(table, **switches)
     states = torch.randn(6, 8, dtype=torch.double)
     before = network.item_embedding(torch.arange(1, 41))
     network.use(bigger.codes, bigger.level_sizes, torch.cat([torch.arange(41), torch.zeros(30, dtype=torch.long)]))
+    if switches:
+        network.use_content(vectors_of(bigger))
 
     every = torch.arange(1, 71)
     rows = states.repeat_interleave(70, 0)
@@ -459,6 +478,8 @@ def test_new_items_count_by_their_codewords_alone():
     for item in range(41, 71):
         there = [(level, code) for level, code in enumerate(bigger.codes[item]) if code < table.level_sizes[level]]
         expected = sum(network.codewords[level][code] for level, code in there)
+        if switches:
+            expected = expected + network.content(torch.tensor(item))
         assert torch.allclose(network.item_embedding(torch.tensor([item]))[0], expected)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from catalogue import settings_of
+from recbole.data.interaction import Interaction
 
 from recbole_tiger import load_data_and_model, run_recbole_tiger
 from recbole_tiger.content import ItemVectors
@@ -65,11 +66,12 @@ def test_vectors_are_standardised_halves_and_new_ones_have_the_catalogues_scale(
     assert torch.isfinite(vectors.with_new(new * 1e9).rows).all()
 
 
+@pytest.mark.parametrize("nodes", [False, "map"])
 @pytest.mark.parametrize("model", SWITCHES)
-def test_with_a_zero_map_training_and_lists_are_those_without_content(toy, model):
+def test_with_a_zero_map_training_and_lists_are_those_without_content(toy, model, nodes):
     losses, found = [], []
     for use_content in (False, True):
-        config, data, trainer = made(toy, model, use_content=use_content)
+        config, data, trainer = made(toy, model, use_content=use_content, use_content_nodes=use_content and nodes)
         if use_content:
             torch.nn.init.zeros_(trainer.model.tree_network.content.weight).requires_grad_(False)
         torch.manual_seed(3)
@@ -97,11 +99,17 @@ def test_the_map_of_the_vector_is_a_part_of_the_embedding_everywhere(toy, model)
     assert torch.allclose(trainer.model.recommend(*arguments_of(data), 10).scores, scores, atol=1e-4)
 
 
+@pytest.mark.parametrize("nodes", [False, "map"])
 @pytest.mark.parametrize("model", SWITCHES)
-def test_probabilities_of_all_items_still_sum_to_1(toy, model):
-    config, data, trainer = made(toy, model, use_content=True, scoring="exact", rescore_weight=0.0)
+def test_probabilities_of_all_items_still_sum_to_1_and_are_those_of_training(toy, model, nodes):
+    more = {"use_content_nodes": nodes, "scoring": "exact", "rescore_weight": 0.0}
+    config, data, trainer = made(toy, model, use_content=True, **more)
     found = randomised(trainer.model).recommend(*arguments_of(data), 48)
     assert torch.allclose(found.scores.exp().sum(1), torch.ones(6), atol=1e-4)
+    batch = next(iter(data.test))[0][:6]
+    for rank in (0, 20):
+        batch.update(Interaction({"item_id": found.items[:, rank]}))
+        assert torch.allclose(trainer.model.predict(batch), found.scores[:, rank], atol=1e-4)
 
 
 def test_gradients_reach_the_map_from_input_and_output(toy):
@@ -147,7 +155,7 @@ def test_a_checkpoint_holds_the_vectors_and_a_run_without_content_none(toy, work
 
 @pytest.mark.parametrize("model", SWITCHES)
 def test_new_items_count_by_their_codes_and_text_alone(toy, model):
-    _, data, trainer = made(toy, model, use_content=True)
+    _, data, trainer = made(toy, model, use_content=True, use_content_nodes="map")
     recommender = randomised(trainer.model)
     network, trained = recommender.tree_network, recommender.trained_ids
     known = trained.table

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
-from recbole_tiger.nn.content_map import ContentMap
+from recbole_tiger.nn.content_map import ContentMap, NodeVectors
 from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.tree.ragged import (
@@ -32,13 +32,14 @@ from recbole_tiger.nn.tree.ragged import (
 
 #: What the softmax of a level is over: the children of the prefix, or all codewords of the level.
 Over = Literal["children", "level"]
+#: What content does for the embeddings of nodes: nothing; they start at its map (True); or the map is a part of them.
+ContentNodes = Literal[False, True, "map"]
 #: Hidden states `[n, d]` at a level, of the rows `[n]` of a batch (None: of all rows).
 HiddenOf = Callable[[int, "Tensor | None"], Tensor]
 _Self = TypeVar("_Self", bound="TreeModule")
 
 # A repetition's logit is a parameter times this: where nobody repeats, it goes far below zero in a few passes.
 _REPEAT_SCALE = 20.0
-_MAPPED_AT_ONCE = 65536  # items whose content is in single precision at a time
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class TreeModule(nn.Module):
         node_tables: per level from 1 on, `[n_rows, d]`; empty without node embeddings.
         item_table: `[n_items + 1, d]`, or None.
         content: the map of item content that is a part of every item's embedding, new items' too, or None.
+        node_vectors: content of nodes, where the map of it is a part of their embeddings, or None.
         repeat_weight: None, or `[L + 1]`: what having interacted with all items of a node adds to its logit, for the
             nodes of each level and at the end for items, in units of `_REPEAT_SCALE`.
     """
@@ -75,6 +77,7 @@ class TreeModule(nn.Module):
     node_tables: nn.ParameterDict
     item_table: nn.Parameter | None
     content: ContentMap | None
+    node_vectors: NodeVectors | None
     repeat_weight: nn.Parameter | None
     sparse_gradients = False
 
@@ -88,25 +91,26 @@ class TreeModule(nn.Module):
                 self.node_tables[str(level)] = nn.Parameter(torch.zeros(n_rows, width))
         self.item_table = nn.Parameter(torch.zeros(len(tree.codes), width)) if items else None
         self.repeat_weight = nn.Parameter(torch.zeros(tree.trie.depth + 1)) if repeats else None
-        self.content = None
+        self.content = self.node_vectors = None
 
-    def read_content(self, vectors: Tensor, width: int, *, start_nodes: bool) -> None:
+    def read_content(self, vectors: Tensor, width: int, nodes: ContentNodes) -> None:
         """Let items have content. A subclass calls this last, so that with one seed all else starts as without it.
 
         Args:
             vectors: `[n_items + 1, dim]`, see `ContentMap`.
             width: of an item's embedding.
-            start_nodes: a node's embedding starts as the map of the mean of the vectors below it, instead of at zero.
+            nodes: what the mean of the vectors below a node does for its embedding.
         """
         self.content = ContentMap(vectors, width)
-        if start_nodes:
+        if not nodes:
+            return
+        self.node_vectors = NodeVectors(vectors, self.tree)
+        if nodes != "map":
             with torch.no_grad():
-                items = torch.arange(1, len(vectors))
-                mapped = torch.cat([self.content(part) for part in items.split(_MAPPED_AT_ONCE)])
                 for level, table in self.node_tables.items():
-                    rows = self.tree.node_rows[int(level)][self.tree.paths[1:, int(level)]]
-                    count = torch.bincount(rows, minlength=len(table)).clamp(min=1)
-                    table.index_add_(0, rows, mapped).div_(count[:, None])[ABSENT] = 0
+                    table[self.tree.node_rows[int(level)]] = self._node_content(int(level))
+                    table[ABSENT] = 0
+            self.node_vectors = None
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """What a hidden state is multiplied with for the logits of codes (any shape) of a level: `[…, d]`."""
@@ -126,7 +130,7 @@ class TreeModule(nn.Module):
     def use(self, codes: npt.NDArray[np.int64], level_sizes: Sequence[int], item_rows: Tensor) -> None:
         """Read and score the items of another table: of more items than the network was trained with.
 
-        Where items have content, `content.vectors` must become those of the same items.
+        Where items have content, `use_content` with that of the same items follows.
 
         Args:
             codes: int64 `[n + 1, L]`, padding in row 0.
@@ -135,6 +139,13 @@ class TreeModule(nn.Module):
         """
         device = next(self.parameters()).device
         self.tree = ItemTree(codes, level_sizes, self.trained_tree, item_rows).to(device)
+
+    def use_content(self, vectors: Tensor) -> None:
+        """Read other `vectors` `[n + 1, dim]`: of the items of `tree`."""
+        assert self.content is not None, "the network reads content"
+        self.content.vectors = vectors.to(self.content.weight.device)
+        if self.node_vectors is not None:
+            self.node_vectors = NodeVectors(self.content.vectors, self.tree)
 
     def level_codewords(self, level: int) -> Tensor:
         """Output embeddings of all codewords of a level, `[V, d]`."""
@@ -147,7 +158,36 @@ class TreeModule(nn.Module):
         return embedded + self._node_embedding(level, nodes) if self.node_tables else embedded
 
     def _node_embedding(self, level: int, nodes: Tensor) -> Tensor:
-        return self.table_rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
+        own = self.table_rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
+        return own if self.node_vectors is None else own + self._node_content(level, nodes)
+
+    def _node_content(self, level: int, nodes: Tensor | None = None) -> Tensor:
+        """The map of the content of `nodes` `[S]` of a level, None for all: `[S, d]`."""
+        assert self.content is not None and self.node_vectors is not None, "nodes have content"
+        if nodes is None:
+            nodes = torch.arange(self.tree.trie.n_nodes[level], device=self.tree.codes.device)
+        return self.content.map(self.node_vectors(self.content.vectors, level, nodes))
+
+    def node_products(self, level: int, hidden: Tensor, child: Tensor, start: Tensor) -> Tensor:
+        """Inner products of hidden states with what nodes have beside their codewords: `[M]`, without derivative.
+
+        Args:
+            level: from 1 on.
+            hidden: `[N, d]`.
+            child: `[M]` nodes of the level.
+            start: `[N + 1]`; those of row i are `child[start[i]:start[i + 1]]`.
+        """
+        if self.node_vectors is None:
+            rows = self.tree.node_rows[level].index_select(0, child)
+            return sampled_products(hidden, self.node_tables[str(level)], start, rows)
+        nodes, column = child.unique(return_inverse=True)
+        return sampled_products(hidden, self._node_embedding(level, nodes), start, column)
+
+    def with_first_content(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        """Logits `[…, V]` of level 0, whose nodes have no table, and what their content adds; `hidden` `[…, d]`."""
+        if self.node_vectors is None:
+            return logits
+        return logits.index_add(-1, self.tree.trie.tokens[0].long(), hidden @ self._node_content(0).t())
 
     def table_rows(self, table: Tensor, rows: Tensor) -> Tensor:
         """Rows (any shape) of a node or item table; `ABSENT` is zero and never trained."""
@@ -202,6 +242,8 @@ class TreeModule(nn.Module):
                 yield None, self._over_level(level, hidden, codes, choices, smoothing)
             elif level == 0:
                 existing = self.codeword_embedding(0, self.tree.trie.tokens[0].long())
+                if self.node_vectors is not None:
+                    existing = existing + self._node_content(0)
                 logits = hidden @ existing.t()
                 if choices.repeated is not None:
                     logits = logits.index_put(choices.repeated, self.repeat_logit(0), accumulate=True)
@@ -261,6 +303,8 @@ class TreeModule(nn.Module):
         """Cross-entropies over all codewords of a level, where those that lead to an item have what their nodes add."""
         rows, blocks = choices.rows, choices.blocks
         logits = hidden @ self.level_codewords(level).t()
+        if level == 0:
+            logits = self.with_first_content(logits, hidden)
         token = self.tree.trie.tokens[level].long()
         if blocks is not None:
             added = pair_products(hidden, self._node_embedding(level, blocks.child), blocks)
@@ -289,8 +333,7 @@ class TreeModule(nn.Module):
         node = tree.trie.find(codes)
         count = torch.where(node >= 0, tree.count[level][node.clamp(min=0)], 0)
         child = ranges(tree.first[level][node.clamp(min=0)], count)
-        start, rows = F.pad(count.cumsum(0), (1, 0)), tree.node_rows[level].index_select(0, child)
-        products = sampled_products(hidden, self.node_tables[str(level)], start, rows)
+        products = self.node_products(level, hidden, child, F.pad(count.cumsum(0), (1, 0)))
         index = torch.repeat_interleave(count) * logits.shape[1] + tree.trie.tokens[level][child].long()
         logits.view(-1).index_add_(0, index, products)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from recbole_tiger.decoding.trie import ExhaustedNodes
 from recbole_tiger.nn.dropout import dropout
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
-from recbole_tiger.nn.tree.module import HiddenOf, Over, TreeModule
+from recbole_tiger.nn.tree.module import ContentNodes, HiddenOf, Over, TreeModule
 from recbole_tiger.nn.tree.packed import Packed, PackedLayer
 
 _INIT_STD = 0.02
@@ -49,7 +49,9 @@ class TreeConfig:
     label_smoothing: float = 0.0  # share of the target's probability that is spread over what the softmax is over
     item_loss_weight: float = 0.0  # of a cross-entropy over all items, by the items' input embeddings; 0: none
     sparse_gradients: bool = False  # of the item and node tables, for `RowAdamW`
-    start_nodes_at_content: bool = False  # with content: nodes start as the map of the mean of the vectors below them
+    content_nodes: ContentNodes = (
+        False  # with content: what the mean of the vectors below a node does for its embedding
+    )
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.n_heads:
@@ -157,7 +159,7 @@ class TreeNetwork(TreeModule):
                 nn.init.normal_(module.weight, std=_INIT_STD)
                 nn.init.zeros_(module.bias)
         if vectors is not None:
-            self.read_content(vectors, width, start_nodes=config.start_nodes_at_content)
+            self.read_content(vectors, width, config.content_nodes)
 
     def _codewords(self, tables: nn.ParameterList, level: int, codes: Tensor) -> Tensor:
         """Embeddings of codes (any shape) of a level, zero for codes that were not there in training."""

@@ -18,7 +18,7 @@ from recbole_tiger.decoding.trie import ExhaustedNodes
 from recbole_tiger.nn.t5.config import T5Config
 from recbole_tiger.nn.t5.seq2seq import Seq2Seq
 from recbole_tiger.nn.tree.item_tree import ItemTree
-from recbole_tiger.nn.tree.module import HiddenOf, Over, TreeModule
+from recbole_tiger.nn.tree.module import ContentNodes, HiddenOf, Over, TreeModule
 
 
 class TreeSeq2Seq(TreeModule, Seq2Seq):
@@ -32,7 +32,7 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
             starts as the T5 with the same seed.
         item_dropout: share of the items' embeddings left out in training.
         vectors: `[n_items + 1, dim]` frozen content, a map of which is a part of the items' embeddings, or None.
-        start_nodes_at_content: with `vectors`: nodes start as the map of the mean of those below them.
+        content_nodes: with `vectors`: what the mean of those below a node does for its embedding.
         item_head: there is a softmax over all items as well: of the decoder's first state, plus a linear map of it that
             starts at zero, with the sum of an item's codewords and its own embedding.
     """
@@ -49,7 +49,7 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         repeat_bias: bool = False,
         item_head: bool = False,
         vectors: Tensor | None = None,
-        start_nodes_at_content: bool = False,
+        content_nodes: ContentNodes = False,
     ) -> None:
         super().__init__(config)
         self.level_token_slices = list(level_token_slices)
@@ -59,7 +59,7 @@ class TreeSeq2Seq(TreeModule, Seq2Seq):
         self.make_tables(tree, width, nodes=node_embeddings, items=item_embeddings, repeats=repeat_bias)
         self.item_head = nn.Parameter(torch.zeros(width, width)) if item_head else None
         if vectors is not None:
-            self.read_content(vectors, width, start_nodes=start_nodes_at_content)
+            self.read_content(vectors, width, content_nodes)
 
     def codeword_embedding(self, level: int, codes: Tensor) -> Tensor:
         """As in `Seq2Seq.logits`: scaled where it is the input embedding too. Nodes start at zero, unscaled."""
