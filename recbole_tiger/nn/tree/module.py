@@ -21,6 +21,7 @@ from recbole_tiger.nn.content_map import ContentMap, NodeVectors
 from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
 from recbole_tiger.nn.tree.ragged import (
+    ChildBlocks,
     Choices,
     choices_of,
     pair_products,
@@ -158,15 +159,28 @@ class TreeModule(nn.Module):
         return embedded + self._node_embedding(level, nodes) if self.node_tables else embedded
 
     def _node_embedding(self, level: int, nodes: Tensor) -> Tensor:
-        own = self.table_rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
-        return own if self.node_vectors is None else own + self._node_content(level, nodes)
+        return self.table_rows(self.node_tables[str(level)], self.tree.node_rows[level].index_select(0, nodes))
 
-    def _node_content(self, level: int, nodes: Tensor | None = None) -> Tensor:
-        """The map of the content of `nodes` `[S]` of a level, None for all: `[S, d]`."""
+    def _node_content(self, level: int) -> Tensor:
+        """The map of the content of all nodes of a level: `[n_nodes, d]`."""
+        assert self.content is not None
+        return self.content.map(self._vectors_of(level, torch.arange(self.tree.trie.n_nodes[level])))
+
+    def _vectors_of(self, level: int, nodes: Tensor) -> Tensor:
         assert self.content is not None and self.node_vectors is not None, "nodes have content"
-        if nodes is None:
-            nodes = torch.arange(self.tree.trie.n_nodes[level], device=self.tree.codes.device)
-        return self.content.map(self.node_vectors(self.content.vectors, level, nodes))
+        vectors: Tensor = self.node_vectors(self.content.vectors, level, nodes.to(self.content.vectors.device))
+        return vectors
+
+    def _block_products(self, level: int, hidden: Tensor, embedded: Tensor, blocks: ChildBlocks) -> Tensor:
+        """Inner products of rows with their children, `embedded` or read as text: `[M]`, row by row.
+
+        A hidden state goes backwards through the map, not the vectors of all children through it: those are more.
+        """
+        products = pair_products(hidden, embedded, blocks)
+        if self.node_vectors is None or self.content is None:
+            return products
+        vectors = self._vectors_of(level, blocks.child).to(hidden.dtype)
+        return products + pair_products(hidden @ self.content.weight, vectors, blocks)
 
     def node_products(self, level: int, hidden: Tensor, child: Tensor, start: Tensor) -> Tensor:
         """Inner products of hidden states with what nodes have beside their codewords: `[M]`, without derivative.
@@ -177,11 +191,13 @@ class TreeModule(nn.Module):
             child: `[M]` nodes of the level.
             start: `[N + 1]`; those of row i are `child[start[i]:start[i + 1]]`.
         """
-        if self.node_vectors is None:
-            rows = self.tree.node_rows[level].index_select(0, child)
-            return sampled_products(hidden, self.node_tables[str(level)], start, rows)
+        rows = self.tree.node_rows[level].index_select(0, child)
+        products = sampled_products(hidden, self.node_tables[str(level)], start, rows)
+        if self.node_vectors is None or self.content is None:
+            return products
         nodes, column = child.unique(return_inverse=True)
-        return sampled_products(hidden, self._node_embedding(level, nodes), start, column)
+        vectors = self._vectors_of(level, nodes).to(hidden.dtype)
+        return products + sampled_products(hidden @ self.content.weight, vectors, start, column)
 
     def with_first_content(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Logits `[…, V]` of level 0, whose nodes have no table, and what their content adds; `hidden` `[…, d]`."""
@@ -285,7 +301,7 @@ class TreeModule(nn.Module):
         assert choices.rows is not None and choices.blocks is not None, "rows are laid out by their node"
         first, blocks, paths = self.tree.first[level], choices.blocks, paths.index_select(0, choices.rows)
         above = paths[:, level - 1]
-        logits = pair_products(hidden, self.child_embedding(level, blocks.child), blocks)
+        logits = self._block_products(level, hidden, self.child_embedding(level, blocks.child), blocks)
         if choices.repeated is not None:
             row, node = choices.repeated
             pair = blocks.row_start[row] + node - first[above[row]]
@@ -307,7 +323,7 @@ class TreeModule(nn.Module):
             logits = self.with_first_content(logits, hidden)
         token = self.tree.trie.tokens[level].long()
         if blocks is not None:
-            added = pair_products(hidden, self._node_embedding(level, blocks.child), blocks)
+            added = self._block_products(level, hidden, self._node_embedding(level, blocks.child), blocks)
             owner = torch.repeat_interleave(blocks.row_start.diff(), output_size=len(blocks.column))
             index = owner * logits.shape[1] + token.index_select(0, blocks.child).index_select(0, blocks.column)
             logits = logits.flatten().index_add(0, index, added).view_as(logits)
