@@ -27,6 +27,7 @@ from recbole_tiger.decoding.registry import DECODERS, STANDARD, Search
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.models import ENTRY_POINTS, MODELS, ModelSpec, model_spec
 from recbole_tiger.quantization import QUANTIZERS, Quantizer
+from recbole_tiger.settings.chain import Described
 from recbole_tiger.settings.field import Field
 from recbole_tiger.settings.schema import FIELDS, add_choice
 from recbole_tiger.settings.signature import argument_fields, described, field_of
@@ -331,13 +332,36 @@ def source_key(thing: Any) -> str:
         return secrets.token_hex(16)
 
 
+def described_keys(chosen: Mapping, shipped: Mapping[str, Described]) -> list[Described]:
+    """What is known of the settings of the registered model, tokenizer and decoder that some settings choose.
+
+    Args:
+        chosen: names under `model`, `semantic_id` and `scoring`.
+        shipped: keys of the property files, whose defaults a model may change.
+    """
+    defaults = dict(model_spec(chosen.get("model")).settings)
+    for key, thing in registered_in(chosen).items():
+        if key != "model":
+            parameters = inspect.signature(thing).parameters.values()
+            defaults |= {f"{chosen[key]}_{each.name}": each.default for each in parameters}
+    return [
+        replace(shipped[key], default=default)
+        if key in shipped
+        else Described(key, default, _kind(FIELDS[key]), _MEANINGS.get(key, ""), FIELDS[key].choices)
+        for key, default in defaults.items()
+        if key in FIELDS
+    ]
+
+
+def _kind(field: Field) -> str:
+    return "|".join(map(str, field.choices)) or field.type
+
+
 def help_text() -> str:
     """The settings of all that is registered, as lines of the help; "" where nothing is."""
     lines = []
     for (key, name), keys in _OWN_KEYS.items():
         lines.append(f"\nsettings of {key}={name}:")
         for own in keys:
-            field = FIELDS[own]
-            kind = "|".join(map(str, field.choices)) or field.type
-            lines.append(f"  --{own}  ({kind}) {_MEANINGS.get(own, '')}".rstrip())
+            lines.append(f"  --{own}  ({_kind(FIELDS[own])}) {_MEANINGS.get(own, '')}".rstrip())
     return "\n".join(lines) + "\n" if lines else ""

@@ -32,8 +32,8 @@ class InvalidIDs:
 def invalid_ids(trained: TrainedRun, k: int, beams: int) -> InvalidIDs:
     """Measure both searches for K = 1 … k.
 
-    They differ in the constraint only: the unconstrained search knows no items, so that neither masks seen ones nor
-    ranks what it finds by `rescore_weight`.
+    They differ in the constraint only: both are beam searches, whatever `scoring` is, and the unconstrained one knows
+    no items, so that neither masks seen ones nor ranks what it finds by `rescore_weight`.
     """
     valid, items = [], []
     for part in trained.test.chunks(trained.config["eval_batch_size"], "unconstrained search"):
@@ -41,7 +41,7 @@ def invalid_ids(trained: TrainedRun, k: int, beams: int) -> InvalidIDs:
         valid.append(found.valid.cpu())
         items.append(found.items.cpu())
     unmasked = replace(trained, test=replace(trained.test, excluded=None))
-    with not_rescored(trained.model):
+    with not_rescored(trained.model), trained.model.widened(beams, "beam"):
         constrained = recommend_users(unmasked, k, "constrained search", beam_size=beams).items
     targets = trained.test.targets.cpu()
     invalid = (~torch.cat(valid)).double().mean(0).cumsum(0) / torch.arange(1, k + 1)

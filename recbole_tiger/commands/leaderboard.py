@@ -15,6 +15,7 @@ from recbole_tiger.leaderboard.published import check_published
 from recbole_tiger.leaderboard.rows import read_rows
 from recbole_tiger.leaderboard.run import run_leaderboard
 from recbole_tiger.leaderboard.table import read_runs
+from recbole_tiger.settings.field import literal
 from recbole_tiger.settings.parse import pop_config_files, read_yaml
 from recbole_tiger.settings.schema import FIELDS
 
@@ -48,14 +49,15 @@ def run(settings: Mapping) -> str | tuple[str, int]:
 
 def _pop_table(settings: dict, files: Iterable[str]) -> tuple[str, str, list]:
     """Rows, dataset and seeds out of the command line, or out of the files where they are not typed."""
-    if "seeds" in settings and "seed" in settings:
-        raise ConfigError(f"seed={settings['seed']!r} and seeds={settings['seeds']!r} are both given; leave seed out")
-    asked: dict[str, Any] = {"model": "TIGER", "dataset": "ml-100k", "seed": 2024}
+    asked: dict[str, Any] = {"model": "TIGER", "dataset": "ml-100k", "seeds": 2024}
     for given in (*map(read_yaml, files), settings):
-        asked.update({key: given[key] for key in OF_THE_TABLE if key in given})
+        if "seeds" in given and "seed" in given:
+            raise ConfigError(f"seed={given['seed']!r} and seeds={given['seeds']!r} are both given; leave seed out")
+        asked.update({"seeds" if key == "seed" else key: given[key] for key in OF_THE_TABLE if key in given})
     for key in OF_THE_TABLE:
         settings.pop(key, None)
-    seeds = settings.pop("seeds", asked["seed"])
+    seeds = asked["seeds"]
+    seeds = literal(seeds) if isinstance(seeds, str) else seeds  # a file may have them as the command line has
     return asked["model"], asked["dataset"], list(seeds) if isinstance(seeds, (list, tuple)) else [seeds]
 
 

@@ -125,7 +125,7 @@ COMMANDS: dict[str, Command] = {
         (
             ("model", "NAME", "TIGER (default), or any other model"),
             ("dataset", "NAME", "whose defaults; ml-100k (default) has TIGER's recipe tiny"),
-            ("recipe", "NAME", "whose defaults; also semantic_id and item_text"),
+            ("recipe", "NAME", "whose defaults; also semantic_id, item_text and scoring"),
             ("key", "NAME", "this setting alone"),
         ),
     ),

@@ -15,10 +15,20 @@ from recbole_tiger.errors import ConfigError
 from recbole_tiger.io import atomic_file
 from recbole_tiger.recommend import Recommender
 from recbole_tiger.recommend_tables import NewItem, Recommendation, read_histories, recommendation_table
+from recbole_tiger.settings.field import Field
+from recbole_tiger.settings.schema import FIELDS
 
 TITLE_WIDTH = 60
 SHOWN_NEW_ITEMS = 10
-OPTIONS = ("k", "temperature", "exclude_seen", "beam_size", "sample", "seed", "epsilon", "unknown")
+#: Arguments of :meth:`Recommender.recommend`, which checks what depends on the model.
+OPTIONS = (
+    Field("k", "int"),
+    Field("exclude_seen", "bool"),
+    Field("sample", "bool"),
+    Field("epsilon", "float", range="[0,1]"),
+    Field("unknown", "str", choices=("error", "skip")),
+    *(FIELDS[key] for key in ("temperature", "beam_size", "seed")),
+)
 
 
 def run(settings: dict) -> str:
@@ -30,7 +40,7 @@ def run(settings: dict) -> str:
     checkpoint, history, file, user, output, new_items = (
         settings.pop(key, None) for key in ("checkpoint", "history", "histories", "user", "output", "new_items")
     )
-    options = {key: settings.pop(key) for key in OPTIONS if settings.get(key) is not None}
+    options = {field.name: field.read(settings.pop(field.name)) for field in OPTIONS if field.name in settings}
     if settings:
         raise ConfigError(f"unknown key '{next(iter(settings))}' for recommend; see recommend --help")
     if checkpoint is None:

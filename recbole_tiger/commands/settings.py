@@ -8,10 +8,11 @@ from __future__ import annotations
 import textwrap
 
 from recbole_tiger.errors import ConfigError
+from recbole_tiger.extension import described_keys as registered_keys
 from recbole_tiger.settings.chain import Described, described_keys, files_below
 from recbole_tiger.settings.validate import check_model, close_keys
 
-_CHOOSING = ("dataset", "recipe", "semantic_id", "item_text")
+_CHOOSING = ("dataset", "recipe", "semantic_id", "item_text", "scoring")
 _WIDTH = 110
 
 
@@ -28,6 +29,7 @@ def run(settings: dict) -> str:
     found: dict[str, Described] = {}
     for file in files_below(model, dataset, rest):
         found |= {each.key: each for each in described_keys(file)}
+    found |= {each.key: each for each in registered_keys({"model": model, **rest}, found)}
     if wanted is not None and wanted not in found:
         raise ConfigError(f"key={wanted!r} is no setting of {model}{close_keys(wanted, found)}")
     shown = found.values() if wanted is None else [found[wanted]]

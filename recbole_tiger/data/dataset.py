@@ -99,7 +99,7 @@ def order_interactions(dataset) -> UserSequences:
     return UserSequences(items=dataset.inter_feat[dataset.iid_field].to_numpy(), start=start, split=split)
 
 
-def build_phases(dataset, build: Callable) -> list:
+def build_phases(build: Callable, dataset) -> list:
     """RecBole's train, validation and test datasets of a sequential dataset, each with its name in ``phase``.
 
     Leave-one-out is RecBole's own. For a global temporal split a row (a prefix of a user's sequence with its next item)
@@ -107,6 +107,7 @@ def build_phases(dataset, build: Callable) -> list:
 
     Args:
         build: RecBole's ``SequentialDataset.build``.
+        dataset: one that is not yet built.
     """
     is_temporal = "temporal" in dataset.config["eval_args"]["split"]
     if not hasattr(dataset, "sequences") and (is_temporal or model_spec(dataset.config["model"]).ours):
@@ -137,6 +138,14 @@ class FeatureDataset(SequentialDataset):
 
     def _filter_inter_by_user_or_item(self):
         """Every interaction stays."""
+
+    def _filter_by_field_value(self):
+        """With the items that `val_interval` leaves out go their interactions."""
+        items = None if self.item_feat is None else self.item_feat[self.iid_field]
+        super()._filter_by_field_value()
+        if items is not None:
+            gone = items.drop(self.item_feat.index)
+            self.inter_feat.drop(self.inter_feat.index[self.inter_feat[self.iid_field].isin(gone)], inplace=True)
 
     def _data_filtering(self):
         super()._data_filtering()
@@ -193,7 +202,7 @@ class PrefixDataset(SequentialDataset):
 
     def build(self):
         """The three phases, see :func:`build_phases`."""
-        return build_phases(self, PrefixDataset._leave_one_out)
+        return build_phases(PrefixDataset._leave_one_out, self)
 
     def _leave_one_out(self):
         """RecBole's leave-one-out of rows in time order, without its loops over users and rows.

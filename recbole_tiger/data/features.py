@@ -19,8 +19,8 @@ from recbole_tiger.datasets.atomic_reader import AtomicTable, read_atomic, read_
 from recbole_tiger.errors import ConfigError
 
 
-def load_features(dataset, path: str, source) -> pd.DataFrame | None:
-    """The columns of an atomic file that `load_col` and `unload_col` ask for; RecBole's ``Dataset._load_feat``.
+def load_features(_original, dataset, path: str, source) -> pd.DataFrame | None:
+    """The columns of an atomic file that `load_col` and `unload_col` ask for; for RecBole's ``Dataset._load_feat``.
 
     What the rest of RecBole asks about them (types, sources, lengths) is entered in the dataset.
 

@@ -26,7 +26,10 @@ EARLIEST_CLOCK = 100_000_000  # smaller times are positions, not seconds since 1
 MILLISECONDS = 100_000_000_000  # larger times are milliseconds
 UNKNOWN_TOKEN = "Unknown"  # for an empty token_seq cell: RecBole crashes on those under pandas 3
 
-_SCRIPT = re.compile(r"<(script|style)\b.*?(</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
+# One without an end tag goes to the end of the text if it is surely a tag: "<style 3>" is text.
+_SCRIPT = re.compile(
+    r"<(script|style)\b[^<>]*>.*?</\1\s*>|<(?:script|style)(?:\s[^<>]*=[^<>]*)?\s*>.*", re.IGNORECASE | re.DOTALL
+)
 # HTML also takes some names without a semicolon, such as those in "Do&not touch" and "salt&region".
 _ENTITY = re.compile(r"&(?:#(?:\d{1,7}|x[0-9a-f]{1,6});?|[a-z][a-z0-9]{1,31};)", re.IGNORECASE)
 _TAG = re.compile(r"<!--.*?-->|</?[A-Za-z][^<>]*>", re.DOTALL)

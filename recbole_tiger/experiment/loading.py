@@ -37,6 +37,8 @@ from recbole_tiger.training.s3rec import S3RecTrainer
 from recbole_tiger.training.sequential import SequentialTrainer
 
 TRAINERS = {each.__name__: each for each in (SequentialTrainer, S3RecTrainer, TIGERTrainer, TIGERTreeTrainer)}
+#: Keys that leave rows out.
+_FILTERS = ("val_interval", "user_inter_num_interval", "item_inter_num_interval")
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,10 @@ def prepare_data(config: Config) -> PreparedData:
     except ValueError as error:
         if "feat is empty" not in str(error):
             raise
+        asked = [f"{key}={config[key]!r}" for key in _FILTERS if config[key] not in (None, "[0,inf)")]
+        filters = " and ".join(asked or ["filter_inter_by_user_or_item=True"])
         raise ConfigError(
-            f"dataset='{config['dataset']}': no interactions are left after filtering with user_inter_num_interval="
-            f"{config['user_inter_num_interval']!r} and item_inter_num_interval={config['item_inter_num_interval']!r}; "
-            "widen them"
+            f"dataset='{config['dataset']}': no interactions are left after filtering with {filters}; keep more"
         ) from error
     if needs_features and config["item_feature"] not in dataset.field2type:
         columns = _item_columns(config)

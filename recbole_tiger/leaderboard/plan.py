@@ -34,7 +34,7 @@ from recbole_tiger.settings.validate import (
 #: Pop has no Config of its own: data and protocol come with this model's.
 CARRIER = "SASRec"
 #: What a table is asked for: which rows on which data, with which seeds.
-OF_THE_TABLE = ("model", "dataset", "seed")
+OF_THE_TABLE = ("model", "dataset", "seed", "seeds")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Plan:
 
 
 def is_leaderboard(settings: Mapping) -> bool:
-    """Whether a command line asks for a table instead of one run."""
+    """Whether settings ask for a table instead of one run."""
     model = settings.get("model", "")
     several = isinstance(model, (list, tuple)) or any(mark in str(model) for mark in ",[") or model == POP
     return several or not settings.keys().isdisjoint(("seeds", "leaderboard_dir", "published"))

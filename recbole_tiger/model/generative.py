@@ -122,7 +122,7 @@ class GenerativeRecommender(SequentialRecommender):
         """A `with` block in which the beam holds at least k items, of as many users at once as the memory is for.
 
         Args:
-            scoring: ``exact`` for scores of all items, whatever the model is set to.
+            scoring: ``exact`` for scores of all items, or ``beam``, whatever the model is set to.
         """
         before = self.beam_size, self.decode_batch_size, self.scoring, self.search_options
         if scoring is not None:

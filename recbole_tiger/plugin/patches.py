@@ -52,6 +52,11 @@ def _around(owner: str, name: str) -> Callable[[Callable], None]:
     return replace
 
 
+def _ours(name: str) -> Callable:
+    """A function of this package, ``module:function``, whose module is imported when it is called: see `register`."""
+    return lambda *args: pkgutil.resolve_name(f"recbole_tiger.{name}")(*args)
+
+
 def check_recbole_version() -> None:
     """Refuse a RecBole that these patches were not written for."""
     installed = version("recbole")
@@ -67,12 +72,14 @@ def apply() -> None:
     restore_numpy_aliases()
     repair_fill_nan()
     read_atomic_files_strictly()
+    filter_as_asked()
     leave_stored_datasets_unread()
     guard_download_barrier()
     respect_cuda_visible_devices()
     keep_anomaly_detection_off()
     load_own_checkpoints()
     repair_collector_of_counts()
+    leave_padding_out_of_lists()
     read_settings_without_eval()
     keep_row_numbers_as_ranges()
     extend_argument_lists()
@@ -132,17 +139,15 @@ def read_atomic_files_strictly() -> None:
     cells, and a time that is missing for the mean of all; and when it drops rows without an id it drops others as well.
     """
 
-    @_around("recbole.data.dataset:Dataset", "_load_feat")
-    def _load_feat(original, self, filepath, source):
-        from recbole_tiger.data.features import load_features
+    _around("recbole.data.dataset:Dataset", "_load_feat")(_ours("data.features:load_features"))
+    _around("recbole.data.dataset:Dataset", "_remap")(_ours("data.features:number_ids"))
 
-        return load_features(self, filepath, source)
 
-    @_around("recbole.data.dataset:Dataset", "_remap")
-    def _remap(original, self, remap_list):
-        from recbole_tiger.data.features import number_ids
-
-        number_ids(original, self, remap_list)
+def filter_as_asked() -> None:
+    """Let `val_interval` refuse what it does not understand, where RecBole drops the last row, and `rm_dup_inter` keep
+    the order of equal times."""
+    _around("recbole.data.dataset:Dataset", "_data_filtering")(_ours("data.filters:filtered"))
+    _around("recbole.data.dataset:Dataset", "_remove_duplication")(_ours("data.filters:without_repeats"))
 
 
 def leave_stored_datasets_unread() -> None:
@@ -218,6 +223,17 @@ def repair_collector_of_counts() -> None:
         return collected
 
     Collector.get_data_struct = get_data_struct
+
+
+def leave_padding_out_of_lists() -> None:
+    """Let metrics of whole lists count items only: a list that is shorter than K ends in zeros, which are no item."""
+
+    def of_items(original, self, lists, *more):
+        items = lists[lists > 0]
+        return original(self, items[None], *more) if len(items) else 0.0
+
+    for metric, name in (("ItemCoverage", "coverage"), ("ShannonEntropy", "entropy"), ("GiniIndex", "gini")):
+        _around(f"recbole.evaluator.metrics:{metric}", f"get_{name}")(of_items)
 
 
 def read_settings_without_eval() -> None:
@@ -373,11 +389,7 @@ def extend_split() -> None:
     fractions before anything else sees them.
     """
 
-    @_around("recbole.data.dataset:SequentialDataset", "build")
-    def build(original, self):
-        from recbole_tiger.data.dataset import build_phases
-
-        return build_phases(self, original)
+    _around("recbole.data.dataset:SequentialDataset", "build")(_ours("data.dataset:build_phases"))
 
     @_around("recbole.data.dataset:SequentialDataset", "_normalize")
     def _normalize(original, self):

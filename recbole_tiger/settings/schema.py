@@ -48,6 +48,7 @@ _SAMPLING: dict[str, Any] = {
 _OF_SENTENCES: dict[str, Any] = {"only_with": ("content_encoder", ("sentence_transformers",))}
 _REDUCED = ("content_standardize", ("pca", "whiten"))
 _FILE = "machine path content"
+_TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _CUTOFFS = "two shares of all interactions (0.8,0.9), two dates (2014-01-01,2014-04-01) or two times"
 _OVER = {"legal": "children"}
@@ -82,6 +83,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("repeatable", "bool", "protocol"),
     *_keys("metrics", "list or str", "protocol reevaluate sweep"),
     *_keys("topk", "list or int", "protocol reevaluate sweep", range="[1,inf)"),
+    *_keys("tail_ratio", "float", "protocol general reevaluate sweep", range="(0,inf)", optional=True),
     *_keys("valid_metric", "str", "protocol sweep"),
     *_keys("MAX_ITEM_LIST_LENGTH", "int", "protocol", range="[1,inf)"),
     *_keys("mask_seen_items", "bool", "protocol reevaluate sweep"),
@@ -96,6 +98,9 @@ _TABLE: tuple[Field, ...] = (
     *_keys("model dataset", "str", "general sweep"),
     *_keys("recipe", "str", "general", optional=True),
     *_keys("load_col unload_col unused_col", "dict", optional=True, **_COLUMNS),
+    *_keys("threshold seq_len preload_weight discretization", "dict", optional=True),
+    *_keys("normalize_field alias_of_user_id alias_of_item_id additional_feat_suffix", "list", optional=True),
+    *_keys("numerical_features", "list"),
     *_keys("item_feature", "str", optional=True),
     *_keys("RATING_FIELD LABEL_FIELD NEG_PREFIX LIST_SUFFIX ITEM_LIST_LENGTH_FIELD POSITION_FIELD", "str"),
     *_keys("field_separator seq_separator", "str"),
@@ -128,7 +133,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("compile reproducibility", "bool", "resume"),
     *_keys("metric_decimal_place loss_decimal_place", "int", "resume", range="[0,inf)"),
     *_keys("enable_amp enable_scaler shuffle", "bool"),
-    *_keys("transform", "str", optional=True),
+    *_keys("transform", "str", optional=True, choices=_TRANSFORMS),
     *_keys("train_stage", "str", "place resume"),
     # Places and processes
     *_keys("data_path", "str", "place resume machine reevaluate path sweep"),

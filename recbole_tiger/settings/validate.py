@@ -201,6 +201,16 @@ def _check_names(config: Config) -> None:
         for file in config[key] or ():
             if file not in files:
                 raise ConfigError(f"{key}: nothing reads a file '.{file}'; the endings are {', '.join(files)}")
+    for file, columns in (config["unused_col"] or {}).items():
+        for name in {config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]}.intersection(columns):
+            raise ConfigError(f"unused_col={{{file}: {list(columns)}}}: every model needs '{name}'; leave it out")
+    for file in config["unload_col"] or ():
+        listed = (config["load_col"] or {}).get(file, "*" if config["load_col"] is None else ())
+        if listed != "*":
+            raise ConfigError(
+                f"unload_col={config['unload_col']!r}: load_col names the columns of '.{file}' that are loaded already "
+                f"({', '.join(listed) or 'none'}); set load_col=None as well, or leave unload_col out"
+            )
     names = {key: config[key] for key in _FIELDS if config[key] is not None}
     item = config["ITEM_ID_FIELD"]
     names |= {"LIST_SUFFIX": f"{item}{config['LIST_SUFFIX']}", "NEG_PREFIX": f"{config['NEG_PREFIX']}{item}"}
@@ -298,11 +308,12 @@ def _check_generative(config: Config) -> None:
                 "(collision=none), but metrics are expectations over their order; set collision=append or reassign, "
                 "or leave rescore_weight out"
             )
-    for key in ("enable_amp", "enable_scaler"):
-        if config[key]:
+    for key, only in (("enable_amp", False), ("enable_scaler", False), ("shuffle", True), ("transform", None)):
+        if config[key] not in (only, None):
+            by_t5 = key.startswith("enable") and model_spec(config["model"]).has_t5
             raise ConfigError(
-                f"{key}=True is not for {config['model']}; leave it out"
-                + (" and use precision=bf16 on CUDA" if model_spec(config["model"]).has_t5 else "")
+                f"{key}={config[key]} is not for {config['model']}; leave it out"
+                + (" and use precision=bf16 on CUDA" if by_t5 else "")
             )
     steps, warmup = config["max_steps"] or 0, config["warmup_steps"] or 0
     if config["lr_scheduler"] == "cosine" and 0 < steps <= warmup:

@@ -86,6 +86,7 @@ def test_semantic_id_files(toy, workplace):
 
 def test_filtering_that_leaves_nothing(toy):
     fails("no interactions are left.*user_inter_num_interval", toy, user_inter_num_interval="[1000,inf)")
+    fails("no interactions are left.* with val_interval={'item_id'", toy, val_interval={"item_id": ["x"]})
 
 
 def test_too_few_for_leave_one_out(toy, workplace):

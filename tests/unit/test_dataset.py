@@ -144,6 +144,8 @@ def test_tie_order_is_the_files_or_one_fixed_shuffle(workplace):
     shuffled = order(tie_order="shuffle", seed=1)
     assert shuffled != order() and sorted(shuffled) == sorted(order())
     assert order(tie_order="shuffle", seed=2) == shuffled  # the same for every seed and model of a table
+    write_inter(workplace, [("u", f"i{t % 20}", 5, 1) for t in range(40)])
+    assert order(rm_dup_inter="first") == order(rm_dup_inter="last") == [f"i{t}" for t in range(20)]
 
 
 def test_examples_come_once_each_in_a_seeded_order(workplace):

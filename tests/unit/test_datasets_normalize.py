@@ -83,6 +83,8 @@ def test_the_words_that_pandas_reads_as_missing_are_all_known():
         ("a<br/>b<!-- hidden --> c", "a b c"),
         ("<script>var aPageStart = 1;</script>Lamp", "Lamp"),
         ("Lamp<style>.a{color:red}", "Lamp"),
+        ('a<script async>x</script> b<style type="css">.c', "a b"),
+        ("Shoe <style 3> blue, a <style guide", "Shoe blue, a <style guide"),
         ("zero\u200bwidth\ufeff and \u2028line", "zero width and line"),
         ("half \ud83d pair", "half pair"),
         ("non\xa0breaking", "non breaking"),

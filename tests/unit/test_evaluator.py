@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from recbole.evaluator import Collector
+from recbole.evaluator.metrics import GiniIndex, ItemCoverage, ShannonEntropy
 
 from recbole_tiger.evaluation.evaluator import (
     collect_topk,
@@ -57,6 +58,14 @@ def test_excluded_items_leave_and_short_lists_are_not_filled_up():
     scores = torch.tensor([[9.0, 3.0, 2.0, 1.0], [9.0, -torch.inf, 2.0, -torch.inf]])
     items = topk_of_scores(scores, 6, excluded=torch.tensor([[1, 0], [0, 0]]))
     assert items.tolist() == [[2, 3, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0]]
+
+
+def test_padding_of_short_lists_is_no_item(config):
+    lists, p = np.array([[1, 2, 0], [1, 0, 0]]), np.array([2, 1]) / 3
+    assert ItemCoverage(config).get_coverage(lists, 4) == 2 / 4
+    assert ShannonEntropy(config).get_entropy(lists) == pytest.approx(-(p * np.log(p)).sum() / 2)
+    assert GiniIndex(config).get_gini(lists, 4) == pytest.approx((1 * 1 + 3 * 2) / 3 / 4)  # counts 0, 0, 1, 2
+    assert ShannonEntropy(config).get_entropy(0 * lists) == 0
 
 
 def test_metrics_by_the_formula(config):

@@ -387,6 +387,16 @@ def test_help_names_the_settings_of_a_plugin(workplace, capsys):
     text = capsys.readouterr().out
     assert "--plugin A,B,..." in text and "settings of scoring=no_repeats:" in text
     assert "  --no_repeats_widen  (int) so many times the beams." in text
+    words = "--model=Doubled --recipe=paper --semantic_id=quantiles --scoring=no_repeats".split()
+    assert cli.main(["settings", f"--plugin={PLUGIN}", *words]) == 0
+    text = capsys.readouterr().out
+    for lines in (
+        "dropout_rate=0.0\n    (float) Dropout.",  # TIGER's key with the model's own default
+        "loss_factor=2.0\n    (float) of the loss.",
+        "quantiles_draw=normal\n    (normal|uniform) of the projections.",
+        "no_repeats_widen=1\n    (int) so many times the beams.",
+    ):
+        assert lines in text, text[-600:]
 
 
 def test_plugins_that_cannot_be_loaded(workplace, capsys):

@@ -57,7 +57,7 @@ def test_well_formed_files_give_recboles_own_frames(workplace, more):
             dataset._get_preset()
         file = str(path.with_suffix(f".{source.value}"))
         expected = Dataset._load_feat.__wrapped__(theirs, file, source)
-        found = load_features(mine, file, source)
+        found = load_features(None, mine, file, source)
         for field in set(found) & {"user_id", "item_id"}:  # categories, in the order of their first appearance
             found[field] = found[field].astype(object)
         pd.testing.assert_frame_equal(found, expected)
@@ -141,6 +141,18 @@ def test_columns_that_are_needed_are_loaded(workplace):
         SequentialDataset(config_of(workplace, "SASRec", load_col={"inter": ["user_id", "timestamp"]}))
     with pytest.raises(AtomicFileError, match="no column sku, its columns are user_id"):
         SequentialDataset(config_of(workplace, "SASRec", ITEM_ID_FIELD="sku"))
+
+
+def test_items_that_a_filter_leaves_out_take_their_interactions_along(workplace, caplog):
+    write_inter(workplace, [(f"u{u}", f"i{k}", 1_300_000_000 + k, 1) for u in range(3) for k in range(7)])
+    path = workplace / "data" / "mini" / "mini.item"
+    path.write_text("item_id:token\tmaker:token\n" + "".join(f"i{k}\t{'xy'[k % 2]}\n" for k in range(6)))
+    columns = {"inter": ["user_id", "item_id", "timestamp", "rating"], "item": ["item_id", "maker"]}
+    more = {"load_col": columns, "item_feature": "maker", "val_interval": {"maker": ["x"]}}
+    data = prepare_data(config_of(workplace, "FDSA", **more, threshold={"rating": 3}))
+    # i6 has no row, so that nothing can be said of it: feature models keep it.
+    assert set(data.dataset.field2id_token["item_id"][1:]) == {"i0", "i2", "i4", "i6"}
+    assert "threshold={'rating': 3} has no effect" in caplog.text
 
 
 class Trap:

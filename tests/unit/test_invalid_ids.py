@@ -1,5 +1,6 @@
 """Shares of invalid IDs: by hand, and of models that have learned much or nothing."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from recbole_tiger.commands.invalid_ids import run
 from recbole_tiger.commands.shared import pop_run
 from recbole_tiger.decoding import BeamResult, FreeBeamResult
 from recbole_tiger.errors import CheckpointError
+from recbole_tiger.model.generative import GenerativeRecommender
 from recbole_tiger.quick_start import run_recbole_tiger
 
 
@@ -22,18 +24,20 @@ def test_by_hand():
         return FreeBeamResult(torch.zeros(2, k, 2), torch.zeros(2, k), free[:, :k])
 
     def recommend(users, history, lengths, k, excluded, **options):
-        asked.append((excluded, model.rescore_weight))
+        asked.append((excluded, model.rescore_weight, model.scoring))
         return BeamResult(inside[:, :k], torch.zeros(2, k))
 
     asked, zero = [], torch.zeros(2, dtype=torch.long)
-    model = SimpleNamespace(generate_ids=generate_ids, recommend=recommend, rescore_weight=2.0)
+    model = SimpleNamespace(generate_ids=generate_ids, recommend=recommend, rescore_weight=2.0, scoring="exact")
+    vars(model).update(beam_size=4, decode_batch_size=8, search_options={"of": "exact"})
+    model.widened = partial(GenerativeRecommender.widened, model)
     users = TestUsers(zero, zero[:, None], zero, torch.tensor([5, 2]), excluded=torch.tensor([[3], [7]]))
     found = invalid_ids(TrainedRun({"eval_batch_size": 8}, model, None, users, ""), 4, 4)
     assert found.invalid == pytest.approx([1 / 2, 2 / 4, 3 / 6, 4 / 8])
     assert found.recall_free == pytest.approx([0, 0, 0.5, 1])
     assert found.recall_constrained == pytest.approx([0, 1, 1, 1])
-    # The gain is that of the constraint alone: neither a mask nor a second ranking, which only one search could have.
-    assert asked == [(None, 0.0)] and model.rescore_weight == 2.0
+    # The gain is that of the constraint alone: no mask, second ranking or exact scores, which one search cannot have.
+    assert asked == [(None, 0.0, "beam")] and (model.rescore_weight, model.scoring) == (2.0, "exact")
 
 
 def test_an_untrained_model_writes_many_and_a_trained_one_few(toy):

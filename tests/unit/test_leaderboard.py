@@ -9,7 +9,7 @@ import pytest
 from catalogue import TINY, write_catalogue
 from stored_runs import METRICS, store
 
-from recbole_tiger.commands import leaderboard
+from recbole_tiger.commands import leaderboard, train
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.experiment.configuration import build_config
 from recbole_tiger.leaderboard.cells import cost_table, marks, notes, quality_table, settings_table
@@ -141,8 +141,12 @@ def test_a_file_names_no_other_model_than_the_rows(data, workplace, monkeypatch)
     for typed in ({}, {"model": "SASRec,Pop", "seeds": (1, 2)}, {"dataset": "toy", "seed": 3}):
         with pytest.raises(ZeroDivisionError):
             leaderboard.make({**typed, "config_files": "best.yaml"})
+    (workplace / "rows.yaml").write_text("model: [GRU4Rec, SASRec]\nseeds: 1,2\n")  # a table that only a file names
+    with pytest.raises(ZeroDivisionError):
+        train.run({"config_files": "rows.yaml"})
     assert asked == [
         ("GRU4Rec", "elsewhere", [7]), ("SASRec,Pop", "elsewhere", [1, 2]), ("GRU4Rec", "toy", [3]),
+        (["GRU4Rec", "SASRec"], "ml-100k", [1, 2]),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="seed=1 and seeds=2 are both given"):
         leaderboard.make({"seed": 1, "seeds": 2})
