@@ -161,7 +161,7 @@ class TreeStepDecoder:
         start = F.pad(count.index_select(0, rows).cumsum(0), (1, 0))
         tokens = tree.trie.tokens[level].index_select(0, child).long()
         products = sampled_products(hidden, network.level_codewords(level), start, tokens)
-        if network.node_tables:
+        if network.nodes_add:
             products += network.node_products(level, hidden, child, start)
         logits.index_copy_(0, pairs, products)
         if self._nodes is not None and len(everything):

@@ -209,7 +209,7 @@ _TABLE: tuple[Field, ...] = (
     *_keys("pre_model_path", "str", "resume machine path content", optional=True),
     *_keys("tie_word_embeddings p5_user_number cross_position_bias use_node_embeddings use_item_embeddings", "bool"),
     *_keys("repeat_bias head_attention tie_embeddings use_content", "bool"),
-    *_keys("use_content_nodes", "bool or str", choices=(True, False, "map")),
+    *_keys("use_content_nodes", "bool or str", choices=(True, False, "map"), only_with=("use_content", (True,))),
     *_keys("encoder_mask", "str", choices=("bidirectional", "block_causal")),
     *_keys("loss_over", "str", choices=("children", "level"), renamed=_OVER),
     *_keys("update_rows", "str", choices=("all", "touched")),

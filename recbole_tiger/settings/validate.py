@@ -146,8 +146,8 @@ def say_what_is_not_read(user: Mapping, settings: Mapping) -> None:
     """
     for key, value in user.items():
         other, values = (FIELDS[key].only_with if key in FIELDS else None) or (None, ())
-        if other and value is not None and settings.get(other) not in (None, *values):
-            asked = f"{other}={' or '.join(values)}"
+        if other and value not in (None, False) and settings.get(other) not in (None, *values):
+            asked = f"{other}={' or '.join(map(str, values))}"
             text = f"{key}={value!r} has no effect with {other}={settings[other]}: set {asked}, or leave {key} out"
             getLogger().warning(text)
 
@@ -329,11 +329,10 @@ def _check_semantic_ids(config: Config) -> None:
         raise ConfigError("semantic_id=file needs --semantic_id_file=FILE.json, a map of item id to codes")
     if isinstance(sizes, list) and len(sizes) != length:
         raise ConfigError(f"codebook_size={sizes!r} names {len(sizes)} levels, but id_length={length}; make them agree")
-    if config["use_content_nodes"] and not (config["use_content"] and config["use_node_embeddings"]):
+    if config["use_content_nodes"] is True and config["use_content"] and not config["use_node_embeddings"]:
         raise ConfigError(
-            f"use_content_nodes={config['use_content_nodes']} with use_content={config['use_content']} and "
-            f"use_node_embeddings={config['use_node_embeddings']}: it lets node embeddings have content; set both to "
-            "True, or leave it out"
+            "use_content_nodes=True with use_node_embeddings=False: there are no node embeddings to initialise from "
+            "content; set use_node_embeddings=True or use_content_nodes=map"
         )
     _check_content_file(config)
     if method == "file":

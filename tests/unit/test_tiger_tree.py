@@ -184,6 +184,8 @@ SWITCHES = [
     {"loss_over": "level", "node_embeddings": False},
     {"content_nodes": "map"},
     {"content_nodes": "map", "loss_over": "level"},
+    {"content_nodes": "map", "node_embeddings": False},
+    {"content_nodes": "map", "node_embeddings": False, "loss_over": "level"},
 ]
 TABLES = [catalogue(0), catalogue(1, spread=0.5), catalogue(2, n_items=1), catalogue(3, n_items=90, sizes=(2, 40))]
 
@@ -225,7 +227,7 @@ def test_probabilities_of_all_items_sum_to_1(table, switches):
 @pytest.mark.parametrize("table", TABLES[:2], ids=["random", "sparse"])
 @pytest.mark.parametrize(
     "switches",
-    [{}, {"node_embeddings": False}, {"loss_over": "level"}, {"tied": True}, *SWITCHES[-2:]],
+    [{}, {"node_embeddings": False}, {"loss_over": "level"}, {"tied": True}, *SWITCHES[-4:]],
     ids=str,
 )
 def test_search_gives_the_likelihoods_of_training(table, switches):

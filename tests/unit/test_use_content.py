@@ -83,8 +83,8 @@ def test_with_a_zero_map_training_and_lists_are_those_without_content(toy, model
 
 
 @pytest.mark.parametrize("model", SWITCHES)
-def test_the_map_of_the_vector_is_a_part_of_the_embedding_everywhere(toy, model):
-    _, data, trainer = made(toy, model, use_content=True)
+def test_the_map_of_the_vector_is_a_part_of_the_items_embedding_everywhere(toy, model):
+    _, data, trainer = made(toy, model, use_content=True, use_content_nodes=False)
     network = randomised(trainer.model).tree_network
     items = torch.arange(0, 49)
     mapped = network.content.vectors.float() @ network.content.weight.t()
@@ -238,8 +238,7 @@ def test_ids_that_need_no_text_go_with_content_too(toy, workplace, semantic_id):
     assert prepared.content_rows.shape == (49, 16) and len(prepared.sentences) == 48
 
 
-@pytest.mark.parametrize("wrong", [{}, {"use_content": True, "use_node_embeddings": False}], ids=str)
-def test_a_start_of_nodes_that_is_not_there_is_refused(toy, wrong):
-    settings = settings_of("TIGERTree", toy, use_content_nodes=True, **wrong)
-    with pytest.raises(ConfigError, match="use_content_nodes=True with use_content="):
+def test_a_start_of_nodes_that_are_not_there_is_refused(toy):
+    settings = settings_of("TIGERTree", toy, use_content=True, use_content_nodes=True, use_node_embeddings=False)
+    with pytest.raises(ConfigError, match="use_content_nodes=True with use_node_embeddings=False"):
         build_config("TIGERTree", "toy", config_dict=settings)

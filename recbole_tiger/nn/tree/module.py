@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -171,16 +173,20 @@ class TreeModule(nn.Module):
         vectors: Tensor = self.node_vectors(self.content.vectors, level, nodes.to(self.content.vectors.device))
         return vectors
 
-    def _block_products(self, level: int, hidden: Tensor, embedded: Tensor, blocks: ChildBlocks) -> Tensor:
-        """Inner products of rows with their children, `embedded` or read as text: `[M]`, row by row.
+    @property
+    def nodes_add(self) -> bool:
+        """Whether nodes from level 1 on add to the logits of their codewords."""
+        return bool(self.node_tables) or self.node_vectors is not None
+
+    def _content_products(self, level: int, hidden: Tensor, blocks: ChildBlocks) -> Tensor | None:
+        """Inner products of rows with the map of their children's content, if nodes have any: `[M]`, row by row.
 
         A hidden state goes backwards through the map, not the vectors of all children through it: those are more.
         """
-        products = pair_products(hidden, embedded, blocks)
         if self.node_vectors is None or self.content is None:
-            return products
+            return None
         vectors = self._vectors_of(level, blocks.child).to(hidden.dtype)
-        return products + pair_products(hidden @ self.content.weight, vectors, blocks)
+        return pair_products(hidden @ self.content.weight, vectors, blocks)
 
     def node_products(self, level: int, hidden: Tensor, child: Tensor, start: Tensor) -> Tensor:
         """Inner products of hidden states with what nodes have beside their codewords: `[M]`, without derivative.
@@ -191,13 +197,15 @@ class TreeModule(nn.Module):
             child: `[M]` nodes of the level.
             start: `[N + 1]`; those of row i are `child[start[i]:start[i + 1]]`.
         """
-        rows = self.tree.node_rows[level].index_select(0, child)
-        products = sampled_products(hidden, self.node_tables[str(level)], start, rows)
-        if self.node_vectors is None or self.content is None:
-            return products
-        nodes, column = child.unique(return_inverse=True)
-        vectors = self._vectors_of(level, nodes).to(hidden.dtype)
-        return products + sampled_products(hidden @ self.content.weight, vectors, start, column)
+        parts = []
+        if self.node_tables:
+            rows = self.tree.node_rows[level].index_select(0, child)
+            parts.append(sampled_products(hidden, self.node_tables[str(level)], start, rows))
+        if self.node_vectors is not None and self.content is not None:
+            nodes, column = child.unique(return_inverse=True)
+            vectors = self._vectors_of(level, nodes).to(hidden.dtype)
+            parts.append(sampled_products(hidden @ self.content.weight, vectors, start, column))
+        return reduce(add, parts)
 
     def with_first_content(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Logits `[…, V]` of level 0, whose nodes have no table, and what their content adds; `hidden` `[…, d]`."""
@@ -248,7 +256,7 @@ class TreeModule(nn.Module):
         """
         codes = self.tree.codes.index_select(0, items)
         paths = self.tree.paths.index_select(0, items)
-        by_node = over == "children" or bool(self.node_tables)
+        by_node = over == "children" or self.nodes_add
         found = choices_of(self.tree, paths, seen, branching=over == "children", by_node=by_node)
         for level, choices in enumerate(found):
             if choices is None:  # where a prefix has one continuation there is nothing to choose: probability 1
@@ -301,7 +309,10 @@ class TreeModule(nn.Module):
         assert choices.rows is not None and choices.blocks is not None, "rows are laid out by their node"
         first, blocks, paths = self.tree.first[level], choices.blocks, paths.index_select(0, choices.rows)
         above = paths[:, level - 1]
-        logits = self._block_products(level, hidden, self.child_embedding(level, blocks.child), blocks)
+        logits = pair_products(hidden, self.child_embedding(level, blocks.child), blocks)
+        of_content = self._content_products(level, hidden, blocks)
+        if of_content is not None:
+            logits = logits + of_content
         if choices.repeated is not None:
             row, node = choices.repeated
             pair = blocks.row_start[row] + node - first[above[row]]
@@ -323,7 +334,9 @@ class TreeModule(nn.Module):
             logits = self.with_first_content(logits, hidden)
         token = self.tree.trie.tokens[level].long()
         if blocks is not None:
-            added = self._block_products(level, hidden, self._node_embedding(level, blocks.child), blocks)
+            own = pair_products(hidden, self._node_embedding(level, blocks.child), blocks) if self.node_tables else None
+            of_content = self._content_products(level, hidden, blocks)
+            added = reduce(add, (part for part in (own, of_content) if part is not None))
             owner = torch.repeat_interleave(blocks.row_start.diff(), output_size=len(blocks.column))
             index = owner * logits.shape[1] + token.index_select(0, blocks.child).index_select(0, blocks.column)
             logits = logits.flatten().index_add(0, index, added).view_as(logits)
@@ -343,7 +356,7 @@ class TreeModule(nn.Module):
             hidden: `[N, d]` that they are of.
             codes: `[N, level]`, the prefixes; one that leads to no item has no nodes below it.
         """
-        if not self.node_tables:
+        if not self.nodes_add:
             return
         tree = self.tree
         node = tree.trie.find(codes)
