@@ -111,7 +111,7 @@ def build_config(
         settings["train_neg_sample_args"] = dict(SAMPLER)
     check_dataset(dataset, settings)
     check_before_config(settings)
-    say_what_is_not_read(user, settings)
+    say_what_is_not_read(user, settings, name)
     settings["data_path"] = os.path.abspath(str(settings.get("data_path") or "dataset"))
     with blank_argv():
         try:

@@ -138,8 +138,8 @@ def check_item_text(user: Mapping, model: str) -> None:
         )
 
 
-def say_what_is_not_read(user: Mapping, settings: Mapping) -> None:
-    """Warn of the user's own settings that have no effect beside the value of another one.
+def say_what_is_not_read(user: Mapping, settings: Mapping, model: str) -> None:
+    """Warn of the user's own settings that have no effect beside the value of another one, or with the model.
 
     Args:
         settings: all of them, the user's and those that are shipped.
@@ -150,6 +150,10 @@ def say_what_is_not_read(user: Mapping, settings: Mapping) -> None:
             asked = f"{other}={' or '.join(map(str, values))}"
             text = f"{key}={value!r} has no effect with {other}={settings[other]}: set {asked}, or leave {key} out"
             getLogger().warning(text)
+    for key in () if model_spec(model).generative else keys_with("steps"):
+        if user.get(key):
+            way_out = "set epochs, max_seconds or eval_step instead, or leave it out"
+            getLogger().warning(f"{key}={user[key]!r} has no effect with {model}, which counts epochs: {way_out}")
 
 
 def read_settings(settings: Mapping) -> dict:
@@ -223,13 +227,15 @@ def _check_names(config: Config) -> None:
 
 
 def precision_of(config: Config) -> str:
-    """What training computes in: `precision`, or by default bf16 on CUDA for the models of that key, fp32 elsewhere."""
-    by_default = config["device"].type == "cuda" and model_spec(config["model"]).has_t5
-    return config["precision"] or ("bf16" if by_default else "fp32")
+    """What training computes in: `precision`, or by default bf16 for a T5 on CUDA, torch's type with `enable_amp`."""
+    on_cuda, has_t5 = config["device"].type == "cuda", model_spec(config["model"]).has_t5
+    if config["precision"] or has_t5:
+        return config["precision"] or ("bf16" if on_cuda else "fp32")
+    return "fp32" if not config["enable_amp"] else "fp16" if on_cuda else "bf16"
 
 
 def check_arithmetic(config: Config) -> None:
-    """Raise where this machine cannot train as asked; a run that was trained elsewhere can still be opened here."""
+    """Raise for what cannot be trained, or not on this machine; a run that was trained can still be opened."""
     device = config["device"].type
     if config["precision"] == "bf16" and device != "cuda":
         raise ConfigError(
@@ -237,6 +243,11 @@ def check_arithmetic(config: Config) -> None:
             "for it; leave precision out, which gives fp32 here and bf16 on CUDA"
         )
     check_memory(config)
+    wrong = "sparse_adam" if model_spec(config["model"]).generative else "adafactor"
+    if config["learner"] == wrong:
+        raise ConfigError(f"learner={wrong} cannot train {config['model']}; use adam, adamw, sgd, adagrad or rmsprop")
+    if config["pre_model_path"] and not config["resume"]:
+        _check_file(config, "pre_model_path")
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if config["compile"] and device == "cpu" and shutil.which(compiler) is None:
         raise ConfigError(
@@ -379,8 +390,10 @@ def _check_sizes(config: Config) -> None:
             f"hidden_size={config['hidden_size']} cannot be divided among n_heads={config['n_heads']} attention heads; "
             "choose a multiple"
         )
-    if config["update_rows"] == "touched" and (config["learner"] != "adamw" or config["ema_decay"]):
+    more = set(config["clip_grad_norm"] or ()) - {"max_norm"}
+    if config["update_rows"] == "touched" and (config["learner"] != "adamw" or config["ema_decay"] or more):
         raise ConfigError(
-            f"update_rows=touched does not work with learner={config['learner']} and ema_decay={config['ema_decay']}, "
-            "which change all rows; set learner=adamw and ema_decay=0, or update_rows=all"
+            f"update_rows=touched does not work with learner={config['learner']}, ema_decay={config['ema_decay']} and "
+            f"clip_grad_norm={config['clip_grad_norm']}; set learner=adamw, ema_decay=0 and max_norm alone, or "
+            "update_rows=all"
         )

@@ -107,6 +107,11 @@ def test_what_this_machine_cannot_compute_is_refused_early(toy, monkeypatch):
     refused("unknown key 'precision'", model="TIGERTree", precision="fp32")
     refused("enable_amp=True is not for TIGER; leave it out and use precision=bf16", enable_amp=True)
     refused("enable_scaler=True is not for TIGERTree; leave it out$", model="TIGERTree", enable_scaler=True)
+    refused("learner=sparse_adam cannot train TIGER", learner="sparse_adam")
+    refused("learner=adafactor cannot train SASRec; use adam", model="SASRec", learner="adafactor")
+    refused("pre_model_path='none.pth' is not a file", model="S3Rec", pre_model_path="none.pth")
+    touched = {"update_rows": "touched", "ema_decay": 0, "clip_grad_norm": {"max_norm": 1, "norm_type": 1}}
+    refused("touched does not work with .*norm_type.*max_norm alone", model="TIGERTree", **touched)
     refused("benchmark_filename=.*give one .inter file", benchmark_filename=["train", "valid", "test"])
     monkeypatch.setenv("CXX", "no-such-compiler")
     refused("compile=True needs a C.. compiler, and there is no 'no-such-compiler'", compile=True)
@@ -127,6 +132,8 @@ def test_the_default_precision_is_the_devices(toy):
         assert precision_of(config) == "fp32"
         config["device"] = torch.device("cuda")
         assert precision_of(config) == on_cuda
+    config["enable_amp"] = True
+    assert precision_of(config) == "fp16"
     assert precision_of({"device": torch.device("cuda"), "model": "TIGER", "precision": "fp32"}) == "fp32"
 
 
