@@ -38,7 +38,7 @@ def run_recbole_tiger(
             command line overrides these two.
         config_file_list: YAML files of settings.
         config_dict: settings that override the files.
-        saved: keep the best and the last checkpoint in the run folder.
+        saved: keep the best and the last checkpoint in the run folder; without them the last weights are tested.
         command_line: settings that override all others; None reads ``sys.argv`` as RecBole does, ignoring what is not
             a setting.
         on_epoch: called after each validation; an exception in it ends the run, which can be resumed.

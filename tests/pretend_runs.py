@@ -8,7 +8,7 @@ from pretend_gpu import DEVICE, reads, uploads
 
 from recbole_tiger import run_recbole_tiger
 from recbole_tiger.recommend import Recommender
-from recbole_tiger.training import progress
+from recbole_tiger.training import progress, sequential
 from recbole_tiger.training.adafactor import Adafactor
 from recbole_tiger.training.generative import TIGERTrainer
 from recbole_tiger.training.sequential import SequentialTrainer
@@ -87,34 +87,37 @@ def _counted_steps():
     """
     counted = {"reads": [], "uploads": [], "devices": set()}
 
-    def mark(trainer, steps):
+    def mark(model, steps):
         if steps > 1:
             counted["reads"].append(tuple(reads))
             counted["uploads"].append(tuple(uploads))
-        counted["devices"] |= {str(parameter.device) for parameter in trainer.model.parameters()}
+        counted["devices"] |= {str(parameter.device) for parameter in model.parameters()}
         reads.clear()
         uploads.clear()
 
     def _before_step(self, steps, total):
-        mark(self, steps)
+        mark(self.model, steps)
         BEFORE_STEP(self, steps, total)
 
-    def _check_nan(self, loss):  # RecBole's loop calls it once a step
-        CHECK_NAN(self, loss)
-        mark(self, self.n_checked)
-        self.n_checked += 1
+    steps = []
+
+    def take_step(model, *args):
+        done = TAKE_STEP(model, *args)
+        mark(model, len(steps))
+        steps.append(1)
+        return done
 
     def _train_epoch(self, *args, **kwargs):
-        self.n_checked = 0
+        steps.clear()
         return TRAIN_EPOCH(self, *args, **kwargs)
 
     progress.FIRST_ESTIMATE_AFTER = float("inf")  # on a slow machine the estimate's validation would count as a step's
     TIGERTrainer._before_step = _before_step
-    SequentialTrainer._check_nan = _check_nan
+    sequential.take_step = take_step
     SequentialTrainer._train_epoch = _train_epoch
     return counted
 
 
 BEFORE_STEP = TIGERTrainer._before_step
-CHECK_NAN = SequentialTrainer._check_nan
+TAKE_STEP = sequential.take_step
 TRAIN_EPOCH = SequentialTrainer._train_epoch

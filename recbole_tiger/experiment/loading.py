@@ -159,12 +159,17 @@ def trainer_class(model: str) -> type[SequentialTrainer]:
     return TRAINERS[model_spec(model).trainer]
 
 
-def _make_model(config: Config, data: PreparedData, state: Mapping | None = None):
-    """The model of a run; `state`: weights that it will get."""
+def _make_model(config: Config, data: PreparedData, file: str | None = None, state: Mapping | None = None):
+    """The model of a run; `file` and `state`: a checkpoint whose weights it will get, and these."""
     cls = get_model(config["model"])
     if model_spec(config["model"]).skips_padding:
         cls = skipping_padding(cls)
+    first = config["pre_model_path"]
+    if first and file:  # the second stage of S3Rec reads weights when it is made: those of the first may be gone by now
+        config["pre_model_path"] = str(file)
     model = cls(config, data.train._dataset)
+    if first:
+        config["pre_model_path"] = first
     read_item_text(model, config, data.dataset, state)
     return model.to(config["device"])
 
@@ -174,7 +179,7 @@ def make_trainer(config: Config, data: PreparedData) -> SequentialTrainer:
     if model_spec(config["model"]).item_tables:
         check_memory(config, data.dataset.item_num)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = _make_model(config, data)
+    model = _make_model(config, data, config["resume"])
     collectives.seed_generators(config)
     trainer = trainer_class(config["model"])(config, model)
     trainer.data = data.identity
@@ -206,7 +211,7 @@ def load_data_and_model(model_file: str, changes: Mapping | None = None):
     data = prepare_data(config)
     check_same_data(checkpoint.get("data"), data.identity, f"the checkpoint '{model_file}'")
     init_seed(config["seed"], config["reproducibility"])
-    model = _make_model(config, data, checkpoint["state_dict"])
+    model = _make_model(config, data, model_file, checkpoint["state_dict"])
     model.load_state_dict(checkpoint["state_dict"])
     model.load_other_parameter(checkpoint.get("other_parameter"))
     return config, model, data.dataset, data.train, data.valid, data.test

@@ -18,6 +18,7 @@ from recbole.config import Config
 from recbole.utils import init_seed, set_color
 
 from recbole_tiger import extension
+from recbole_tiger.data.identity import check_same_data
 from recbole_tiger.datasets.paper_counts import against_table2, table2_text
 from recbole_tiger.distributed import collectives
 from recbole_tiger.distributed.launcher import run_in_processes
@@ -41,7 +42,8 @@ from recbole_tiger.io import folder_lock, has_screen
 from recbole_tiger.models import model_spec
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.settings.schema import keys_with
-from recbole_tiger.training.checkpoint import load_checkpoint
+from recbole_tiger.training.checkpoint import is_safe_checkpoint, load_checkpoint
+from recbole_tiger.training.s3rec import S3RecTrainer
 from recbole_tiger.training.sequential import SequentialTrainer
 
 #: Called with the trainer and the data after each validated epoch.
@@ -50,7 +52,7 @@ OnEpoch = Callable[[SequentialTrainer, PreparedData], object]
 
 @dataclass(frozen=True)
 class Epoch:
-    """One validated epoch of a run.
+    """One validated epoch of a run, or what a validation within one (`eval_steps`) saw of it.
 
     Attributes:
         number: from 1.
@@ -71,10 +73,11 @@ class Epoch:
     @classmethod
     def last_of(cls, trainer: SequentialTrainer) -> Epoch:
         """The epoch that a trainer has just validated."""
-        record = trainer.history[-1]
-        valid = {name: float(value) for name, value in record["valid"].items()}
+        epoch = trainer.last_epoch()
+        result = next(record["valid"] for record in reversed(trainer.history) if "valid" in record)
+        valid = {name: float(value) for name, value in result.items()}
         left = trainer.run_progress.clock.left_text()
-        return cls(record["epoch"] + 1, record["train_loss"], record["seconds"], valid, trainer.cur_step == 0, left)
+        return cls(epoch["epoch"] + 1, epoch["train_loss"], epoch["seconds"], valid, trainer.cur_step == 0, left)
 
 
 def start_run(
@@ -184,9 +187,10 @@ def _run(
     if data.semantic_ids is not None:
         seconds["data"] -= sum(data.semantic_ids.seconds.values())
         seconds.update(data.semantic_ids.seconds)
-    in_two_stages = model_spec(config["model"]).family == "S3Rec"
     with doing(f"building model {config['model']}"):
-        trainer = _pretrained_s3rec(config, data, saved) if in_two_stages else make_trainer(config, data)
+        if model_spec(config["model"]).family == "S3Rec":
+            _choose_stage(config, data)
+        trainer = make_trainer(config, data)
     if lock is not None:
         _hold(trainer.run_dir, lock)
     getLogger().info(trainer.model)
@@ -195,6 +199,8 @@ def _run(
             trainer.resume_checkpoint(config["resume"])
     with doing(f"training and testing {config['model']} in '{trainer.run_dir}'"):
         try:
+            if isinstance(trainer, S3RecTrainer) and config["train_stage"] == "pretrain":
+                trainer = _second_stage(trainer, data, saved)
             outcome = _train_and_test(trainer, data, saved, test, on_epoch)
         except KeyboardInterrupt:
             if screen and saved:
@@ -238,30 +244,39 @@ def _shows_bars(config: Config) -> bool:
     return bool(config["show_progress"]) and has_screen()
 
 
-def _pretrained_s3rec(config: Config, data: PreparedData, saved: bool) -> SequentialTrainer:
-    """S3Rec after its self-supervised stage, ready for the second."""
-    resume, stage = config["resume"], None
-    if resume:
-        # None for a checkpoint of another model, which `resume_checkpoint` refuses
-        stage = collectives.from_main(lambda: load_checkpoint(resume)["config"].get("train_stage"))
-    if config["pre_model_path"] and stage == "pretrain":
-        raise ConfigError(f"resume='{resume}' is a checkpoint of S3Rec's first stage; leave pre_model_path out")
-    if config["pre_model_path"] or stage == "finetune":
-        config["train_stage"] = "finetune"
-        config["pre_model_path"] = config["pre_model_path"] or str(Path(resume).parent / "pretrained.pth")
-        return make_trainer(config, data)
-    config["train_stage"] = "pretrain"
-    first: Any = make_trainer(config, data)
-    if resume:
-        first.resume_checkpoint(resume)
-        config["resume"] = None
+def _choose_stage(config: Config, data: PreparedData) -> None:
+    """Let S3Rec begin with its self-supervised stage, or with the second where `pre_model_path` or `resume` has it.
+
+    Raises:
+        ConfigError: what they name is of another model or of other data, or is no beginning of that stage.
+    """
+    resume, first = config["resume"], config["pre_model_path"]
+    if resume:  # a checkpoint of another model is refused by `resume_checkpoint`
+        stored = collectives.from_main(lambda: load_checkpoint(resume)["config"])
+        if stored.get("train_stage") == "pretrain" and (first or collectives.count() > 1):
+            raise ConfigError(
+                f"resume='{resume}' is a checkpoint of S3Rec's first stage; leave pre_model_path out, and nproc"
+            )
+        config["pre_model_path"] = stored.get("pre_model_path")
+    elif first:
+        stored = collectives.from_main(lambda: load_checkpoint(first) if is_safe_checkpoint(first) else None)
+        if stored is not None:  # RecBole's own files say less
+            if model_spec(stored["config"]["model"]).family != "S3Rec":
+                raise ConfigError(
+                    f"pre_model_path='{first}' is a checkpoint of model={stored['config']['model']}; name the "
+                    "pretrained.pth of a run of S3Rec, or leave it out"
+                )
+            check_same_data(stored.get("data"), data.identity, f"pre_model_path='{first}'")
+    config["train_stage"] = "finetune" if config["pre_model_path"] else "pretrain"
+
+
+def _second_stage(first: S3RecTrainer, data: PreparedData, saved: bool) -> SequentialTrainer:
+    """The trainer of S3Rec's second stage, once what is left of the first one is done."""
+    config = first.config
     config["pre_model_path"] = first.pretrain(data.train, saved, show_progress=_shows_bars(config))
-    config["train_stage"] = "finetune"
-    config["run_dir"] = str(first.run_dir)
-    second = make_trainer(config, data)
-    second.seconds = first.seconds
-    if saved:
-        second.save_last(-1)  # what is resumed from now on
+    config["train_stage"], config["run_dir"], config["resume"] = "finetune", str(first.run_dir), None
+    second: Any = make_trainer(config, data)
+    second.follow(first, saved)
     return second
 
 
@@ -280,10 +295,8 @@ class _Outcome:
 def _train_and_test(
     trainer: SequentialTrainer, data: PreparedData, saved: bool, test: bool, on_epoch: OnEpoch | None
 ) -> _Outcome:
-    show = _shows_bars(trainer.config)
+    show, was_finished = _shows_bars(trainer.config), trainer.finished
     ranks: dict[str, Any] = {}
-    if on_epoch is not None and trainer.finished:
-        on_epoch(trainer, data)
 
     def after_epoch(epoch: int, score: float) -> None:
         if trainer.cur_step == 0:  # the best so far
@@ -294,15 +307,17 @@ def _train_and_test(
     best_score, best_result = trainer.fit(
         data.train, data.valid, saved=saved, show_progress=show, callback_fn=after_epoch
     )
+    if on_epoch is not None and was_finished:
+        on_epoch(trainer, data)
+    if "valid" not in ranks and best_result and saved:  # the best epoch lies before the checkpoint that was resumed
+        trainer.evaluate(data.valid, show_progress=show)
+        ranks["valid"] = trainer.ranks
     started = perf_counter()
     test_result = id_level = None
-    if test:
+    if test:  # the last evaluation, whose metrics wandb's summary keeps
         test_result = trainer.evaluate(data.test, load_best_model=saved, show_progress=show)
         ranks["test"], id_level = trainer.ranks, trainer.id_level
     seconds = {**trainer.seconds, "test": perf_counter() - started}
-    if "valid" not in ranks and best_result:  # the best epoch lies before the checkpoint that this run resumed
-        trainer.evaluate(data.valid, load_best_model=saved, show_progress=show)
-        ranks["valid"] = trainer.ranks
     return _Outcome(best_score, best_result, test_result, id_level, ranks, seconds)
 
 

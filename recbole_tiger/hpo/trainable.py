@@ -56,11 +56,12 @@ def costs_of(trainer, data) -> dict:
     """
     model, validation, traits = trainer.model, data.valid._dataset, model_spec(trainer.config["model"])
     length = float(validation.inter_feat[model.ITEM_SEQ_LEN].float().mean())
+    last = trainer.history[-1]  # of an epoch, or of a validation within one, which says how many epochs it comes after
     n_validations = sum("valid" in entry for entry in trainer.history)
     costs = {
         "tokens_per_history": None if traits.generative else length,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "epoch_seconds": trainer.seconds["training"] / max(len(trainer.history), 1),
+        "epoch_seconds": trainer.seconds["training"] / last.get("epochs", last["epoch"] + 1),
         "decode_ms_per_user": 1000 * trainer.seconds["validation"] / max(n_validations, 1) / len(validation),
     }
     if traits.uses_semantic_ids:

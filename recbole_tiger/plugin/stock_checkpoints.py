@@ -34,9 +34,10 @@ def save_stock(state: Any, path: str, *args: Any, **kwargs: Any) -> None:
 
 def load_stock(path: str, *args: Any, _load: Callable = torch.load, **kwargs: Any) -> Any:
     """`torch.load` of plain values, or of a pickle if RecBole wrote it in this process and it has not changed since.
-    Raises `CheckpointError` for any other pickle, which could run code."""
+    Raises `CheckpointError` for any other pickle, which could run code. Where RecBole names no device, to the CPU."""
     from recbole_tiger.training.checkpoint import refused_pickle
 
+    kwargs = kwargs if args else {"map_location": "cpu", **kwargs}
     try:
         return _load(path, *args, **{**kwargs, "weights_only": True})
     except pickle.UnpicklingError as error:

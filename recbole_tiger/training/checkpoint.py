@@ -66,8 +66,8 @@ def save_checkpoint(path: str | Path, state: dict, last: str | Path | None = Non
         raise WriteError(message, reason) from error
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict:
-    """Read a checkpoint of this package.
+def load_checkpoint(path: str | Path) -> dict:
+    """Read a checkpoint of this package, with its tensors on the CPU.
 
     Raises:
         DamagedCheckpointError: if it cannot be read, or is not to the bit what was written.
@@ -77,7 +77,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at '{path}': give the path of a .pth file that a run wrote")
     try:
-        state = checked_torch_load(path, device)
+        state = checked_torch_load(path)
     except PermissionError as error:
         raise CheckpointError(f"the checkpoint '{path}' may not be read by this user: {error.strerror}") from error
     except Exception as error:  # whatever zip, pickle and torch raise over damaged bytes

@@ -13,6 +13,12 @@ from recbole_tiger.errors import NotFiniteError
 _WAY_OUT = "train again with a lower learning_rate or with clip_grad_norm: {max_norm: 1.0}"
 
 
+def check_loss(loss: Tensor) -> None:
+    """Raise `NotFiniteError` for a training loss that is NaN."""
+    if torch.isnan(loss):
+        raise NotFiniteError("the training loss is NaN: lower learning_rate or set clip_grad_norm: {max_norm: 1.0}")
+
+
 def check_weights(model: nn.Module, phase: str) -> None:
     """Raise unless all parameters of a model are finite; the device is asked once.
 

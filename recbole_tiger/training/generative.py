@@ -12,16 +12,15 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_tiger.data.batches import Batches, TrainingExamples, TrainingWindows
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
-from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
+from recbole_tiger.errors import ConfigError, NotFiniteError
 from recbole_tiger.nn import WeightAverage
 from recbole_tiger.settings.validate import check_arithmetic, precision_of
-from recbole_tiger.training.optimizers import build_optimizer, learning_rate_factor
+from recbole_tiger.training.optimizers import build_optimizer, learning_rate_factor, take_step
 from recbole_tiger.training.progress import RunSize
 from recbole_tiger.training.sequential import SequentialTrainer
 
@@ -91,7 +90,7 @@ class TIGERTrainer(SequentialTrainer):
             self.model.load_state_dict(checkpoint["trained_state_dict"])
         self.global_step = checkpoint["global_step"]
         self._validated_at = checkpoint["validated_at"]
-        self.finished = self.finished or self._is_over()
+        self.finished = self.finished or (not self._progress[0] and self._is_over())
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         return checkpoint
 
@@ -101,7 +100,10 @@ class TIGERTrainer(SequentialTrainer):
         """As in the base class; how to compute is checked here once more for RecBole's own ``run_recbole``."""
         check_arithmetic(self.config)
         self._prepare_examples(args[0] if args else kwargs["train_data"])
-        return super().fit(*args, **kwargs)
+        found = super().fit(*args, **kwargs)
+        if collectives.any_of(self._stopping):  # after the last step: the checkpoint is complete, the test is left
+            raise self._stopped(f" after step {self.global_step}")
+        return found
 
     def _prepare_examples(self, train_data) -> None:
         if self._examples is None:
@@ -122,12 +124,15 @@ class TIGERTrainer(SequentialTrainer):
                     "max_steps=0 it ends with the epochs"
                 )
 
+    def _is_last(self, epoch: int) -> bool:
+        return self._is_over() or super()._is_last(epoch)
+
     def _is_over(self) -> bool:
         """Whether `max_steps` are done."""
         return 0 < self.max_steps <= self.global_step
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        """One pass over all training prefixes, or the rest of one; the mean loss of a step."""
+        """One pass over all training prefixes, or the rest of one; the mean loss of a step, None without any."""
         self._prepare_examples(train_data)
         self._epoch = epoch_idx
         self.model.train()
@@ -154,8 +159,7 @@ class TIGERTrainer(SequentialTrainer):
         self._check_losses(total, recent, steps, bar)
         bar.close()
         self._progress = (steps, float(total))
-        self.finished = self.finished or self._is_over()
-        return float(total) / max(steps, 1)
+        return float(total) / steps if steps else None
 
     def _before_step(self, steps: int, total: Tensor) -> None:
         """End at `max_steps`, validate every `eval_steps`, stop where that was asked for."""
@@ -176,18 +180,13 @@ class TIGERTrainer(SequentialTrainer):
         if n_targets:  # a small batch may have no row for this process
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 loss = loss_func(batch)
-            loss.backward()
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        loss, all_targets = collectives.average_gradients(parameters, loss, n_targets)
-        if self.clip_grad_norm:
-            clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-        self.optimizer.step()
+        loss, all_targets = take_step(self.model, self.optimizer, loss, n_targets, self.clip_grad_norm)
         if self.average is not None:
             self.average.update()
         self.scheduler.step()
         self.global_step += 1
         self.examples_seen += all_targets
-        return loss.detach()
+        return loss
 
     def _make_examples(self, dataset) -> TrainingExamples | TrainingWindows:
         if self.config["encoder_mask"] == "bidirectional":
@@ -242,12 +241,9 @@ class TIGERTrainer(SequentialTrainer):
 
     def _stop(self) -> None:
         """Write where training stands and end it; resumed, it is as if it had never stopped."""
-        if not self._fit.saved:
-            raise TrainingStopped("stopped by SIGTERM; nothing was saved, since the run saves nothing (saved=False)")
-        self.save_last(self._epoch - 1)
-        raise TrainingStopped(
-            f"stopped by SIGTERM after step {self.global_step}; continue with --resume={self.last_model_file}"
-        )
+        if self._fit.saved:
+            self.save_last(self._epoch - 1)
+        raise self._stopped(f" after step {self.global_step}")
 
     # ---------------------------------------------------------------------------------------------------- evaluation
 

@@ -1,22 +1,27 @@
-"""Optimizers and learning-rate schedules of the generative models.
+"""Optimizer steps of all models; optimizers and learning-rate schedules of the generative ones.
 
-Input: settings and a model's parameters, or a step. Output: an optimizer, or the factor on `learning_rate`.
+Input: settings and a model's parameters, a loss, or a step. Output: an optimizer, its step, or the factor on
+`learning_rate`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from recbole_tiger.distributed import collectives
 from recbole_tiger.errors import ConfigError
 from recbole_tiger.nn import RowAdamW
 
 #: Adafactor: the size that weights which start at zero count as, at the least.
 ZERO_START_SIZE = 0.1
+_UNSCALED = GradScaler(enabled=False)
 _CLASSES = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -59,6 +64,37 @@ def build_optimizer(config, parameters: Iterable[nn.Parameter]) -> Optimizer:
         groups = [{**g, "params": [p for p in g["params"] if id(p) not in zero]} for g in groups]
         groups += [{**g, "eps": (None, ZERO_START_SIZE)} for g in started if g["params"]]
     return _CLASSES[learner](groups, lr=config["learning_rate"], **options)
+
+
+def take_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: Tensor,
+    n_targets: int,
+    clip: Mapping | None,
+    scaler: GradScaler = _UNSCALED,
+) -> tuple[Tensor, int]:
+    """One optimizer step on a batch, of which this process has a share.
+
+    Args:
+        loss: () mean over this process's targets.
+        n_targets: how many these are; 0 for a batch too small to have a row for it.
+        clip: arguments of `clip_grad_norm_` for the gradients as they are, not as the scaler makes them.
+
+    Returns:
+        The mean loss () of the whole batch, and its targets.
+    """
+    scaled = scaler.scale(loss)
+    if n_targets:
+        scaled.backward()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    loss, n_targets = collectives.average_gradients(parameters, loss.detach(), n_targets)
+    if clip:
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(parameters, **clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return loss, n_targets
 
 
 def learning_rate_factor(kind: str, step: int, warmup: int, total: int) -> float:

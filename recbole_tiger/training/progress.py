@@ -226,6 +226,8 @@ class TimedTrainer:
     eval_step: int
     start_epoch: int
     seconds: dict[str, float]
+    history: list[dict]
+    _progress: tuple[int, float]
     _run_progress: RunProgress | None = None
 
     @property
@@ -235,6 +237,15 @@ class TimedTrainer:
             clock = RunClock(self._run_size(), self._passes_done(), self.seconds["training"])
             self._run_progress = RunProgress(clock, self._seconds_of_a_validation, self._say_estimate)
         return self._run_progress
+
+    def last_epoch(self) -> dict:
+        """`epoch`, `train_loss` and `seconds` of the last epoch; within one, after a validation there, of it so far."""
+        done = [record for record in self.history if "train_loss" in record]
+        steps, loss = self._progress
+        if not steps:
+            return done[-1]
+        seconds = self.seconds["training"] - sum(record["seconds"] for record in done)
+        return {"epoch": self.history[-1]["epoch"], "train_loss": loss / steps, "seconds": seconds}
 
     def _run_size(self) -> RunSize:
         validates = self.eval_step > 0

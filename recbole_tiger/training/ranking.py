@@ -28,12 +28,6 @@ from recbole_tiger.training.finite import check_scores, check_weights
 Find = Callable[..., BeamResult]
 
 
-def batches_bar(batches, total: int, text: str, show: bool) -> tqdm:
-    """A bar over batches; without `show`, or without a terminal, there is none."""
-    text = set_color(text, "pink")
-    return tqdm(batches, total=total, ncols=100, desc=text, disable=not (show and has_screen()))
-
-
 def probe_seconds(loader: FullSortEvalDataLoader, config, find: Find, device: torch.device, n_users: int = 64) -> float:
     """Seconds that ranking a whole loader takes, from its first users."""
     interaction, history_index, *_ = next(iter(loader))
@@ -96,7 +90,8 @@ def rank_loader(
     positions: list[int] = []
     columns: list[Tensor] = []
     shares = collectives.loader_shares(loader)
-    for rows, batch in batches_bar(shares, len(loader), "Evaluate   ", show_progress):
+    text, hidden = set_color("Evaluate   ", "pink"), not (show_progress and has_screen())
+    for rows, batch in tqdm(shares, total=len(loader), ncols=100, desc=text, disable=hidden):
         before_batch()
         if batch is None:
             continue

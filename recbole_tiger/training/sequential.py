@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,19 +17,20 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import dict2str, get_local_time, set_color
-from torch.nn.utils import clip_grad_norm_, parametrize
+from torch.nn.utils import parametrize
 
 from recbole_tiger.data.identity import data_identity
 from recbole_tiger.decoding import BeamResult
 from recbole_tiger.distributed import collectives
-from recbole_tiger.errors import ConfigError, NotFiniteError, TrainingStopped
+from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.evaluation import evaluator
 from recbole_tiger.evaluation.evaluator import Ranks
 from recbole_tiger.io import make_folder
 from recbole_tiger.settings.plain import plain_settings
 from recbole_tiger.signals import on_sigterm
 from recbole_tiger.training.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
-from recbole_tiger.training.finite import check_weights
+from recbole_tiger.training.finite import check_loss, check_weights
+from recbole_tiger.training.optimizers import take_step
 from recbole_tiger.training.progress import TimedTrainer
 from recbole_tiger.training.ranking import rank_loader, scores_of_all_items
 from recbole_tiger.training.resume import check_same_run, is_written
@@ -68,7 +70,8 @@ class SequentialTrainer(TimedTrainer, Trainer):
             )
         make_folder(config["checkpoint_dir"])  # two processes at once break RecBole's way
         super().__init__(config, model)
-        self._use_run_dir(collectives.from_main(lambda: str(config["run_dir"] or self._new_run_dir())))
+        resumed = config["resume"] and Path(config["resume"]).resolve().parent
+        self._use_run_dir(collectives.from_main(lambda: str(config["run_dir"] or resumed or self._new_run_dir())))
         if collectives.is_main():
             make_folder(self.run_dir)
         self.valid_metric = config["valid_metric"].lower()
@@ -151,8 +154,9 @@ class SequentialTrainer(TimedTrainer, Trainer):
         self.start_epoch = checkpoint["epoch"] + 1
         for key in ("cur_step", "best_valid_score", "best_valid_result", "seconds", "examples_seen", "history"):
             setattr(self, key, checkpoint[key])
-        self.finished = self.cur_step > self.stopping_step or self._is_last(checkpoint["epoch"])
         self._progress = tuple(checkpoint["progress"])
+        at_end = not self._progress[0] and self._is_last(checkpoint["epoch"])  # what has begun is brought to its end
+        self.finished = self.cur_step > self.stopping_step or at_end
         self._load_weights(checkpoint)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self._loader_state = checkpoint["loader_state"]
@@ -201,13 +205,21 @@ class SequentialTrainer(TimedTrainer, Trainer):
 
     def _request_stop(self) -> None:
         """What SIGTERM does: end now; the checkpoint of the last whole epoch stands, and resuming repeats the rest."""
-        raise TrainingStopped(f"stopped by SIGTERM; continue with --resume={self.last_model_file}")
+        raise self._stopped()
+
+    def _stopped(self, when: str = "") -> TrainingStopped:
+        """The error that ends a run on SIGTERM: what it continues from."""
+        saved = f"continue with --resume={self.last_model_file}"
+        way_out = saved if self._fit.saved else "nothing was saved, since the run saves nothing (saved=False)"
+        return TrainingStopped(f"stopped by SIGTERM{when}; {way_out}")
 
     def _fit_epoch(self, epoch: int, train_data) -> None:
         taken_before = self.seconds["training"]
         self._start_clock()
         started = self._clock
         loss = self._train_epoch(train_data, epoch, show_progress=self._fit.show_progress)
+        if loss is None:  # a validation before its first step ended the run
+            return
         self._count_training()
         trained = started + self.seconds["training"] - taken_before
         self.finished = self.finished or self._is_last(epoch)
@@ -249,41 +261,33 @@ class SequentialTrainer(TimedTrainer, Trainer):
         self._clock = now
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        """RecBole's epoch; the sum of the batches' losses.
+        """RecBole's epoch; the sum of the batches' losses, or a tuple of those of its parts.
 
         Several processes go through the same batches in the same order, each with its share of the rows, and the step
         is that of the whole batch.
         """
-        if collectives.count() == 1:
-            batches = self.run_progress.batches(train_data, len(train_data), show_progress)
-            return super()._train_epoch(batches, epoch_idx, loss_func or self._loss, show_progress=False)
         self.model.train()
         loss_func = loss_func or self._loss
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
         scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
-        total_loss = 0.0
+        totals: list[float] = []
+        alone = collectives.count() == 1  # and need not count the targets of its batches
         shares = collectives.loader_shares(train_data)
         for _, interaction in self.run_progress.batches(shares, len(train_data), show_progress):
             self.optimizer.zero_grad()
-            loss, n_targets = torch.zeros((), device=self.device), 0
+            losses, n_targets = torch.zeros((), device=self.device), 0  # a small batch may have no row for this process
             if interaction is not None:
                 interaction = interaction.to(self.device)
-                n_targets = self._targets_before(interaction)
+                n_targets = 1 if alone else self._targets_before(interaction)
             if n_targets:
                 with torch.autocast(device_type=self.device.type, enabled=self.enable_amp):
-                    loss = loss_func(interaction)
-                n_targets = getattr(self.model, "n_targets", n_targets)
-            scaled = scaler.scale(loss)
-            if n_targets:
-                scaled.backward()
-            loss, _ = collectives.average_gradients(parameters, loss, n_targets)
-            self._check_nan(loss)
-            if self.clip_grad_norm:
-                clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
-            scaler.step(self.optimizer)
-            scaler.update()
-            total_loss += loss.item()
-        return total_loss
+                    losses = loss_func(interaction)
+                n_targets = n_targets if alone else getattr(self.model, "n_targets", n_targets)
+            loss = sum(losses) if isinstance(losses, tuple) else losses
+            loss, _ = take_step(self.model, self.optimizer, loss, n_targets, self.clip_grad_norm, scaler)
+            check_loss(loss)
+            parts = [part.item() for part in (losses if isinstance(losses, tuple) else (loss,))]
+            totals = [sum(pair) for pair in zip_longest(totals, parts, fillvalue=0.0)]
+        return totals[0] if len(totals) == 1 else tuple(totals)
 
     @parametrize.cached()  # the map of item text, which histories and scores both read, is computed once
     def _loss(self, interaction):
@@ -296,10 +300,6 @@ class SequentialTrainer(TimedTrainer, Trainer):
         """
         masked = self.config["MASK_INDEX"]
         return int((interaction[masked] > 0).sum()) if masked in interaction else len(interaction)
-
-    def _check_nan(self, loss):
-        if torch.isnan(loss):
-            raise NotFiniteError("the training loss is NaN: lower learning_rate or set clip_grad_norm: {max_norm: 1.0}")
 
     def _validation_is_due(self, epoch: int) -> bool:
         """Whether to validate at the end of an epoch: every `eval_step` epochs, and after the last."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,43 @@ def test_sigterm_within_an_epoch_loses_nothing(toy, monkeypatch, where, call, ev
     assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
 
 
+@pytest.mark.parametrize(
+    ("more", "where", "call"),
+    [
+        ({"max_steps": 3, "eval_batch_size": 64}, "_topk", 1),
+        ({"max_seconds": 1e-6, "eval_batch_size": 64}, "_topk", 1),
+        ({}, "save_last", 2),  # after the last step: the test must not be mistaken for a validation
+    ],
+)
+def test_sigterm_at_the_end_of_a_run_loses_nothing(toy, monkeypatch, more, where, call):
+    settings = settings_of("TIGER", toy, train_batch_size=300, **more)
+    whole = run_recbole_tiger("TIGER", "toy", config_dict=settings)
+    trainer = stopped_run(settings, monkeypatch, where, call)
+    assert trainer.global_step == torch.load(whole["files"]["last checkpoint"], weights_only=True)["global_step"]
+    resumed = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "resume": trainer.last_model_file})
+    for key in ("epoch", "train_loss", "valid"):
+        assert [r[key] for r in resumed["history"]] == [r[key] for r in whole["history"]]
+    assert resumed["test_result"] == whole["test_result"] and resumed["best_valid_score"] == whole["best_valid_score"]
+
+
+def test_validations_within_epochs_are_reported_and_end_a_run(toy):
+    """The second one stands between two epochs, and no epoch follows it."""
+    settings = settings_of("TIGER", toy, epochs=3, eval_steps=1, train_batch_size=500, learning_rate=0.0)
+    seen = []
+    ended = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "stopping_step": 0}, on_epoch=seen.append)
+    first, epoch, second = ended["history"]
+    assert (first["step"], second["step"], epoch["epoch"]) == (1, 2, 0)
+    assert [each.valid for each in seen] == [first["valid"], second["valid"]]
+    assert [each.number for each in seen] == [1, 1] and [each.is_best for each in seen] == [True, False]
+    assert seen[0].train_loss != seen[1].train_loss == epoch["train_loss"]
+    assert 0 < seen[0].seconds <= seen[1].seconds == epoch["seconds"]
+    settings["resume"], seen = ended["files"]["last checkpoint"], seen[1:]
+    again = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "stopping_step": 0}, on_epoch=seen.append)
+    assert seen[1] == replace(seen[0], left=seen[1].left) and again["history"] == ended["history"]
+    longer = run_recbole_tiger("TIGER", "toy", config_dict={**settings, "stopping_step": 1})["history"]
+    assert longer[:3] == ended["history"] and [r.get("step") for r in longer[3:]] == [3, None]
+
+
 def test_sigterm_ends_a_baseline_at_its_last_whole_epoch(toy, monkeypatch):
     settings = settings_of("SASRec", toy, epochs=3)
     whole = run_recbole_tiger("SASRec", "toy", config_dict=settings)
@@ -193,6 +231,7 @@ def test_resuming_a_finished_run_tests_it_again(toy):
     whole = run_recbole_tiger("TIGER", "toy", config_dict=toy)
     again = run_recbole_tiger("TIGER", "toy", config_dict={**toy, "resume": whole["files"]["last checkpoint"]})
     assert again["test_result"] == whole["test_result"] and len(again["history"]) == len(whole["history"])
+    assert len(list(Path("saved").glob("TIGER-*"))) == 1  # no folder for the second
 
 
 def test_a_damaged_or_wrong_checkpoint_is_named(toy, workplace):
@@ -316,51 +355,3 @@ def test_validation_is_not_training_time(toy, monkeypatch, eval_steps):
     assert result["seconds"]["training"] == steps
     n_validations = sum("valid" in record for record in result["history"])
     assert n_validations > (1 if eval_steps else 0) and result["seconds"]["validation"] == 100.0 * n_validations
-
-
-def test_s3rec_says_that_its_first_stage_used_the_time_up(toy, workplace):
-    settings = {**settings_of("S3Rec", toy, pretrain_epochs=3), "max_seconds": 1e-6}
-    with pytest.raises(
-        ConfigError, match="max_seconds=1e-06 ended in epoch 1 of pretrain_epochs=3.*--pre_model_path="
-    ) as told:
-        run_recbole_tiger("S3Rec", "toy", config_dict=settings)
-    stored = str(told.value).split("--pre_model_path=")[1].split(" ")[0]
-    result = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "max_seconds": 0, "pre_model_path": stored})
-    assert len(result["history"]) == 1
-
-
-def killed_in_the_first_stage(after, settings, monkeypatch):
-    """Train S3Rec, and die in the epoch of its first stage after this many; returns the last checkpoint's path."""
-    original = SequentialTrainer._train_epoch
-    files = {}
-
-    def train_epoch(self, data, epoch, **options):
-        files["last"] = self.last_model_file
-        if epoch == after:
-            raise Killed
-        return original(self, data, epoch, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SequentialTrainer, "_train_epoch", train_epoch)
-        with pytest.raises(Killed):
-            run_recbole_tiger("S3Rec", "toy", config_dict=settings)
-    return files["last"]
-
-
-def test_s3rec_resumes_its_first_stage(toy, workplace, monkeypatch):
-    settings = settings_of("S3Rec", toy, pretrain_epochs=2, epochs=1)
-    whole = run_recbole_tiger("S3Rec", "toy", config_dict=settings)
-    last = killed_in_the_first_stage(1, settings, monkeypatch)
-    with pytest.raises(ConfigError, match="first stage; leave pre_model_path out"):
-        run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last, "pre_model_path": last})
-    foreign = run_recbole_tiger("GRU4Rec", "toy", config_dict=settings_of("GRU4Rec", toy, epochs=1))
-    foreign = foreign["files"]["last checkpoint"]
-    with pytest.raises(ConfigError, match="is a checkpoint of model=GRU4Rec, not of model=S3Rec"):
-        run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": foreign})
-    resumed = run_recbole_tiger("S3Rec", "toy", config_dict={**settings, "resume": last})
-    assert [r["train_loss"] for r in resumed["history"]] == [r["train_loss"] for r in whole["history"]]
-    assert resumed["test_result"] == whole["test_result"]
-    one, other = (
-        torch.load(Path(r["run_dir"]) / "pretrained.pth", weights_only=True)["state_dict"] for r in (whole, resumed)
-    )
-    assert all(torch.equal(one[name], other[name]) for name in one)

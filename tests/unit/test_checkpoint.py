@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recbole_tiger.errors import CheckpointError
+from recbole_tiger.plugin.stock_checkpoints import load_stock
 from recbole_tiger.training.checkpoint import (
     is_safe_checkpoint,
     load_checkpoint,
@@ -56,6 +57,10 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(CheckpointError, match="is not a checkpoint of recbole_tiger"):
         load_checkpoint(tmp_path / "foreign.pth")
     assert not is_safe_checkpoint(tmp_path / "foreign.pth")
+
+
+def test_weights_of_a_gpu_are_read_without_one(tmp_path):
+    assert load_stock(tmp_path / "x.pth", _load=lambda path, **options: options["map_location"]) == "cpu"
 
 
 def test_another_format_version_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """A training step's options, what it reports when it fails, and what a user sees of it."""
 
+import dataclasses
 import functools
 import io
 import re
@@ -14,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tqdm import tqdm
 
 from recbole_tiger import run_recbole_tiger
-from recbole_tiger.errors import ConfigError
+from recbole_tiger.errors import ConfigError, TrainingStopped
 from recbole_tiger.experiment import provenance, run
 from recbole_tiger.experiment.configuration import build_config, config_from_plain
 from recbole_tiger.experiment.loading import make_trainer, prepare_data
@@ -83,6 +84,25 @@ def test_bf16_trains_on_what_fp32_trains_on_and_clips(toy, monkeypatch, model, m
     assert {p.dtype for p in parameters.values()} == {p.grad.dtype for p in parameters.values()} == {torch.float32}
     moved = torch.cat([(p.detach() - before[name]).flatten() for name, p in parameters.items()]).norm()
     assert 1e-3 < moved <= 6.01e-3  # six steps of rate 1, each clipped to 0.001
+
+
+def test_a_baseline_clips_gradients_as_they_are_whatever_the_scaler(toy):
+    """RecBole clips scaled ones: as if max_norm were 65,536 times smaller."""
+    settings = {"clip_grad_norm": {"max_norm": 1e-3}, "learner": "sgd", "learning_rate": 1.0, "train_batch_size": 2000}
+    config = build_config("SASRec", "toy", config_dict=settings_of("SASRec", toy, **settings))
+    data = prepare_data(config)
+    trainer = make_trainer(config, data)
+    trainer.enable_scaler = True
+    before = torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach().clone()
+    assert trainer._train_epoch(data.train, 0) > 1.0
+    moved = torch.nn.utils.parameters_to_vector(trainer.model.parameters()) - before
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-2)
+    parts = trainer._train_epoch(data.train, 1, loss_func=lambda batch: (trainer._loss(batch), torch.tensor(2.0)))
+    assert len(parts) == 2 and parts[0] > 1.0 and parts[1] == 2.0
+
+    trainer._fit = dataclasses.replace(trainer._fit, saved=False)
+    with pytest.raises(TrainingStopped, match="nothing was saved"):
+        trainer._request_stop()
 
 
 def test_attention_to_nothing_is_finite_in_bf16():
@@ -236,6 +256,9 @@ def test_wandb_gets_the_same(toy, monkeypatch):
     assert [e["valid/ndcg@10"] for e in valid] == [r["valid"]["ndcg@10"] for r in history]
     assert wandb.run.summary["eval/ndcg@10"] == result["test_result"]["ndcg@10"]
     assert np.isfinite([e["valid/recall@5"] for e in valid]).all()
+    resume = {"resume": result["files"]["last checkpoint"]}  # its validation is measured again, the test last
+    run_recbole_tiger("TIGER", "toy", config_dict=settings_of("TIGER", toy, epochs=2, log_wandb=True, **resume))
+    assert wandb.run.summary["eval/ndcg@10"] == result["test_result"]["ndcg@10"]
 
 
 def test_a_result_names_the_commit_that_began_it(toy, monkeypatch):
