@@ -36,9 +36,11 @@ def load_features(_original, dataset, path: str, source) -> pd.DataFrame | None:
     names = [field.name for field in read_fields(path, separator, encoding)]
     kept = {name for name in names if (wanted is None or name in wanted) and name not in (unwanted or ())}
     left_out = [name for name in ids if name in names and name not in kept]
+    key = "unload_col" if wanted is None else "load_col"
     if left_out:
-        key = "unload_col" if wanted is None else "load_col"
         raise ConfigError(f"{key}={dict(config[key])!r} leaves out {', '.join(left_out)} of {path}: load the ids too")
+    if missing := sorted({*(wanted or ()), *(unwanted or ())}.difference(names)):
+        getLogger().warning(f"{key}: {path} has no column {', '.join(missing)}; its columns: {', '.join(names)}")
     time = dataset.time_field if source is FeatureSource.INTERACTION else None
     show, seq_separator = bool(config["show_progress"]), config["seq_separator"]
     table = read_atomic(path, ids, time, separator, encoding, show, seq_separator=seq_separator, keep=kept, coded=True)

@@ -184,6 +184,8 @@ def check_settings(config: Config) -> None:
         _check_content_file(config)
     if model_spec(config["model"]).family == "P5":
         _check_p5(config)
+    if model_spec(config["model"]).family == "FEARec" and config["n_layers"] < 2:
+        raise ConfigError(f"n_layers={config['n_layers']}: FEARec divides the frequencies among layers; set at least 2")
     if model_spec(config["model"]).family in ("TIGERTree", "RPG"):
         _check_sizes(config)
 

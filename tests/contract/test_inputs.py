@@ -195,6 +195,7 @@ BASELINES = [
     ("TIGERTree", "scoring=graph", "scoring=graph needs codewords that do not depend on each other"),
     ("RPG", "n_heads=3", "hidden_size=16 cannot be divided among n_heads=3"),
     ("RPG", "graph_steps=0", "graph_steps=0 must be"),
+    ("FEARec", "n_layers=1", "n_layers=1: FEARec divides the frequencies among layers; set at least 2"),
     ("S3Rec", "reg_weight=x", "unknown key 'reg_weight'"),
     ("P5", "p5_checkpoint=empty", "p5_checkpoint='empty' is not a folder with a config.json"),
     ("FDSA", "item_feature=flavour", "item_feature='flavour' is not a column of toy.item"),

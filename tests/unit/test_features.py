@@ -135,8 +135,12 @@ def test_blanks_and_filled_cells_are_counted_on_the_screen(workplace, caplog):
     assert "mini.inter: 16 empty cells of rating:float are filled with the column's mean" in caplog.text
 
 
-def test_columns_that_are_needed_are_loaded(workplace):
+def test_columns_that_are_needed_are_loaded(workplace, caplog):
     write_inter(workplace, ROWS)
+    SequentialDataset(
+        config_of(workplace, "SASRec", load_col={"inter": ["user_id", "item_id", "timestamp", "ratting"]})
+    )
+    assert "mini.inter has no column ratting; its columns: user_id, item_id, timestamp, rating" in caplog.text
     with pytest.raises(ConfigError, match=r"load_col=.* leaves out item_id of .*mini.inter: load the ids too"):
         SequentialDataset(config_of(workplace, "SASRec", load_col={"inter": ["user_id", "timestamp"]}))
     with pytest.raises(AtomicFileError, match="no column sku, its columns are user_id"):
