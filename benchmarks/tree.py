@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from recbole_tiger.experiment.configuration import build_config  # noqa: E402
 from recbole_tiger.experiment.loading import make_trainer, prepare_data  # noqa: E402
 from recbole_tiger.nn import ItemTree, RowAdamW, TreeConfig, TreeNetwork  # noqa: E402
+from recbole_tiger.nn.tree.module import ContentNodes  # noqa: E402
 from recbole_tiger.semantic_ids import SemanticIDTable  # noqa: E402
 from recbole_tiger.settings.parse import parse_command_line  # noqa: E402
 from recbole_tiger.settings.validate import known_keys  # noqa: E402
@@ -133,9 +134,11 @@ def synthetic_batch(n_items: int, rng: np.random.Generator) -> tuple[torch.Tenso
     return torch.from_numpy(items), torch.from_numpy(lengths)
 
 
-def tree_step(n_items: int, table: SemanticIDTable, touched: bool) -> Callable[[], int]:
-    """A side: one step of TIGERTree."""
-    network = TreeNetwork(TreeConfig(sparse_gradients=touched), ItemTree(table.codes, table.level_sizes)).train()
+def tree_step(n_items: int, table: SemanticIDTable, touched: bool, text: ContentNodes | None) -> Callable[[], int]:
+    """A side: one step of TIGERTree, with `text` in items (False) and nodes ("map") or without any."""
+    vectors = None if text is None else torch.randn(n_items + 1, 384, dtype=torch.float16)
+    sizes = TreeConfig(sparse_gradients=touched, content_nodes=text or False)
+    network = TreeNetwork(sizes, ItemTree(table.codes, table.level_sizes), vectors).train()
     if touched:
         optimizer = RowAdamW(network.parameters(), lr=1e-3, weight_decay=0.05, fused=True, max_norm=1.0)
     else:
@@ -187,9 +190,11 @@ def part_scale(sizes: list[int], repeats: int) -> None:
     rows = []
     for n_items in sizes:
         table = synthetic_table(n_items)
-        sides = {"TIGERTree, touched rows": tree_step(n_items, table, touched=True)}
+        sides = {"TIGERTree, touched rows": tree_step(n_items, table, True, None)}
+        sides["TIGERTree, touched rows, text in items"] = tree_step(n_items, table, True, False)
+        sides["TIGERTree, touched rows, text in items and tree"] = tree_step(n_items, table, True, "map")
         if n_items <= LARGEST_DENSE:
-            sides["TIGERTree, all rows"] = tree_step(n_items, table, touched=False)
+            sides["TIGERTree, all rows"] = tree_step(n_items, table, False, None)
         sides["SASRec"] = sasrec_step(n_items)
         examples = {name: side() for name, side in sides.items()}
         seconds = medians(sides, repeats)
