@@ -181,7 +181,7 @@ def check_settings(config: Config) -> None:
     if model_spec(config["model"]).uses_semantic_ids:
         _check_semantic_ids(config)
     if reads_item_text(config["model"], config.final_config_dict):
-        _check_content_file(config)
+        _check_file(config, "content_file")
     if model_spec(config["model"]).family == "P5":
         _check_p5(config)
     if model_spec(config["model"]).family == "FEARec" and config["n_layers"] < 2:
@@ -347,9 +347,8 @@ def _check_semantic_ids(config: Config) -> None:
             "use_content_nodes=True with use_node_embeddings=False: there are no node embeddings to initialise from "
             "content; set use_node_embeddings=True or use_content_nodes=map"
         )
-    _check_content_file(config)
-    if method == "file":
-        _check_file(config, "semantic_id_file")
+    _check_file(config, "content_file")
+    _check_file(config, "semantic_id_file")
     if config["collaborative_file"]:
         if method != "letter":
             raise ConfigError(
@@ -359,13 +358,10 @@ def _check_semantic_ids(config: Config) -> None:
         _check_file(config, "collaborative_file")
 
 
-def _check_content_file(config: Config) -> None:
-    if config["content_encoder"] == "precomputed":
-        _check_file(config, "content_file")
-
-
 def _check_file(config: Config, key: str) -> None:
-    if not (config[key] and Path(config[key]).is_file()):
+    """Raise unless the file is there, or nothing reads the key."""
+    other, values = FIELDS[key].only_with or (key, (config[key],))
+    if config[other] in values and not (config[key] and Path(config[key]).is_file()):
         raise ConfigError(f"{key}={config[key]!r} is not a file; give the path of an existing one")
 
 
