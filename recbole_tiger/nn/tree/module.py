@@ -197,15 +197,14 @@ class TreeModule(nn.Module):
             child: `[M]` nodes of the level.
             start: `[N + 1]`; those of row i are `child[start[i]:start[i + 1]]`.
         """
-        parts = []
-        if self.node_tables:
+        if self.node_vectors is None or self.content is None:
             rows = self.tree.node_rows[level].index_select(0, child)
-            parts.append(sampled_products(hidden, self.node_tables[str(level)], start, rows))
-        if self.node_vectors is not None and self.content is not None:
-            nodes, column = child.unique(return_inverse=True)
-            vectors = self._vectors_of(level, nodes).to(hidden.dtype)
-            parts.append(sampled_products(hidden @ self.content.weight, vectors, start, column))
-        return reduce(add, parts)
+            return sampled_products(hidden, self.node_tables[str(level)], start, rows)
+        nodes, column = child.unique(return_inverse=True)  # many beams have the same: they are mapped once
+        added = self.content.map(self._vectors_of(level, nodes))
+        if self.node_tables:
+            added = added + self._node_embedding(level, nodes)
+        return sampled_products(hidden, added, start, column)
 
     def with_first_content(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Logits `[…, V]` of level 0, whose nodes have no table, and what their content adds; `hidden` `[…, d]`."""
