@@ -294,7 +294,7 @@ def test_only_what_torch_raises_is_a_lost_process(raised, expected):
         ("TIGER", {"nproc": 2, "world_size": 4, "ip": "10.0.0.1"}, "several machines need --ip"),
         ("TIGER", {"nproc": 2, "port": "ssh"}, "port='ssh'"),
         ("TIGER", {"nproc": 80, "train_batch_size": 64}, "train_batch_size=64"),
-        ("FEARec", {"nproc": 2}, "a batch of FEARec cannot be shared"),
+        ("FEARec", {"nproc": 2, "n_layers": 2}, "a batch of FEARec cannot be shared"),
         ("HGN", {"nproc": 2, "reg_weight": [0.1, 0]}, "reg_weight"),
         ("S3Rec", {"nproc": 2}, "pre_model_path"),
         ("TIGERTree", {"nproc": 2, "update_rows": "touched", "ema_decay": 0}, "update_rows=touched"),
@@ -302,7 +302,7 @@ def test_only_what_torch_raises_is_a_lost_process(raised, expected):
 )
 def test_impossible_processes_are_refused(toy, model, settings, words):
     with pytest.raises(ConfigError, match=words):
-        build_config(model, "toy", config_dict=settings_of(model, {**toy, **settings}), distributable=True)
+        build_config(model, "toy", config_dict=settings_of(model, toy, **settings), distributable=True)
 
 
 def test_several_machines_in_recboles_terms(toy):
