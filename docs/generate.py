@@ -46,11 +46,8 @@ def settings_page() -> str:
             default = "" if isinstance(row.default, dict) else f"`{'~' if row.default is None else row.default}`"
             numbers = f" in {FIELDS[row.key].range}" if FIELDS[row.key].range else ""
             other, values = FIELDS[row.key].only_with or ("", ())
-            reader = (
-                f" Used with `{other}={'` or `'.join(map(str, values))}` only."
-                if other != "semantic_id" and other
-                else ""
-            )
+            asked = "` or `".join(map(str, values))
+            reader = f" Used with `{other}={asked}` only." if other not in ("", "semantic_id") else ""
             cells = (f"`{row.key}`", row.type + numbers, default, row.meaning + reader)
             pages.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(pages) + "\n"

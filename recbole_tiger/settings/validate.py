@@ -146,7 +146,7 @@ def say_what_is_not_read(user: Mapping, settings: Mapping, model: str) -> None:
     """
     for key, value in user.items():
         other, values = (FIELDS[key].only_with if key in FIELDS else None) or (None, ())
-        if other and value not in (None, False) and settings.get(other) not in (None, *values):
+        if other and value is not None and value is not False and settings.get(other) not in (None, *values):
             asked = f"{other}={' or '.join(map(str, values))}"
             text = f"{key}={value!r} has no effect with {other}={settings[other]}: set {asked}, or leave {key} out"
             getLogger().warning(text)

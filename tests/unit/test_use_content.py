@@ -121,6 +121,22 @@ def test_gradients_reach_the_map_from_input_and_output(toy):
         assert (trainer.model.network.content.weight - before).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("over", ["children", "level"])
+def test_text_in_the_tree_trains_in_16_bits(toy, over):
+    """As a T5 trains on CUDA, where bf16 is the default."""
+    losses = []
+    for enabled in (False, True):
+        _, data, trainer = made(toy, "TIGER", use_content=True, use_content_nodes="map", loss_over=over)
+        model = randomised(trainer.model)
+        batch = next(iter(data.train))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = model.calculate_loss(batch)
+        loss.backward()
+        assert model.tree_network.content.weight.grad.abs().max() > 0
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
+
+
 def test_nodes_may_start_at_the_mean_of_the_vectors_below_them(toy):
     _, data, trainer = made(toy, "TIGERTree", use_content=True, use_content_nodes=True)
     network = trainer.model.network

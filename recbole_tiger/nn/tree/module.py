@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_tiger.decoding.trie import ExhaustedNodes
-from recbole_tiger.nn.content_map import ContentMap, NodeVectors
+from recbole_tiger.nn.content_map import ContentMap
 from recbole_tiger.nn.tree.item_softmax import item_cross_entropy
 from recbole_tiger.nn.tree.item_tree import ABSENT, ItemTree
+from recbole_tiger.nn.tree.node_vectors import NodeVectors
 from recbole_tiger.nn.tree.ragged import (
     ChildBlocks,
     Choices,
@@ -156,7 +157,10 @@ class TreeModule(nn.Module):
         return self.codeword_embedding(level, codes)
 
     def child_embedding(self, level: int, nodes: Tensor) -> Tensor:
-        """What a hidden state is multiplied with for the logits of `nodes` `[S]` of a level from 1 on: `[S, d]`."""
+        """What a hidden state is multiplied with for the logits of `nodes` `[S]` of a level from 1 on: `[S, d]`.
+
+        The map of their content is apart, see `_block_products`.
+        """
         embedded = self.codeword_embedding(level, self.tree.trie.tokens[level].index_select(0, nodes).long())
         return embedded + self._node_embedding(level, nodes) if self.node_tables else embedded
 
@@ -178,15 +182,16 @@ class TreeModule(nn.Module):
         """Whether nodes from level 1 on add to the logits of their codewords."""
         return bool(self.node_tables) or self.node_vectors is not None
 
-    def _content_products(self, level: int, hidden: Tensor, blocks: ChildBlocks) -> Tensor | None:
-        """Inner products of rows with the map of their children's content, if nodes have any: `[M]`, row by row.
+    def _block_products(self, level: int, hidden: Tensor, own: Tensor | None, blocks: ChildBlocks) -> Tensor:
+        """Inner products of rows with their children's embeddings `own` `[S, d]` plus the map of their content: `[M]`.
 
         A hidden state goes backwards through the map, not the vectors of all children through it: those are more.
         """
-        if self.node_vectors is None or self.content is None:
-            return None
-        vectors = self._vectors_of(level, blocks.child).to(hidden.dtype)
-        return pair_products(hidden @ self.content.weight, vectors, blocks)
+        parts = [] if own is None else [pair_products(hidden, own, blocks)]
+        if self.node_vectors is not None and self.content is not None:
+            rows = hidden @ self.content.weight
+            parts.append(pair_products(rows, self._vectors_of(level, blocks.child).to(rows.dtype), blocks))
+        return reduce(add, parts)
 
     def node_products(self, level: int, hidden: Tensor, child: Tensor, start: Tensor) -> Tensor:
         """Inner products of hidden states with what nodes have beside their codewords: `[M]`, without derivative.
@@ -308,10 +313,7 @@ class TreeModule(nn.Module):
         assert choices.rows is not None and choices.blocks is not None, "rows are laid out by their node"
         first, blocks, paths = self.tree.first[level], choices.blocks, paths.index_select(0, choices.rows)
         above = paths[:, level - 1]
-        logits = pair_products(hidden, self.child_embedding(level, blocks.child), blocks)
-        of_content = self._content_products(level, hidden, blocks)
-        if of_content is not None:
-            logits = logits + of_content
+        logits = self._block_products(level, hidden, self.child_embedding(level, blocks.child), blocks)
         if choices.repeated is not None:
             row, node = choices.repeated
             pair = blocks.row_start[row] + node - first[above[row]]
@@ -333,9 +335,8 @@ class TreeModule(nn.Module):
             logits = self.with_first_content(logits, hidden)
         token = self.tree.trie.tokens[level].long()
         if blocks is not None:
-            own = pair_products(hidden, self._node_embedding(level, blocks.child), blocks) if self.node_tables else None
-            of_content = self._content_products(level, hidden, blocks)
-            added = reduce(add, (part for part in (own, of_content) if part is not None))
+            own = self._node_embedding(level, blocks.child) if self.node_tables else None
+            added = self._block_products(level, hidden, own, blocks)
             owner = torch.repeat_interleave(blocks.row_start.diff(), output_size=len(blocks.column))
             index = owner * logits.shape[1] + token.index_select(0, blocks.child).index_select(0, blocks.column)
             logits = logits.flatten().index_add(0, index, added).view_as(logits)

@@ -49,9 +49,7 @@ class TreeConfig:
     label_smoothing: float = 0.0  # share of the target's probability that is spread over what the softmax is over
     item_loss_weight: float = 0.0  # of a cross-entropy over all items, by the items' input embeddings; 0: none
     sparse_gradients: bool = False  # of the item and node tables, for `RowAdamW`
-    content_nodes: ContentNodes = (
-        False  # with content: what the mean of the vectors below a node does for its embedding
-    )
+    content_nodes: ContentNodes = False  # with content: what the mean of the vectors below a node does for it
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.n_heads:
